@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
+#   make demo   trains the small default recipe, ages sample photos, restores them
+#   make test   all tests but the slow ones
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := runs/demo
+
+.PHONY: demo test test-slow lint format clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $(STAMP)
+
+# Interrupted, it goes on where it was.
+demo: $(STAMP)
+	$(BIN)/python launch.py --config=configs/vae.py --config.workdir=$(DEMO)
+	$(BIN)/oldphoto samples -o $(DEMO)/samples --overwrite
+	$(BIN)/oldphoto degrade $(DEMO)/samples -o $(DEMO)/aged --recipe report --copies 1 --overwrite
+	$(BIN)/oldphoto restore $(DEMO)/aged/old-1 -o $(DEMO)/restored --weights $(DEMO) --overwrite
+	@echo "Before and after: $(DEMO)/restored/before-after.html"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,49 @@
+"""Shared test set-up: four simulated devices, where the reference data lies, fixture loading."""
+
+import os
+import pathlib
+
+# Before JAX starts its backend: a pmapped test needs more than one device.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('JAX_NUM_CPU_DEVICES', '4')
+# Compiling is most of the time here, and the programs are tiny.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def _shared() -> pathlib.Path:
+  return pathlib.Path(os.environ.get('OLDPHOTO_SHARED', ROOT.parent / 'shared'))
+
+
+@pytest.fixture(scope='session')
+def shared() -> pathlib.Path:
+  """The folder of reference photos and weights; a user's clone has none, so the test skips."""
+  if not (_shared() / 'data').is_dir():
+    pytest.skip('no reference data: set OLDPHOTO_SHARED to a folder that holds data/')
+  return _shared()
+
+
+@pytest.fixture(scope='session')
+def fixture():
+  """Loads `NAME.npz`: parameters, inputs and outputs of an official PyTorch network.
+
+  Small files live in tests/fixtures; the larger ones are read from the shared folder.
+  """
+
+  def load(name: str) -> dict[str, np.ndarray]:
+    for folder in (ROOT / 'tests' / 'fixtures', _shared() / 'fixtures'):
+      path = folder / f'{name}.npz'
+      if path.is_file():
+        with np.load(path) as file:
+          arrays = {key: file[key] for key in file.files}
+        return {
+          key: value.astype(np.float32) if value.dtype == np.float16 else value
+          for key, value in arrays.items()
+        }
+    pytest.skip(f'no fixture {name}.npz: set OLDPHOTO_SHARED to a folder that holds fixtures/')
+
+  return load
