@@ -1,0 +1,123 @@
+"""The CPU forms of the convolutions equal the plain ones, and torch's; norms and pads."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oldphoto_jax import layers
+
+
+def array(seed, *shape):
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def same_with_gradients(fast, plain, x, kernel, tolerance=2e-5):
+  """Forward, and both gradients, of two forms of one convolution."""
+  y = plain(x, kernel)
+  dy = array(9, *y.shape)
+  results = [(f(x, kernel), *jax.vjp(f, x, kernel)[1](dy)) for f in (fast, plain)]
+  for a, b in zip(*results):
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a, b, atol=tolerance * float(jnp.abs(b).max()), rtol=0)
+
+
+CONVS = [
+  # height, width, in, out, kernel, stride, pad
+  (12, 10, 3, 8, 7, 1, 0),
+  (12, 10, 64, 3, 7, 1, 3),
+  (9, 8, 40, 33, 3, 1, 1),
+  (9, 8, 40, 33, 3, 1, 0),
+  (12, 16, 5, 6, 4, 2, 1),
+  (12, 16, 5, 6, 4, 2, 2),
+  (13, 15, 36, 34, 4, 2, 1),
+  (13, 12, 5, 6, 3, 2, 1),
+  (12, 13, 5, 6, 5, 2, 2),
+  (12, 12, 3, 96, 7, 2, 0),
+  (8, 8, 6, 7, 1, 1, 0),
+  (8, 8, 6, 7, 1, 2, 0),
+  (15, 15, 3, 4, 4, 4, 0),
+]
+
+
+@pytest.mark.parametrize('case', CONVS, ids=str)
+def test_conv_equals_the_plain_form(case):
+  h, w, c_in, c_out, k, stride, pad = case
+  padding = ((pad, pad), (pad, pad))
+  same_with_gradients(
+    lambda x, kernel: layers.conv2d(x, kernel, stride, padding),
+    lambda x, kernel: layers._plain_conv(x, kernel, stride, padding),
+    array(0, 2, h, w, c_in),
+    array(1, k, k, c_in, c_out),
+  )
+
+
+def test_conv_with_uneven_padding():
+  padding = ((0, 2), (1, 0))
+  same_with_gradients(
+    lambda x, kernel: layers.conv2d(x, kernel, 1, padding),
+    lambda x, kernel: layers._plain_conv(x, kernel, 1, padding),
+    array(0, 2, 6, 7, 33),
+    array(1, 3, 3, 33, 35),
+  )
+
+
+@pytest.mark.parametrize('k', [3, 4])
+def test_conv_transpose_equals_the_plain_form(k):
+  same_with_gradients(
+    layers.conv_transpose2d,
+    layers._plain_conv_transpose,
+    array(0, 2, 5, 7, 33),
+    array(1, k, k, 33, 34),
+  )
+
+
+@pytest.mark.parametrize('k', [3, 4])
+def test_conv_transpose_equals_torch(k):
+  torch = pytest.importorskip('torch')
+  x, kernel = array(0, 2, 5, 7, 6), array(1, k, k, 6, 4)
+  expected = torch.nn.functional.conv_transpose2d(
+    torch.tensor(np.array(x)).permute(0, 3, 1, 2),
+    torch.tensor(np.array(kernel[::-1, ::-1])).permute(2, 3, 0, 1),
+    stride=2,
+    padding=1,
+    output_padding=k % 2,
+  )
+  expected = expected.permute(0, 2, 3, 1).numpy()
+  np.testing.assert_allclose(layers.conv_transpose2d(x, kernel), expected, atol=1e-4)
+
+
+def test_other_platforms_get_the_plain_convolution():
+  """A TPU program lowered on this host holds the native strided and dilated convolutions."""
+
+  def loss(x, k, kt):
+    return layers.conv_transpose2d(layers.conv2d(x, k, 2, ((1, 1), (1, 1))), kt).sum()
+
+  args = array(0, 1, 8, 8, 4), array(1, 4, 4, 4, 4), array(2, 4, 4, 4, 4)
+  text = jax.jit(loss).trace(*args).lower(lowering_platforms=('tpu',)).as_text()
+  assert 'stride = [2, 2]' in text and 'lhs_dilate = [2, 2]' in text
+  text = jax.jit(loss).trace(*args).lower(lowering_platforms=('cpu',)).as_text()
+  assert 'stride = [2, 2]' not in text and 'lhs_dilate = [2, 2]' not in text
+
+
+def test_instance_norm_statistics_and_dtype():
+  x = 5 + 3 * array(0, 2, 16, 12, 4)
+  y = layers.instance_norm(x)
+  np.testing.assert_allclose(y.mean((1, 2)), 0, atol=1e-5)
+  np.testing.assert_allclose(y.var((1, 2)), 1, atol=1e-4)
+  half = layers.instance_norm((x * 100).astype(jnp.bfloat16))  # bfloat16 sums would be off by 10 %
+  assert half.dtype == jnp.bfloat16
+  np.testing.assert_allclose(half.astype(jnp.float32), y, atol=0.03)
+
+
+def test_reflection_that_does_not_fit_is_an_error():
+  with pytest.raises(ValueError, match='too small for reflection padding of 3'):
+    layers.reflect_pad(jnp.zeros((1, 3, 9, 1)), 3)
+
+
+def test_average_pool_does_not_count_padding():
+  x = array(0, 1, 6, 8, 2)
+  y = layers.avg_pool_3x3(x)
+  assert y.shape == (1, 3, 4, 2)
+  np.testing.assert_allclose(y[0, 0, 0], x[0, :2, :2].mean((0, 1)), atol=1e-6)
+  np.testing.assert_allclose(y[0, 1, 1], x[0, 1:4, 1:4].mean((0, 1)), atol=1e-6)
