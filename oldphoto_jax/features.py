@@ -1,0 +1,264 @@
+"""Feature maps of two fixed classifiers, for perceptual losses: VGG-19 and SqueezeNet 1.0.
+
+VGG-19 is what Wan et al. 2020 (and pix2pixHD) use; its weights are 550 MB, so they come as a file
+that the user has. SqueezeNet is 400 times smaller and cheap enough for a CPU; its loss is not
+theirs and numbers made with it say so.
+
+`load_*` reads a file strictly, `*_features` is a pure function of the parameters and a batch
+[N, H, W, 3] in [-1, 1]. Parameters are float32; maps are computed in the dtype of the images.
+"""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# VGG-19 up to relu5_1: index in torchvision's `features`, width, and whether a pool comes before.
+_VGG19 = (
+  (0, 64, False),
+  (2, 64, False),
+  (5, 128, True),
+  (7, 128, False),
+  (10, 256, True),
+  (12, 256, False),
+  (14, 256, False),
+  (16, 256, False),
+  (19, 512, True),
+  (21, 512, False),
+  (23, 512, False),
+  (25, 512, False),
+  (28, 512, True),
+)
+_VGG19_LEVELS = (0, 5, 10, 19, 28)  # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
+
+# Fire modules 2 to 9: channels of the squeeze and of each of the two expand convolutions.
+_FIRES = {
+  'fire2': (16, 64),
+  'fire3': (16, 64),
+  'fire4': (32, 128),
+  'fire5': (32, 128),
+  'fire6': (48, 192),
+  'fire7': (48, 192),
+  'fire8': (64, 256),
+  'fire9': (64, 256),
+}
+_POOL_AFTER = ('conv1', 'fire4', 'fire8')
+_BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, as Caffe models expect
+
+# Five levels at 1/2, 1/4, 1/8, 1/8 and 1/16 of the side, the first of each scale or width as in
+# the VGG-19 loss, and the mean activation by which each is divided: `squeezenet_maps` of the
+# central 256×256 of the 400 training photos of BSDS500 (train and test), mean over everything.
+# With it the mean L1 distance of photos to their `Wan2020` version is 0.5 at conv1, 0.5, 0.7, 0.7
+# and 1.0 at fire9: the levels weigh alike, the deep ones a little more.
+SQUEEZENET_LEVELS = {
+  'conv1': 19.489,
+  'fire2': 76.274,
+  'fire5': 190.218,
+  'fire7': 56.983,
+  'fire9': 9.658,
+}
+
+
+class WeightsError(ValueError):
+  """A weight file does not hold what the network needs."""
+
+
+def _read(path) -> dict[str, np.ndarray]:
+  """All arrays of a .npz, .safetensors, .pth or .pt file by name."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise WeightsError(f'No weight file at {path}.')
+  try:
+    if path.suffix == '.npz':
+      with np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+    if path.suffix == '.safetensors':
+      from safetensors.numpy import load_file
+
+      return load_file(path)
+    if path.suffix in ('.pth', '.pt'):
+      try:
+        import torch
+      except ImportError:
+        raise WeightsError(
+          f"{path} is a PyTorch file: install torch (pip install 'oldphoto_jax[torch]') to read "
+          'it, or convert it to .safetensors.'
+        ) from None
+      # weights_only: tensors and nothing that could run.
+      state = torch.load(path, map_location='cpu', weights_only=True)
+      return {key: value.float().numpy() for key, value in state.items()}
+  except WeightsError:
+    raise
+  except Exception as error:  # each format has its own errors for a damaged file
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise WeightsError(f'{path} cannot be read as a {path.suffix} weight file: {reason}') from error
+  raise WeightsError(f'{path}: weight files end in .npz, .safetensors, .pth or .pt.')
+
+
+def _require(path, arrays, shapes, optional=()):
+  """Checks that `arrays` is `shapes` (name -> shape), but for names that start as in `optional`."""
+  missing = sorted(set(shapes) - set(arrays))
+  unknown = sorted(
+    key for key in set(arrays) - set(shapes) if not any(key.startswith(o) for o in optional)
+  )
+  wrong = [
+    f'{key} {arrays[key].shape} instead of {shape}'
+    for key, shape in shapes.items()
+    if key in arrays and arrays[key].shape != shape
+  ]
+  problems = [
+    f'{what}: {", ".join(items[:4])}{" ..." if len(items) > 4 else ""}'
+    for what, items in (('missing', missing), ('unknown', unknown), ('wrong shape', wrong))
+    if items
+  ]
+  if problems:
+    raise WeightsError(f'{os.fspath(path)} does not fit; {"; ".join(problems)}.')
+
+
+def load_vgg19(path) -> dict:
+  """Reads VGG-19 in torchvision's layout (`features.N.weight`, `features.N.bias`).
+
+  Args:
+    path: .pth or .pt (needs torch), .safetensors or .npz with those names. The classifier and
+      the convolutions behind relu5_1 may be there and are not kept.
+
+  Returns:
+    {'features.N': {'kernel': float32 [3, 3, in, out], 'bias': float32 [out]}}, 13 convolutions.
+
+  Raises:
+    WeightsError: no or unreadable file, names or shapes that are not VGG-19's.
+  """
+  arrays = _read(path)
+  shapes, channels = {}, 3
+  for index, width, _ in _VGG19:
+    shapes[f'features.{index}.weight'] = (width, channels, 3, 3)
+    shapes[f'features.{index}.bias'] = (width,)
+    channels = width
+  rest = tuple(f'features.{index}.' for index in (30, 32, 34))
+  _require(path, arrays, shapes, optional=(*rest, 'classifier.'))
+  return {
+    f'features.{index}': {
+      'kernel': jnp.asarray(arrays[f'features.{index}.weight'].transpose(2, 3, 1, 0), jnp.float32),
+      'bias': jnp.asarray(arrays[f'features.{index}.bias'], jnp.float32),
+    }
+    for index, _, _ in _VGG19
+  }
+
+
+def vgg19_features(params, images) -> list[jax.Array]:
+  """relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 at 1, 1/2, 1/4, 1/8, 1/16 of the side.
+
+  Args:
+    params: from `load_vgg19`.
+    images: [N, H, W, 3] in [-1, 1], at least 16 pixels a side. They go in as they are, without
+      ImageNet's mean and standard deviation: so does the official code of Wan et al. 2020
+      (`VGGLoss_torch`, models/networks.py), although the network was trained with them.
+  """
+  x, maps = images, []
+  for index, _, pool in _VGG19:
+    if pool:
+      x = _max_pool_2(x)
+    x = jax.nn.relu(_conv(x, params[f'features.{index}'], padding='SAME'))
+    if index in _VGG19_LEVELS:
+      maps.append(x)
+  return maps
+
+
+def load_squeezenet(path) -> dict:
+  """Reads SqueezeNet 1.0 with kernels in HWIO layout.
+
+  Args:
+    path: .npz or .safetensors with `conv1/kernel`, `conv1/bias`, `fireN/squeeze1x1/kernel`,
+      `fireN/expand1x1/kernel`, `fireN/expand3x3/kernel`, their `/bias` (N = 2..9), and
+      `conv10/kernel`, `conv10/bias`; any float dtype.
+
+  Returns:
+    {'conv1/kernel': float32 ..., ...}: the same names, all float32.
+
+  Raises:
+    WeightsError: no or unreadable file, names or shapes that are not SqueezeNet's.
+  """
+  arrays = _read(path)
+  kernels, channels = {'conv1': (7, 7, 3, 96)}, 96
+  for name, (squeeze, expand) in _FIRES.items():
+    kernels[f'{name}/squeeze1x1'] = (1, 1, channels, squeeze)
+    kernels[f'{name}/expand1x1'] = (1, 1, squeeze, expand)
+    kernels[f'{name}/expand3x3'] = (3, 3, squeeze, expand)
+    channels = 2 * expand
+  kernels['conv10'] = (1, 1, channels, 1000)
+  shapes = {f'{name}/kernel': shape for name, shape in kernels.items()}
+  shapes |= {f'{name}/bias': shape[-1:] for name, shape in kernels.items()}
+  _require(path, arrays, shapes)
+  return {key: jnp.asarray(value, jnp.float32) for key, value in arrays.items()}
+
+
+def squeezenet_features(params, images) -> list[jax.Array]:
+  """conv1, fire2, fire5, fire7 and fire9, each divided by its mean activation on photos.
+
+  The raw activations differ 20-fold between levels (`SQUEEZENET_LEVELS`), so a sum of L1
+  distances of raw maps would be that of one or two levels.
+
+  Args:
+    params: from `load_squeezenet`.
+    images: [N, H, W, 3] RGB in [-1, 1], at least 32 pixels a side.
+  """
+  maps = squeezenet_maps(params, images)
+  return [maps[name] / scale for name, scale in SQUEEZENET_LEVELS.items()]
+
+
+def squeezenet_maps(params, images) -> dict[str, jax.Array]:
+  """The raw output of conv1 and of every fire module by name, after ReLU and before pooling.
+
+  Input as in `squeezenet_features`; Caffe's BGR order, 0..255 minus the mean, is made inside.
+  """
+
+  def conv(name, x, **kwargs):
+    layer = {'kernel': params[f'{name}/kernel'], 'bias': params[f'{name}/bias']}
+    return jax.nn.relu(_conv(x, layer, **kwargs))
+
+  x = (images[..., ::-1] + 1) * 127.5 - _BGR_MEAN.astype(images.dtype)
+  x = conv('conv1', x, stride=2)
+  maps = {'conv1': x}
+  for name in _FIRES:
+    if next(reversed(maps)) in _POOL_AFTER:
+      x = _max_pool_3(x)
+    x = conv(f'{name}/squeeze1x1', x)
+    one, three = conv(f'{name}/expand1x1', x), conv(f'{name}/expand3x3', x, padding='SAME')
+    maps[name] = x = jnp.concatenate([one, three], -1)
+  return maps
+
+
+def squeezenet_logits(params, images) -> jax.Array:
+  """Scores of ImageNet's 1000 classes, [N, 1000]; to check weights (meant for 227×227)."""
+  x = squeezenet_maps(params, images)['fire9']
+  layer = {'kernel': params['conv10/kernel'], 'bias': params['conv10/bias']}
+  return jax.nn.relu(_conv(x, layer)).mean((1, 2))
+
+
+def _conv(x, layer, stride=1, padding='VALID'):
+  kernel, bias = layer['kernel'].astype(x.dtype), layer['bias'].astype(x.dtype)
+  numbers = ('NHWC', 'HWIO', 'NHWC')
+  x = lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=numbers)
+  return x + bias
+
+
+def _max_pool_2(x):
+  """2×2 maxima, stride 2; an odd last row or column is dropped, as in torch."""
+  height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+  x = jnp.maximum(x[:, 0:height:2], x[:, 1:height:2])
+  return jnp.maximum(x[:, :, 0:width:2], x[:, :, 1:width:2])
+
+
+def _max_pool_3(x):
+  """3×3 maxima, stride 2, ceil mode: the last window may hang over the edge.
+
+  Of slices, for maps that are not negative: the gradient of `lax.reduce_window` took 15 times as
+  long on CPU (30 ms against 2 ms for 4×61×61×96).
+  """
+  height, width = ((n - 2) // 2 * 2 + 3 for n in x.shape[1:3])
+  x = jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))
+  x = jnp.maximum(jnp.maximum(x[:, :-2:2], x[:, 1:-1:2]), x[:, 2::2])
+  return jnp.maximum(jnp.maximum(x[:, :, :-2:2], x[:, :, 1:-1:2]), x[:, :, 2::2])
