@@ -1,0 +1,376 @@
+"""Files in, restored files out: the originals are only read, and one bad file stops nothing.
+
+Photos come in every size and a compiled program has one, so a run looks at all sizes first and
+settles on few shapes; a photo is padded by reflection to the smallest that holds it and cut back.
+Photos larger than a limit are restored in overlapping tiles of such a shape.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import os
+import pathlib
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import oldphoto_jax
+from oldphoto_jax import images
+
+# Sides that photos are padded to: steps of a third to a half at first, of a quarter later.
+LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+REPORT = 'report.json'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Restorer:
+  """A trained system, ready to restore."""
+
+  # (params, photos float32 [B, H, W, 3] in [-1, 1]) -> the same shape and range; jitted here.
+  apply: Callable[[Any, jax.Array], jax.Array]
+  params: Any
+  multiple: int  # H and W have to be multiples of it
+  name: str  # says which weights these are, in the report
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What became of one photo."""
+
+  input: str
+  output: str | None  # None where there is no output
+  status: str  # 'restored', 'kept' (the output was there already) or 'failed'
+  message: str = ''  # why it failed
+  warnings: tuple[str, ...] = ()
+  seconds: float = 0.0
+  size: tuple[int, int] | None = None  # height, width
+  shape: tuple[int, int] | None = None  # height and width of the program that restored it
+  sha256: str | None = None  # of the output file
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """What became of all photos, in the order in which they were found."""
+
+  results: tuple[Result, ...]
+
+  def count(self, status: str) -> int:
+    return sum(result.status == status for result in self.results)
+
+  @property
+  def exit_code(self) -> int:
+    """0, or 1 where a photo failed."""
+    return int(self.count('failed') > 0)
+
+
+def restore_photos(
+  restorer: Restorer,
+  paths: Iterable[str | os.PathLike],
+  out: str | os.PathLike,
+  *,
+  overwrite: bool = False,
+  strength: float = 1.0,
+  tile: int = 2048,
+  overlap: int = 64,
+  max_shapes: int = 4,
+  progress: Callable[[int, int, Result], None] | None = None,
+) -> Summary:
+  """Restores files and folders of photos into a folder, and writes its report.json.
+
+  Each output has its input's name, place below the folder, size, format, bit depth, transparency
+  and tags; only a GIF becomes NAME.gif.png. An output that exists is kept unless `overwrite`, so
+  that an interrupted run can simply be run again. The report is written even if the run is
+  interrupted.
+
+  Args:
+    restorer: the trained system.
+    paths: photos and folders of photos, as for images.find_photos.
+    out: the output folder; made if needed; left out where it lies inside an input folder.
+    overwrite: replaces outputs that exist.
+    strength: 1 is the restored photo, 0 the original, between is a blend of the two.
+    tile: photos with a side longer than this are restored in tiles of it, in the memory of one.
+    overlap: pixels over which neighbouring tiles are blended.
+    max_shapes: number of programs to compile at most. A photo's padding, and with it the numbers
+      near its edge and its instance-norm statistics, depends on these shapes: the report has them.
+    progress: called after each photo with (photos done, photos in all, result).
+
+  Raises:
+    images.PhotoError: nothing could be done: no photo, an output would replace an input, or the
+      output folder cannot be written.
+    ValueError: an argument is out of range.
+  """
+  if not 0 <= strength <= 1:
+    raise ValueError(f'strength is {strength}; it has to be from 0 to 1.')
+  if not 0 < 2 * overlap <= tile:
+    raise ValueError(f'overlap is {overlap}; it has to be from 1 to half of the tile, {tile // 2}.')
+  out = pathlib.Path(out)
+  found = images.find_photos(paths, skip=out)
+  photos = plan_outputs([(path, _output_name(relative)) for path, relative in found], out)
+  _make_folder(out)
+  if not os.access(out, os.W_OK):
+    raise images.PhotoError(f'{out}: nothing may be written in this folder; give another one.')
+  sizes = [size for path, _, problem in photos if not problem and (size := _size(path))]
+  shapes = plan_shapes(sizes, restorer.multiple, tile, max_shapes)
+
+  jitted, params = jax.jit(restorer.apply), jax.device_put(restorer.params)
+
+  def restore(photo: images.Photo) -> tuple[images.Photo, tuple[int, int]]:
+    values = images.to_float(photo)
+    shape = choose_shape(photo.size, shapes, restorer.multiple, tile)
+    run = lambda batch: np.asarray(jitted(params, batch))
+    restored = restore_array(run, values, shape, overlap)
+    # This form is exact at both ends.
+    blended = strength * restored + (1 - strength) * values
+    return images.from_float(blended, photo), shape
+
+  results = []
+  try:
+    for path, output, problem in photos:
+      if problem:
+        result = Result(str(path), None, 'failed', problem)
+      elif output.is_file() and not overwrite:
+        result = Result(str(path), str(output), 'kept', sha256=_sha256(output))
+      else:
+        result = _restore_file(restore, path, output, overwrite)
+      results.append(result)
+      if progress is not None:
+        progress(len(results), len(photos), result)
+  finally:  # also when the run is interrupted
+    write_report(out / REPORT, restorer.name, strength, results)
+  return Summary(tuple(results))
+
+
+def _restore_file(restore, path: pathlib.Path, output: pathlib.Path, overwrite: bool) -> Result:
+  start = time.perf_counter()
+
+  def failed(message: str) -> Result:
+    if not message.startswith((str(path), str(output))):
+      message = f'{path}: {message}'
+    return Result(str(path), None, 'failed', message, seconds=time.perf_counter() - start)
+
+  try:
+    photo = images.read(path)
+    restored, shape = restore(photo)
+    _make_folder(output.parent)
+    images.write(restored, output, overwrite=overwrite)
+  except images.PhotoError as error:
+    return failed(str(error))
+  except MemoryError:
+    return failed('the memory is too small for this photo; use smaller tiles.')
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    return failed('the memory of the device is too small for this photo; use smaller tiles.')
+  warnings = photo.warnings
+  if output.suffix != path.suffix:
+    warnings += (f'{photo.format} cannot hold a photo well; written as {output.name}.',)
+  return Result(
+    str(path),
+    str(output),
+    'restored',
+    warnings=warnings,
+    seconds=time.perf_counter() - start,
+    size=photo.size,
+    shape=shape,
+    sha256=_sha256(output),
+  )
+
+
+def plan_outputs(
+  photos: Sequence[tuple[pathlib.Path, pathlib.PurePath]], out: pathlib.Path
+) -> list[tuple[pathlib.Path, pathlib.Path, str]]:
+  """Where each photo goes: (input, output, '' or a sentence on why it cannot go there).
+
+  Of names that some file systems take for the same, such as A.jpg and a.jpg, only the first goes.
+
+  Args:
+    photos: (input, path below the output folder) of each.
+    out: the output folder.
+
+  Raises:
+    images.PhotoError: `out` is a file, or an output is one of the inputs.
+  """
+  if out.exists() and not out.is_dir():
+    raise images.PhotoError(f'{out}: the output has to be a folder, and this is a file.')
+  inputs = {os.path.realpath(path) for path, _ in photos}
+  planned, taken = [], {}
+  for path, relative in photos:
+    output = out / relative
+    same_file = output.exists() and output.samefile(path)
+    if same_file or os.path.realpath(output) in inputs:
+      raise images.PhotoError(
+        f'{output}: the output would replace an original; give another output folder.'
+      )
+    first = taken.setdefault(unicodedata.normalize('NFC', str(relative)).casefold(), path)
+    problem = ''
+    if first is not path:
+      problem = f'{path}: its output would have the same name as that of {first}; rename one.'
+    planned.append((path, output, problem))
+  return planned
+
+
+def write_report(
+  path: pathlib.Path, weights: str, strength: float, results: Sequence[Result]
+) -> None:
+  """Writes what was done as JSON, all or nothing."""
+  counts = collections.Counter(result.status for result in results)
+  report = {
+    'software': f'oldphoto_jax {oldphoto_jax.__version__}',
+    'weights': weights,
+    'strength': strength,
+    **{status: counts[status] for status in ('restored', 'kept', 'failed')},
+    'photos': [dataclasses.asdict(result) for result in results],
+  }
+  _make_folder(path.parent)
+  images.write_bytes(path, json.dumps(report, indent=2).encode(), overwrite=True)
+
+
+# Shapes
+
+
+def bucket(side: int, multiple: int) -> int:
+  """The side that a side is padded to: from LADDER, then multiples of 512; rounded up."""
+  rung = next((rung for rung in LADDER if rung >= side), math.ceil(side / 512) * 512)
+  return math.ceil(rung / multiple) * multiple
+
+
+def needed_shape(size: tuple[int, int], multiple: int, tile: int) -> tuple[int, int]:
+  """The smallest shape for a photo of this height and width, or for its tiles."""
+  return tuple(bucket(min(side, tile), multiple) for side in size)
+
+
+def plan_shapes(
+  sizes: Iterable[tuple[int, int]], multiple: int, tile: int, max_shapes: int
+) -> list[tuple[int, int]]:
+  """At most `max_shapes` shapes for photos of these sizes, with little padding.
+
+  Starts from each photo's own shape and joins the pair that adds the fewest padded pixels, until
+  few enough are left.
+  """
+  counts = collections.Counter(needed_shape(size, multiple, tile) for size in sizes)
+
+  def joined(a, b):
+    return max(a[0], b[0]), max(a[1], b[1])
+
+  def cost(pair):
+    area = math.prod(joined(*pair))
+    return sum(counts[shape] * (area - math.prod(shape)) for shape in pair)
+
+  while len(counts) > max(max_shapes, 1):
+    a, b = min(itertools.combinations(sorted(counts), 2), key=cost)
+    count = counts.pop(a) + counts.pop(b)
+    counts[joined(a, b)] += count
+  return sorted(counts, key=math.prod)
+
+
+def choose_shape(
+  size: tuple[int, int], shapes: Iterable[tuple[int, int]], multiple: int, tile: int
+) -> tuple[int, int]:
+  """The smallest of the shapes that will do; the photo's own where none does."""
+  need = needed_shape(size, multiple, tile)
+  fitting = [shape for shape in shapes if shape[0] >= need[0] and shape[1] >= need[1]]
+  return min(fitting, key=math.prod, default=need)
+
+
+def pad_to(photo: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  """Pads [H, W, C] at the bottom and right by reflection, repeated where the photo is small."""
+  height, width = photo.shape[:2]
+  return np.pad(photo, ((0, shape[0] - height), (0, shape[1] - width), (0, 0)), 'reflect')
+
+
+def restore_array(
+  run: Callable[[np.ndarray], np.ndarray],
+  photo: np.ndarray,
+  shape: tuple[int, int],
+  overlap: int,
+) -> np.ndarray:
+  """Restores one photo of any size by programs of one shape.
+
+  Args:
+    run: float32 [1, *shape, 3] in [-1, 1] to the same.
+    photo: float32 [H, W, 3] in [-1, 1].
+    shape: height and width that `run` takes.
+    overlap: pixels over which tiles are blended, for a photo larger than the shape.
+
+  Returns:
+    float32 [H, W, 3].
+  """
+  height, width = photo.shape[:2]
+  if height <= shape[0] and width <= shape[1]:
+    return run(pad_to(photo, shape)[None])[0, :height, :width]
+  return blend_tiles(run, photo, shape, overlap)
+
+
+def blend_tiles(
+  run: Callable[[np.ndarray], np.ndarray],
+  photo: np.ndarray,
+  shape: tuple[int, int],
+  overlap: int,
+) -> np.ndarray:
+  """Restores overlapping tiles and blends them linearly; arguments as `restore_array`.
+
+  Each tile is restored by itself: a network that normalises by statistics of its whole input
+  (instance norm) sees each tile's own.
+  """
+  height, width = photo.shape[:2]
+  total = np.zeros_like(photo)
+  weights = np.zeros((height, width, 1), np.float32)
+  rows, columns = (_spans(*sides, overlap) for sides in zip((height, width), shape))
+  for (top, bottom), (left, right) in itertools.product(rows, columns):
+    tile = pad_to(photo[top:bottom, left:right], shape)
+    restored = run(tile[None])[0, : bottom - top, : right - left]
+    weight = (_ramp(top, bottom, height, overlap)[:, None] * _ramp(left, right, width, overlap))[
+      ..., None
+    ]
+    total[top:bottom, left:right] += weight * restored
+    weights[top:bottom, left:right] += weight
+  return total / weights
+
+
+def _spans(side: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+  """Evenly spaced (start, end) of tiles that cover a side and overlap by `overlap` or more."""
+  if side <= tile:
+    return [(0, side)]
+  count = math.ceil((side - overlap) / (tile - overlap))
+  starts = np.rint(np.linspace(0, side - tile, count)).astype(int).tolist()
+  return [(start, start + tile) for start in starts]
+
+
+def _ramp(start: int, end: int, side: int, overlap: int) -> np.ndarray:
+  """Weights of a tile along one side: rising from its edges, but not at the photo's edges."""
+  position = np.arange(start, end, dtype=np.float32)
+  rise = position - start + 1 if start > 0 else np.inf
+  fall = end - position if end < side else np.inf
+  return np.minimum(np.minimum(rise, fall) / (overlap + 1), 1) * np.ones_like(position)
+
+
+def _output_name(relative: pathlib.PurePath) -> pathlib.PurePath:
+  # 256 colours do not hold a photo. The whole name is kept: there may be a NAME.png as well.
+  is_gif = relative.suffix.lower() == '.gif'
+  return relative.with_name(f'{relative.name}.png') if is_gif else relative
+
+
+def _size(path: pathlib.Path) -> tuple[int, int] | None:
+  try:
+    return images.size(path)
+  except images.PhotoError:
+    return None  # said when the photo's turn comes
+
+
+def _make_folder(path: pathlib.Path) -> None:
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise images.PhotoError(f'{path}: the folder cannot be made ({error.strerror}).') from error
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

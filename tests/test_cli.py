@@ -1,0 +1,180 @@
+"""The command: what it writes, what it says, and its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from oldphoto_jax import cli, images, restore, weights
+from oldphoto_jax.degradation import recipes
+
+
+def save(path, height=24, width=32, seed=0):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+  Image.fromarray(pixels).save(path)
+  return path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+  """Runs the command line; weights called 'half' make a photo half as strong."""
+
+  def load(path):
+    if path != 'half':
+      raise ValueError('this is no weights file.')
+    apply = lambda params, batch: batch * params
+    return restore.Restorer(apply, jnp.float32(0.5), 16, 'half, sha256 0f')
+
+  monkeypatch.setattr(weights, 'load_restorer', load, raising=False)
+
+  def command(*words):
+    try:
+      code = cli.main([str(word) for word in words])
+    except SystemExit as error:  # argparse
+      code = error.code
+    shown = capsys.readouterr()
+    assert 'Traceback' not in shown.err
+    return code, shown.out, shown.err
+
+  return command
+
+
+def test_restore_writes_photos_report_and_page(run, tmp_path):
+  photo = save(tmp_path / 'in/sub/a.png')
+  out = tmp_path / 'out'
+  code, said, errors = run('restore', tmp_path / 'in', '-o', out, '--weights', 'half')
+  assert (code, errors) == (0, '')
+  assert f'[1/1] {out / "sub/a.png"} restored' in said
+  assert '1 restored, 0 kept, 0 failed' in said
+  values = images.to_float(images.read(photo))
+  restored = images.read_rgb8(out / 'sub/a.png')
+  assert np.abs(restored - 127.5 * (values / 2 + 1)).max() <= 0.5 + 1e-3
+  assert json.loads((out / 'report.json').read_text())['weights'] == 'half, sha256 0f'
+  assert 'sub/</span>a.png' in (out / 'before-after.html').read_text()
+
+  code, said, _ = run('restore', tmp_path / 'in', '-o', out, '--weights', 'half')
+  assert (code, '0 restored, 1 kept' in said) == (0, True)
+
+
+def test_strength_tile_overwrite_and_no_page(run, tmp_path):
+  photo = save(tmp_path / 'a.png', 100, 300)
+  words = ['restore', photo, '-o', tmp_path / 'out', '--weights', 'half', '--no-page']
+  assert run(*words)[0] == 0
+  assert run(*words, '--overwrite', '--strength', 0, '--tile', 128)[0] == 0
+  np.testing.assert_array_equal(images.read_rgb8(tmp_path / 'out/a.png'), images.read_rgb8(photo))
+  assert json.loads((tmp_path / 'out/report.json').read_text())['photos'][0]['shape'] == [128, 128]
+  assert sorted(os.listdir(tmp_path / 'out')) == ['a.png', 'report.json']
+
+
+def test_a_failed_photo_gives_exit_code_1_and_one_line(run, tmp_path):
+  save(tmp_path / 'in/a.png')
+  (tmp_path / 'in/b.png').write_bytes(b'')
+  code, said, errors = run('restore', tmp_path / 'in', '-o', tmp_path / 'out', '--weights', 'half')
+  assert code == 1
+  assert errors == f'[2/2] {tmp_path / "in/b.png"}: the file is empty.\n'
+  assert '1 restored, 0 kept, 1 failed' in said
+  assert 'The file is empty.' in (tmp_path / 'out/before-after.html').read_text()
+
+
+def test_nothing_done_gives_exit_code_2_and_one_sentence(run, tmp_path):
+  photo = save(tmp_path / 'in/a.png')
+  for words, says in [
+    (['restore', photo, '-o', tmp_path / 'out'], 'no weights are given'),
+    (['restore', photo, '-o', tmp_path / 'out', '--weights', 'x'], 'no weights file'),
+    (['restore', tmp_path / 'no', '-o', tmp_path / 'out', '--weights', 'half'], 'no such file'),
+    (['restore', photo, '-o', tmp_path / 'in', '--weights', 'half'], 'replace an original'),
+    (['degrade', tmp_path / 'no', '-o', tmp_path / 'out', '--recipe', 'aging'], 'no such file'),
+    (['restore', photo, '-o', tmp_path, '--weights', 'half', '--strength', '2'], 'from 0 to 1'),
+    (['restore', photo, '-o', tmp_path, '--weights', 'half', '--tile', '9'], '128 or more'),
+    (['degrade', photo, '-o', tmp_path, '--recipe', 'other'], 'invalid choice'),
+    (['degrade', photo, '-o', tmp_path, '--recipe', 'aging', '--copies', '0'], '1 or more'),
+    ([], 'required'),
+  ]:
+    code, said, errors = run(*words)
+    assert (code, said) == (2, '')
+    assert says in errors
+    assert errors.startswith('usage') or errors.count('\n') == 1
+  assert os.listdir(tmp_path) == ['in']
+  assert os.listdir(tmp_path / 'in') == ['a.png']
+
+
+def test_interrupt(run, tmp_path, monkeypatch):
+  def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(restore, 'restore_photos', interrupt)
+  photo = save(tmp_path / 'a.png')
+  code, _, errors = run('restore', photo, '-o', tmp_path / 'out', '--weights', 'half')
+  assert (code, 'interrupted' in errors) == (130, True)
+
+
+def test_help_does_not_wait_for_jax():
+  code = 'import sys; from oldphoto_jax import cli; sys.exit("jax" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize('recipe', cli.RECIPES)
+def test_degrade_writes_copies_masks_and_a_sheet(run, tmp_path, recipe):
+  photo = save(tmp_path / 'in/sub/a.jpg', 40, 56)
+  out = tmp_path / 'out'
+  words = ['degrade', tmp_path / 'in', '-o', out, '--recipe', recipe, '--copies', 2]
+  assert run(*words)[0] == 0
+  copies = [images.read_rgb8(out / f'old-{copy}/sub/a.png') for copy in (1, 2)]
+  assert all(copy.shape == (40, 56, 3) for copy in copies)
+  assert (copies[0] != copies[1]).any()
+  assert (copies[0] != images.read_rgb8(photo)).any()
+  for copy, old in enumerate(copies, 1):
+    path = out / f'mask-{copy}/sub/a.png'
+    assert path.exists() == (recipe == 'report')
+    if path.exists():  # lines that are white but for the noise
+      mask = images.read(path)
+      assert mask.gray and set(np.unique(mask.pixels)) == {0, 255}
+      assert old[mask.pixels[..., 0] == 255].mean() > 225
+  assert images.size(out / 'contact-sheet-1.png')[1] > 3 * 56
+
+
+def test_degrade_depends_on_seed_and_name_alone(run, tmp_path, monkeypatch):
+  def light(key, clean):  # compiles at once
+    return recipes.Aged(jax.random.uniform(key, clean.shape), clean, 0 * clean[..., :1])
+
+  monkeypatch.setattr(recipes, 'Aging', lambda: light)
+  save(tmp_path / 'in/a.png')
+  words = ['degrade', '--recipe', 'aging', '--copies', 1]
+  run(*words, tmp_path / 'in', '-o', tmp_path / 'one')
+  save(tmp_path / 'in/0.png')
+  (tmp_path / 'in/b.png').write_bytes(b'')
+  save(tmp_path / 'in/a.webp')
+  code, _, errors = run(*words, tmp_path / 'in', '-o', tmp_path / 'two')
+  assert code == 1
+  assert 'b.png: the file is empty.' in errors
+  assert 'a.webp: its output would have the same name' in errors
+  run(*words, tmp_path / 'in/a.png', '-o', tmp_path / 'three', '--seed', 1)
+  one, two, three = (
+    (tmp_path / name / 'old-1/a.png').read_bytes() for name in ('one', 'two', 'three')
+  )
+  assert one == two != three
+  code, _, errors = run(*words, tmp_path / 'in/a.png', '-o', tmp_path / 'one')
+  assert (code, 'exists already' in errors) == (1, True)
+  assert run(*words, tmp_path / 'in/a.png', '-o', tmp_path / 'one', '--overwrite')[0] == 0
+
+
+def test_degrade_pads_where_there_are_many_sizes(tmp_path):
+  paths = [save(tmp_path / f'{i}.png', 20 + 9 * i, 60, seed=i) for i in range(5)]
+  assert cli._shapes_for_recipes(paths[:4]) == [(20, 60), (29, 60), (38, 60), (47, 60)]
+  assert cli._shapes_for_recipes(paths) == [(128, 128)]
+  photo = images.read(paths[4])
+
+  def age(key, clean):
+    assert clean.shape == (128, 128, 3)
+    return recipes.Aged(clean, clean, np.zeros_like(clean[..., :1]))
+
+  old, mask = cli._age(age, None, photo, [(128, 128)])
+  np.testing.assert_array_equal(old.pixels, photo.pixels)
+  assert mask is None

@@ -1,0 +1,308 @@
+"""Folders in, folders out: originals safe, failures told, few programs for many sizes."""
+
+import hashlib
+import itertools
+import json
+import math
+import os
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from oldphoto_jax import images, restore
+
+
+def random_array(*shape, dtype=np.uint8, seed=0):
+  return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
+
+
+def restorer(apply=lambda params, batch: batch * params, params=1.0, multiple=16):
+  return restore.Restorer(apply, jnp.float32(params), multiple, 'test weights, sha256 0f')
+
+
+def save(path, height=20, width=30, seed=0):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(random_array(height, width, 3, seed=seed)).save(path, lossless=True)
+  return path
+
+
+@pytest.fixture
+def album(tmp_path):
+  """Three photos, one of them broken, in two folders."""
+  save(tmp_path / 'album/a.png', seed=1)
+  save(tmp_path / 'album/sub/c.png', 40, 20, seed=2)
+  (tmp_path / 'album/b.jpg').write_bytes(b'')
+  return tmp_path / 'album'
+
+
+def report(out):
+  return json.loads((out / 'report.json').read_text())
+
+
+# Batches
+
+
+def test_one_bad_file_is_told_and_the_rest_is_done(album, tmp_path):
+  out = tmp_path / 'out'
+  calls = []
+  summary = restore.restore_photos(
+    restorer(), [album], out, progress=lambda done, total, result: calls.append((done, total))
+  )
+  assert [result.status for result in summary.results] == ['restored', 'failed', 'restored']
+  assert (summary.exit_code, calls) == (1, [(1, 3), (2, 3), (3, 3)])
+  assert sorted(os.listdir(out)) == ['a.png', 'report.json', 'sub']
+  for name in ('a.png', 'sub/c.png'):
+    np.testing.assert_array_equal(images.read_rgb8(out / name), images.read_rgb8(album / name))
+
+  told = report(out)
+  assert told['weights'] == 'test weights, sha256 0f'
+  assert (told['restored'], told['kept'], told['failed'], told['strength']) == (2, 0, 1, 1.0)
+  good, bad, _ = told['photos']
+  assert bad['message'] == f'{album / "b.jpg"}: the file is empty.'
+  assert good['output'] == str(out / 'a.png')
+  assert good['sha256'] == hashlib.sha256((out / 'a.png').read_bytes()).hexdigest()
+  assert (good['size'], good['shape']) == ([20, 30], [128, 128])
+  assert good['seconds'] > 0
+
+
+def test_originals_are_untouched(album, tmp_path):
+  def state():
+    return [(p, p.read_bytes(), p.stat().st_mtime_ns) for p in album.rglob('*.*')]
+
+  before = state()
+  restore.restore_photos(restorer(params=0.5), [album], tmp_path / 'out', overwrite=True)
+  assert state() == before
+
+
+def test_an_output_is_kept_unless_overwrite(album, tmp_path):
+  out = tmp_path / 'out'
+  restore.restore_photos(restorer(), [album], out)
+  first = (out / 'a.png').read_bytes()
+  summary = restore.restore_photos(restorer(params=0.5), [album], out)
+  assert [result.status for result in summary.results] == ['kept', 'failed', 'kept']
+  assert (out / 'a.png').read_bytes() == first
+  assert report(out)['photos'][0]['sha256'] == hashlib.sha256(first).hexdigest()
+  restore.restore_photos(restorer(params=0.5), [album], out, overwrite=True)
+  assert (out / 'a.png').read_bytes() != first
+
+
+def test_an_interrupted_run_goes_on(album, tmp_path):
+  out = tmp_path / 'out'
+
+  def interrupt(done, total, result):
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    restore.restore_photos(restorer(), [album], out, progress=interrupt)
+  assert sorted(os.listdir(out)) == ['a.png', 'report.json']
+  assert report(out)['restored'] == 1
+  summary = restore.restore_photos(restorer(), [album], out)
+  assert [result.status for result in summary.results] == ['kept', 'failed', 'restored']
+
+
+def test_output_folder_inside_the_input_is_not_restored_again(album):
+  for _ in range(2):
+    summary = restore.restore_photos(restorer(), [album], album / 'restored')
+    assert len(summary.results) == 3
+  assert not (album / 'restored/restored').exists()
+
+
+def test_replacing_an_original_is_refused(album, tmp_path):
+  content = (album / 'a.png').read_bytes()
+  (tmp_path / 'link').symlink_to(album)
+  os.makedirs(tmp_path / 'hard')
+  os.link(album / 'a.png', tmp_path / 'hard/a.png')
+  save(tmp_path / 'other/album/a.png')
+  for paths, out in [
+    ([album], album),
+    ([album / 'a.png'], album),
+    ([album], tmp_path / 'link'),
+    ([album / 'sub/c.png', album], tmp_path),  # album/a.png -> a.png of the folder album
+    ([tmp_path / 'other/album', album / 'a.png'], tmp_path),  # the first replaces the second
+    ([album / 'a.png'], tmp_path / 'hard'),
+  ]:
+    with pytest.raises(images.PhotoError, match='would replace an original'):
+      restore.restore_photos(restorer(params=0), paths, out, overwrite=True)
+  assert (album / 'a.png').read_bytes() == content
+  assert not (album / 'report.json').exists()
+
+
+def test_bad_output_folders_and_arguments_are_refused(album, tmp_path, monkeypatch):
+  (tmp_path / 'file').touch()
+  with pytest.raises(images.PhotoError, match='has to be a folder'):
+    restore.restore_photos(restorer(), [album], tmp_path / 'file')
+  with pytest.raises(images.PhotoError, match='cannot be made'):
+    restore.restore_photos(restorer(), [album], tmp_path / 'file/below')
+  with pytest.raises(ValueError, match='strength'):
+    restore.restore_photos(restorer(), [album], tmp_path / 'out', strength=1.5)
+  with pytest.raises(ValueError, match='overlap'):
+    restore.restore_photos(restorer(), [album], tmp_path / 'out', tile=128, overlap=65)
+  monkeypatch.setattr(os, 'access', lambda *_: False)  # root may write anywhere
+  with pytest.raises(images.PhotoError, match='nothing may be written'):
+    restore.restore_photos(restorer(), [album], tmp_path / 'out')
+
+
+def test_names_that_nearly_collide(tmp_path):
+  for name in ['a.png', 'a.webp', 'b.png', 'B.png']:
+    save(tmp_path / 'in' / name)
+  Image.fromarray(random_array(9, 9)).save(tmp_path / 'in/a.gif')
+  out = tmp_path / 'out'
+  summary = restore.restore_photos(restorer(), [tmp_path / 'in'], out)
+  assert sorted(os.listdir(out)) == ['B.png', 'a.gif.png', 'a.png', 'a.webp', 'report.json']
+  assert 'written as a.gif.png' in summary.results[1].warnings[0]
+  (failed,) = [result for result in summary.results if result.status == 'failed']
+  assert failed.message.startswith(f'{tmp_path / "in/b.png"}: its output would have the same name')
+
+
+def test_what_the_file_was_it_stays(tmp_path):
+  alpha = random_array(20, 30, dtype=np.uint16)
+  deep = images.Photo(random_array(20, 30, 3, dtype=np.uint16), alpha=alpha, dpi=(300.0, 300.0))
+  gray = images.Photo(np.repeat(random_array(20, 30, 1), 3, -1), gray=True)
+  (tmp_path / 'in').mkdir()
+  images.write(deep, tmp_path / 'in/deep.png')
+  images.write(gray, tmp_path / 'in/gray.png')
+  tint = restorer(lambda params, batch: batch * params * jnp.array([1, 0.5, 0])[None, None, None])
+  restore.restore_photos(tint, [tmp_path / 'in'], tmp_path / 'out')
+  new = images.read(tmp_path / 'out/deep.png')
+  assert (new.bits, new.dpi) == (16, pytest.approx((300, 300), rel=1e-3))
+  np.testing.assert_array_equal(new.alpha, alpha)
+  np.testing.assert_array_equal(new.pixels[..., 0], deep.pixels[..., 0])
+  assert Image.open(tmp_path / 'out/gray.png').mode == 'L'
+
+
+def test_strength_blends(tmp_path):
+  path = save(tmp_path / 'in/a.png')
+  original = images.read_rgb8(path).astype(float)
+  black = restorer(lambda params, batch: -jnp.ones_like(batch) * params)
+  for strength in (0.0, 0.25, 1.0):
+    restore.restore_photos(black, [path], tmp_path / 'out', strength=strength, overwrite=True)
+    blended = images.read_rgb8(tmp_path / 'out/a.png')
+    assert np.abs(blended - (1 - strength) * original).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize('error', [MemoryError(), None])
+def test_a_photo_that_cannot_be_restored_fails_alone(tmp_path, error):
+  save(tmp_path / 'in/a.png')
+  save(tmp_path / 'in/b.png', 200, 30)
+
+  def apply(params, batch):
+    if batch.shape[1] < 200:
+      return batch
+    if error:
+      raise error
+    return batch * jnp.nan
+
+  summary = restore.restore_photos(restorer(apply), [tmp_path / 'in'], tmp_path / 'out')
+  assert [result.status for result in summary.results] == ['restored', 'failed']
+  assert summary.results[1].message.startswith(str(tmp_path / 'in/b.png'))
+  assert ('smaller tiles' if error else 'finite') in summary.results[1].message
+
+
+# Shapes
+
+
+def test_ten_sizes_take_four_programs(tmp_path):
+  sizes = [(100, 150), (120, 90), (130, 190), (140, 60), (200, 300), (210, 310), (300, 200)]
+  sizes += [(61, 63), (1, 1), (320, 260)]
+  for i, size in enumerate(sizes):
+    save(tmp_path / f'in/{i}.png', *size, seed=i)
+  shapes = []
+
+  def apply(params, batch):
+    shapes.append(batch.shape)  # once a trace
+    assert batch.dtype == jnp.float32
+    return batch * params
+
+  summary = restore.restore_photos(
+    restorer(apply, multiple=48), [tmp_path / 'in'], tmp_path / 'out', max_shapes=4
+  )
+  assert len(shapes) == len(set(shapes)) == 4
+  assert all((batch, channels) == (1, 3) for batch, _, _, channels in shapes)
+  assert all(h % 48 == w % 48 == 0 for _, h, w, _ in shapes)
+  for i, (size, result) in enumerate(zip(sizes, summary.results)):
+    assert result.size == size
+    name = f'{i}.png'
+    np.testing.assert_array_equal(
+      images.read_rgb8(tmp_path / 'out' / name), images.read_rgb8(tmp_path / 'in' / name)
+    )
+
+
+def test_planned_shapes_hold_all_photos_with_little_padding():
+  rng = np.random.default_rng(0)
+  sizes = [tuple(size) for size in rng.integers(1, 1500, (40, 2)).tolist()]
+  for count in (1, 3, 8):
+    shapes = restore.plan_shapes(sizes, 16, 2048, count)
+    assert len(shapes) == count
+    for size in sizes:
+      shape = restore.choose_shape(size, shapes, 16, 2048)
+      assert shape in shapes
+      assert shape[0] >= size[0] and shape[1] >= size[1]
+  # Two like shapes are joined, not the odd one, and a common shape is not made to grow.
+  sizes = [(256, 256)] * 9 + [(256, 320), (1024, 128)]
+  assert restore.plan_shapes(sizes, 1, 2048, 2) == [(256, 320), (1024, 128)]
+  assert restore.plan_shapes(sizes[:10], 1, 2048, 2) == [(256, 256), (256, 320)]
+  assert restore.plan_shapes([], 1, 2048, 4) == []
+
+
+def test_buckets():
+  assert [restore.bucket(side, 1) for side in (1, 128, 129, 513, 2048, 2049)] == [
+    128,
+    128,
+    192,
+    640,
+    2048,
+    2560,
+  ]
+  assert restore.bucket(129, 100) == 200
+  ratios = [b / a for a, b in itertools.pairwise(restore.LADDER)]
+  assert max(ratios) <= 1.5
+  assert restore.needed_shape((3000, 100), 16, 1000) == (1024, 128)
+
+
+def test_padding_reflects_and_repeats():
+  padded = restore.pad_to(np.arange(3.0).reshape(3, 1, 1), (9, 4))[:, :, 0]
+  assert padded[:, 0].tolist() == [0, 1, 2, 1, 0, 1, 2, 1, 0]
+  assert (padded == padded[:, :1]).all()
+
+
+# Tiles
+
+
+def test_a_large_photo_is_restored_in_tiles_of_one_shape(tmp_path):
+  path = save(tmp_path / 'in/a.png', 300, 700)
+  shapes = []
+
+  def apply(params, batch):
+    shapes.append(batch.shape)
+    return -batch * params
+
+  restore.restore_photos(restorer(apply), [path], tmp_path / 'out', tile=256, overlap=32)
+  assert shapes == [(1, 256, 256, 3)]
+  np.testing.assert_array_equal(
+    images.read_rgb8(tmp_path / 'out/a.png'), 255 - images.read_rgb8(path)
+  )
+
+
+def test_tiles_are_blended_without_a_seam():
+  # Each tile answers with a constant of its own: only a blend can make that continuous.
+  answers = iter([0.0, 1.0, 0.5])
+  run = lambda batch: np.full_like(batch, next(answers))
+  photo = np.zeros((16, 150, 3), np.float32)
+  restored = restore.restore_array(run, photo, (16, 64), overlap=16)
+  assert restored.shape == photo.shape
+  line = restored[0, :, 0]
+  assert (line[0], line[75], line[-1]) == (0, 1, 0.5)
+  assert np.abs(np.diff(line)).max() < 0.07
+  np.testing.assert_array_equal(restored, np.broadcast_to(line[None, :, None], restored.shape))
+
+
+@pytest.mark.parametrize(
+  ('side', 'tile'), [(300, 128), (129, 128), (128, 128), (50, 128), (30, 32)]
+)
+def test_tiles_cover_every_pixel_and_overlap_enough(side, tile):
+  spans = restore._spans(side, tile, 32)
+  assert (spans[0][0], spans[-1][1]) == (0, side)
+  assert all(a_end - b_start >= 32 for (_, a_end), (b_start, _) in itertools.pairwise(spans))
+  assert len(spans) == (1 if side <= tile else math.ceil((side - 32) / (tile - 32)))
