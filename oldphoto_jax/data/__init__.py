@@ -1,0 +1,43 @@
+"""Photos on disk -> uint8 batches on this host: sources, the Grain pipeline, Pascal VOC."""
+
+from oldphoto_jax.data.pipeline import (
+  Batches,
+  Crop,
+  Paired,
+  Photos,
+  RealAndClean,
+  Unpaired,
+  eval_batches,
+  train_batches,
+)
+from oldphoto_jax.data.sources import (
+  Pairs,
+  Source,
+  cached,
+  folder,
+  manifest,
+  paired_folders,
+  sample_photos,
+  subset,
+  tfds_images,
+)
+
+__all__ = [
+  'Batches',
+  'Crop',
+  'Paired',
+  'Pairs',
+  'Photos',
+  'RealAndClean',
+  'Source',
+  'Unpaired',
+  'cached',
+  'eval_batches',
+  'folder',
+  'manifest',
+  'paired_folders',
+  'sample_photos',
+  'subset',
+  'tfds_images',
+  'train_batches',
+]

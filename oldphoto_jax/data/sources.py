@@ -1,0 +1,418 @@
+"""Where photos come from: folders, pairs of folders, TFDS directories, scikit-image's samples.
+
+A source is a picklable object with `len(source)`, `source.names` (a list, one name a photo),
+`source[i]` (the photo as uint8 [H, W, 3], upright RGB) and `source.encoded(i)` (the stored file's
+bytes). The functions here build sources, choose from them and keep decoded photos in memory:
+
+  photos = cached(folder('~/photos'))
+  splits = subset(photos, seed=0, counts={'train': 400, 'val': 100, 'test': 50})  # the report's
+  rows = manifest(splits)
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import io
+import logging
+import os
+import pathlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from oldphoto_jax import images
+
+# The colour photographs inside scikit-image's wheel. The rest are drawings, test patterns,
+# microscopy, astronomy, gray textures, and motorcycle_right.png, the same scene from the other eye.
+SAMPLES = ('astronaut.png', 'chelsea.png', 'coffee.png', 'motorcycle_left.png', 'rocket.jpg')
+
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+  """What every source offers; for type annotations only."""
+
+  names: Sequence[str]
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, i: int) -> np.ndarray: ...
+
+  def encoded(self, i: int) -> bytes: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+  """Photo files below `root`; `unreadable` holds a sentence on each file that was left out."""
+
+  root: pathlib.Path
+  names: list[str]
+  unreadable: list[str] = dataclasses.field(default_factory=list)
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def __getitem__(self, i: int) -> np.ndarray:
+    return images.read_rgb8(self.root / self.names[i])
+
+  def encoded(self, i: int) -> bytes:
+    return (self.root / self.names[i]).read_bytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """Two sources of equal length: `old[i]` and `clean[i]` show the same picture in the same size."""
+
+  names: list[str]
+  old: Source
+  clean: Source
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+
+class Records:
+  """The images of one split of a TFDS directory in ArrayRecord form, decoded without TensorFlow."""
+
+  def __init__(self, directory: str, split: str):
+    # Here and not above: the import takes half a second and only this source needs it.
+    import tensorflow_datasets as tfds
+
+    self._arguments = directory, split
+    builder = tfds.builder_from_directory(directory)
+    file_format = builder.info.file_format
+    if file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+      raise ValueError(
+        f'{directory} holds {file_format.value} files, which need TensorFlow: prepare the data set '
+        'again with --file_format=array_record.'
+      )
+    features = builder.info.features
+    if 'image' not in features:
+      raise ValueError(f'{directory} has no feature "image", only {sorted(features)}.')
+    try:
+      count = builder.info.splits[split].num_examples
+    except (ValueError, KeyError) as error:
+      raise ValueError(
+        f'{directory} has no split {split!r}: it has {sorted(builder.info.splits)}.'
+      ) from error
+    if count == 0:
+      raise ValueError(f'split {split!r} of {directory} holds no photos.')
+    self._name_feature = 'image/filename' if 'image/filename' in features else None
+    self._records = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+
+  def __reduce__(self):
+    return Records, self._arguments  # file handles stay in their process
+
+  @functools.cached_property
+  def names(self) -> list[str]:
+    """The stored file names, or `split[i]` where the data set has none.
+
+    Reads every record once, when first asked for: names are not stored apart from the images.
+    """
+    if self._name_feature is None:
+      return [f'{self._arguments[1]}[{i}]' for i in range(len(self))]
+    return [self._records[i][self._name_feature].decode() for i in range(len(self))]
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, i: int) -> np.ndarray:
+    try:
+      with Image.open(io.BytesIO(self.encoded(i))) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+    except Exception as error:  # decoders answer damaged data with any exception at all
+      raise ValueError(
+        f'photo {i} of split {self._arguments[1]} in {self._arguments[0]} cannot be decoded: '
+        'prepare the data set again.'
+      ) from error
+
+  def encoded(self, i: int) -> bytes:
+    return self._records[i]['image']
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+  """The photos `indices` of a source, in that order."""
+
+  source: Source
+  indices: list[int]
+
+  @property
+  def names(self) -> list[str]:
+    return [self.source.names[i] for i in self.indices]
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, i: int) -> np.ndarray:
+    return self.source[self.indices[i]]
+
+  def encoded(self, i: int) -> bytes:
+    return self.source.encoded(self.indices[i])
+
+
+class Cached:
+  """A source whose decoded photos stay in memory, up to `max_bytes` of them in each process.
+
+  Nothing is ever evicted: every epoch visits every photo once, so the photos that fit are read
+  from memory and the others decoded each time, which is as good as any order of eviction.
+  """
+
+  def __init__(self, source: Source, max_bytes: int):
+    self.source = source
+    self.max_bytes = max_bytes
+    self._photos = {}
+    self._bytes = 0
+    self._lock = threading.Lock()
+
+  def __reduce__(self):
+    return Cached, (self.source, self.max_bytes)  # a worker process fills its own
+
+  @property
+  def names(self) -> Sequence[str]:
+    return self.source.names
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, i: int) -> np.ndarray:
+    photo = self._photos.get(i)
+    if photo is None:
+      photo = self.source[i]
+      photo.flags.writeable = False
+      with self._lock:
+        if i not in self._photos and self._bytes + photo.nbytes <= self.max_bytes:
+          self._photos[i] = photo
+          self._bytes += photo.nbytes
+    return photo
+
+  def encoded(self, i: int) -> bytes:
+    return self.source.encoded(i)
+
+
+def folder(path: str | os.PathLike) -> Files:
+  """All photos in a folder and the folders below it; hidden files are not looked at.
+
+  Every file is decoded once to see that it is whole, JPEG at an eighth of its size. Files that
+  cannot be read are left out, named in one log line and kept in `.unreadable`.
+
+  Returns:
+    A source whose names are the paths relative to `path`, sorted.
+
+  Raises:
+    ValueError: `path` is no folder, or holds no readable photo.
+  """
+  root, names = _photo_names(path)
+  sizes = _sizes([root / name for name in names])
+  readable = [name for name, size in zip(names, sizes) if not isinstance(size, str)]
+  unreadable = [size for size in sizes if isinstance(size, str)]
+  if not readable:
+    raise ValueError(f'{root}: none of the {len(names)} photos can be read. {_some(unreadable)}')
+  if unreadable:
+    _log.warning(
+      '%s: %d photos can be read; %d files cannot and are left out. %s',
+      root,
+      len(readable),
+      len(unreadable),
+      _some(unreadable, 20),
+    )
+  return Files(root, readable, unreadable)
+
+
+def paired_folders(old: str | os.PathLike, clean: str | os.PathLike) -> Pairs:
+  """Damaged and clean photos from two folders, matched by relative path without the suffix.
+
+  Raises:
+    ValueError: a file has no partner, two files of one folder have the same stem, a file cannot be
+      read, or the photos of a pair differ in size; the sentence names them.
+  """
+  old_root, old_names = _by_stem(old)
+  clean_root, clean_names = _by_stem(clean)
+  lonely = [old_root / name for stem, name in old_names.items() if stem not in clean_names]
+  lonely += [clean_root / name for stem, name in clean_names.items() if stem not in old_names]
+  if lonely:
+    raise ValueError(f'{len(lonely)} photos have no partner in the other folder: {_some(lonely)}.')
+  stems = sorted(old_names)
+  old_files = Files(old_root, [old_names[stem] for stem in stems])
+  clean_files = Files(clean_root, [clean_names[stem] for stem in stems])
+  sizes = _sizes([files.root / name for files in (old_files, clean_files) for name in files.names])
+  unreadable = [size for size in sizes if isinstance(size, str)]
+  if unreadable:
+    raise ValueError(f'{len(unreadable)} photos of pairs cannot be read. {_some(unreadable)}')
+  unequal = [
+    f'{stem} ({a[1]}x{a[0]} and {b[1]}x{b[0]})'
+    for stem, a, b in zip(stems, sizes[: len(stems)], sizes[len(stems) :])
+    if a != b
+  ]
+  if unequal:
+    raise ValueError(
+      f'{len(unequal)} pairs differ in size, but the clean photo must lie exactly over the old '
+      f'one: {_some(unequal)}.'
+    )
+  return Pairs(stems, old_files, clean_files)
+
+
+def tfds_images(data_dir: str | os.PathLike, name: str, split: str) -> Records:
+  """The images of a prepared TFDS data set, e.g. `tfds_images(data_dir, 'voc/2012', 'train')`.
+
+  Reads the official ArrayRecord preparation of any data set with a feature `image`, and what
+  `write_tfds` wrote. `split` may be a TFDS slice or sum: 'train[:400]', 'train+validation'.
+
+  Raises:
+    ValueError: no such data set or split, an empty split, or files that need TensorFlow.
+  """
+  directory = pathlib.Path(data_dir).expanduser() / name
+  versions = [
+    path.parent
+    for path in (*directory.glob('dataset_info.json'), *directory.glob('*/dataset_info.json'))
+  ]
+  if not versions:
+    raise ValueError(
+      f'{directory} holds no prepared data set: make one from a VOCdevkit folder with '
+      '`oldphoto tfds`, or prepare it with TFDS and '
+      '--file_format=array_record.'
+    )
+  numbers = lambda path: [int(part) for part in path.name.split('.') if part.isdecimal()]
+  return Records(str(max(versions, key=numbers)), split)
+
+
+def sample_photos() -> Files:
+  """Five colour photographs that come with scikit-image: no download.
+
+  Short sides 300 to 512 pixels. Public domain or CC0, but for the motorcycle, which is from the
+  Middlebury 2014 stereo benchmark and has no licence stated.
+  """
+  root = pathlib.Path(str(importlib.resources.files('skimage'))) / 'data'
+  missing = [name for name in SAMPLES if not (root / name).is_file()]
+  if missing:
+    raise ValueError(
+      f'this scikit-image does not carry {", ".join(missing)}: install the version that '
+      'pyproject.toml names, or train on a folder of photos.'
+    )
+  return Files(root, list(SAMPLES))
+
+
+def cached(source: Source, max_bytes: int = 2**30) -> Cached:
+  """Keeps decoded photos in memory: 1 GiB holds 2,300 photos of 481x321 pixels.
+
+  Worth it where the CPU also trains: a crop then costs a tenth of decoding a 481x321 JPEG.
+  """
+  return Cached(source, max_bytes)
+
+
+def subset(
+  source: Source | Pairs, seed: int, counts: Mapping[str, int]
+) -> dict[str, Chosen] | dict[str, Pairs]:
+  """Disjoint random choices from a source, e.g. {'train': 400, 'val': 100, 'test': 50}.
+
+  The photos are ordered by a hash of seed and name, and dealt out in the order of `counts`, so the
+  choice depends on nothing but the seed and the set of names.
+
+  Raises:
+    ValueError: a count is below 1, or there are fewer photos than asked for.
+  """
+  wanted = sum(counts.values())
+  if any(count < 1 for count in counts.values()):
+    raise ValueError(f'every split needs at least one photo, got {dict(counts)}.')
+  if wanted > len(source):
+    raise ValueError(f'the splits {dict(counts)} need {wanted} photos, there are {len(source)}.')
+  names = list(source.names)
+  order = sorted(range(len(names)), key=lambda i: (_digest(f'{seed}/{names[i]}'.encode()), i))
+  splits = {}
+  start = 0
+  for split, count in counts.items():
+    splits[split] = _choose(source, order[start : start + count])
+    start += count
+  return splits
+
+
+def manifest(splits: Mapping[str, Source]) -> list[dict]:
+  """One row a photo for a run's folder: name, split, sha256 of the stored file, width, height."""
+  rows = []
+  for split, source in splits.items():
+    for i, name in enumerate(source.names):
+      height, width, _ = source[i].shape
+      sha256 = _digest(source.encoded(i))
+      rows.append(dict(name=name, split=split, sha256=sha256, width=width, height=height))
+  return rows
+
+
+def _choose(source, indices):
+  if isinstance(source, Pairs):
+    names = [source.names[i] for i in indices]
+    return Pairs(names, Chosen(source.old, indices), Chosen(source.clean, indices))
+  return Chosen(source, indices)
+
+
+def _digest(data: bytes) -> str:
+  return hashlib.sha256(data).hexdigest()
+
+
+def _photo_names(path) -> tuple[pathlib.Path, list[str]]:
+  """The folder, and the sorted relative names of the files in it that look like photos."""
+  root = pathlib.Path(path).expanduser()
+  if not root.is_dir():
+    raise ValueError(f'{root} is not a folder.')
+  files = [file.relative_to(root) for file in root.rglob('*') if file.is_file()]
+  names = [
+    file.as_posix()
+    for file in files
+    if file.suffix.lower() in images.FORMATS
+    and not any(part.startswith('.') for part in file.parts)
+  ]
+  if not names:
+    raise ValueError(
+      f'{root} holds no photos: {len(files)} files, none of them {" ".join(images.FORMATS)}.'
+    )
+  return root, sorted(names)
+
+
+def _by_stem(path) -> tuple[pathlib.Path, dict[str, str]]:
+  """The folder, and its photos' relative names by relative path without suffix, sorted."""
+  root, names = _photo_names(path)
+  stems = collections.defaultdict(list)
+  for name in names:
+    stems[str(pathlib.PurePosixPath(name).with_suffix(''))].append(name)
+  ambiguous = [' and '.join(found) for found in stems.values() if len(found) > 1]
+  if ambiguous:
+    raise ValueError(f'{root}: files that differ only in their suffix: {_some(ambiguous)}.')
+  return root, {stem: found[0] for stem, found in stems.items()}
+
+
+def _sizes(paths: Sequence[pathlib.Path]) -> list[tuple[int, int] | str]:
+  """(height, width) of each upright photo, or a sentence on why it cannot be read to its end."""
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    return list(pool.map(_size, paths))
+
+
+def _size(path: pathlib.Path) -> tuple[int, int] | str:
+  try:
+    size = images.size(path)
+    if not _whole_jpeg(path):
+      images.read_rgb8(path)
+    return size
+  except images.PhotoError as error:
+    return str(error)
+
+
+def _whole_jpeg(path: pathlib.Path) -> bool:
+  """Whether the file is a JPEG that decodes to its end, without making all of its pixels."""
+  try:
+    with Image.open(path, formats=['JPEG']) as image:
+      image.draft(None, (1, 1))  # reads every coefficient, makes an eighth of the pixels each way
+      image.load()
+    return True
+  except Exception:  # whatever is wrong, reading the photo says it in a sentence
+    return False
+
+
+def _some(names: Sequence, limit: int = 5) -> str:
+  more = f' and {len(names) - limit} more' if len(names) > limit else ''
+  return ', '.join(map(str, names[:limit])) + more
