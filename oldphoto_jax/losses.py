@@ -1,0 +1,92 @@
+"""Loss terms by the papers' names: pure functions from arrays to float32 scalars (or per example).
+
+Every mean runs over all elements unless said. The values are pinned by the loss fixtures of the
+reference codes (tests/test_losses.py).
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+Maps = Sequence[jax.Array]
+
+
+def l1(a, b) -> jax.Array:
+  """Mean absolute difference."""
+  return jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).mean()
+
+
+def lsgan(logits, target: float) -> jax.Array:
+  """mean((logits - target)^2), the least-squares GAN loss (Mao et al. 2017) of one map.
+
+  Note that optax.l2_loss carries a factor of 1/2 that this loss has not.
+  """
+  return jnp.square(logits.astype(jnp.float32) - target).mean()
+
+
+def vanilla_gan(logits, target: float) -> jax.Array:
+  """Mean binary cross-entropy of logits against a constant target of 0 or 1."""
+  x = logits.astype(jnp.float32)
+  return (jax.nn.softplus(-x) * target + jax.nn.softplus(x) * (1 - target)).mean()
+
+
+def multiscale_lsgan(scales: Sequence[Maps], target: float) -> jax.Array:
+  """`lsgan` of the last map of every scale, summed over scales (pix2pixHD `GANLoss`)."""
+  return sum(lsgan(maps[-1], target) for maps in scales)
+
+
+def feature_matching(fake: Sequence[Maps], real: Sequence[Maps]) -> jax.Array:
+  """Mean L1 between discriminator features: all maps of a scale but the last.
+
+  Averaged over scales; within a scale each of its n + 1 inner maps weighs 4 / (n + 1) (pix2pixHD:
+  `D_weights = 1 / num_D`, `feat_weights = 4 / (n_layers_D + 1)`). No gradient reaches `real`. The
+  reference's factor of 10 is the term's weight, not part of it.
+  """
+  total = 0.0
+  for fake_maps, real_maps in zip(fake, real):
+    inner = len(fake_maps) - 1
+    for a, b in zip(fake_maps[:-1], real_maps[:-1]):
+      total += 4.0 / inner * l1(a, jax.lax.stop_gradient(b))
+  return total / len(fake)
+
+
+def perceptual(fake: Maps, real: Maps, weights: Sequence[float]) -> jax.Array:
+  """Weighted sum over feature levels of mean L1 (Johnson et al. 2016). No gradient to `real`.
+
+  Raises:
+    ValueError: if the numbers of levels and weights differ.
+  """
+  if not len(fake) == len(real) == len(weights):
+    raise ValueError(f'{len(fake)} and {len(real)} feature levels for {len(weights)} weights')
+  return sum(w * l1(a, jax.lax.stop_gradient(b)) for a, b, w in zip(fake, real, weights))
+
+
+def kl(latent) -> jax.Array:
+  """mean(z^2): KL of N(z, 1) from N(0, 1) without the factor 1/2, as in the bopbtl code."""
+  return jnp.square(latent.astype(jnp.float32)).mean()
+
+
+def masked_mean(values, mask, axis_name: str | None = None) -> jax.Array:
+  """Mean of the `values` [B] whose `mask` [B] is 1, over all devices; 0 where none is.
+
+  With `axis_name`, the result is this device's part, scaled such that a pmean over the axis gives
+  the mean over all devices: a device without a single masked-in example then neither divides by
+  zero nor weighs as much as a full one.
+  """
+  mask = mask.astype(jnp.float32)
+  total, count = (values.astype(jnp.float32) * mask).sum(), mask.sum()
+  if axis_name is None:
+    return total / jnp.maximum(count, 1)
+  return total * jax.lax.axis_size(axis_name) / jnp.maximum(jax.lax.psum(count, axis_name), 1)
+
+
+def latent_lsgan(logits, target: float, mask, axis_name: str | None = None) -> jax.Array:
+  """`lsgan` over the examples of one domain: `logits` [B, h, w, 1], `mask` [B] in {0, 1}."""
+  per_example = jnp.square(logits.astype(jnp.float32) - target).mean((1, 2, 3))
+  return masked_mean(per_example, mask, axis_name)
+
+
+def total(losses: dict[str, jax.Array], weights: dict[str, float]) -> jax.Array:
+  """sum of weights[k] * losses[k] over the terms that were computed."""
+  return sum(weights[name] * value for name, value in losses.items())

@@ -1,0 +1,256 @@
+"""The latent mapping T of "Bringing Old Photos Back to Life" (Wan et al., CVPR 2020, section 3.3).
+
+T takes the latent of an old photo (encoder of R and X) to the latent of its clean version (VAE of
+Y). Both VAEs are frozen; gradients flow through the frozen decoder of Y. Restoring a photo r is
+decoder_Y(T(encoder_RX(r))).
+
+Networks, losses and settings follow the published code (`Mapping_Model`, `Pix2PixHDModel_Mapping`,
+stage "quality").
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from oldphoto_jax import layers, losses, metrics
+from oldphoto_jax.models import vae
+
+# The total loss of the published code. Terms of weight 0 are not computed.
+WEIGHTS = {
+  'latent_l1': 60.0,
+  'gan': 1.0,
+  'feature_matching': 10.0,
+  'perceptual': 10.0,
+  'l1': 0.0,  # not in the reference: pixels of the restored photo against the clean one
+}
+
+
+class T(nn.Module):
+  """T: latent of an old photo -> latent of its clean version, both [B, h, w, latent].
+
+  Four 3x3 convolutions that double the channels up to `width` (zero padding, IN, ReLU), residual
+  blocks, and the mirror image; the last convolution has neither norm nor activation. The
+  reference has no skip from input to output; `residual` adds one.
+  """
+
+  width: int = 512
+  latent: int = 64
+  blocks: int = 6
+  norm: bool = True
+  residual: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, z):
+    channels = [min(self.latent * 2**i, self.width) for i in range(5)]
+    norm = layers.instance_norm if self.norm else lambda x: x
+    x = z
+    for i, features in enumerate(channels[1:]):
+      x = layers.Conv(features, 3, pad=1, dtype=self.dtype, name=f'up{i}')(x)
+      x = nn.relu(norm(x))
+    for i in range(self.blocks):
+      x = layers.ResnetBlock(channels[-1], self.norm, self.dtype, name=f'block{i}')(x)
+    for i, features in enumerate(channels[-2:0:-1]):
+      x = layers.Conv(features, 3, pad=1, dtype=self.dtype, name=f'down{i}')(x)
+      x = nn.relu(norm(x))
+    x = layers.Conv(self.latent, 3, pad=1, dtype=self.dtype, name='conv_out')(x)
+    x = x.astype(jnp.float32)
+    return z + x if self.residual else x
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+  """T with the two VAEs it joins, its discriminator, loss weights and optimisers.
+
+  Attributes:
+    rx, y: the VAEs; only their networks are used.
+    width: most channels of T.
+    blocks: residual blocks of T.
+    residual: T adds to its input, which is the right start where the two VAEs resemble each other.
+    d_width, d_layers, d_scales: the discriminator, which sees the old photo beside the result.
+    ema: decay of the moving average of T's parameters; 0: none.
+    weights: of the loss terms, by name; see WEIGHTS.
+    g_tx, d_tx: optimisers of T and of the discriminator. The reference uses TTUR here: Adam with
+      betas (0, 0.9) and learning rates 1e-4 and 4e-4.
+    dtype: of the convolutions.
+    features, feature_weights: as in vae.VAE.
+  """
+
+  rx: vae.VAE
+  y: vae.VAE
+  width: int = 512
+  blocks: int = 6
+  residual: bool = False
+  d_width: int = 64
+  d_layers: int = 3
+  d_scales: int = 2
+  ema: float = 0.0
+  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  g_tx: optax.GradientTransformation = optax.adam(1e-4, b1=0.0, b2=0.9)
+  d_tx: optax.GradientTransformation = optax.adam(4e-4, b1=0.0, b2=0.9)
+  dtype: Any = jnp.float32
+  features: Callable[[Any, jax.Array], list[jax.Array]] | None = None
+  feature_weights: tuple[float, ...] = ()
+
+  @property
+  def net(self) -> T:
+    return T(self.width, self.rx.latent, self.blocks, self.rx.norm, self.residual, self.dtype)
+
+  @property
+  def discriminator(self) -> vae.MultiScaleDiscriminator:
+    return vae.MultiScaleDiscriminator(self.d_width, self.d_layers, self.d_scales, self.dtype)
+
+
+class State(struct.PyTreeNode):
+  """What training changes; arrays only. `g` is T, `ema` its moving average or None."""
+
+  step: jax.Array
+  g: Any
+  d: Any
+  g_opt: Any
+  d_opt: Any
+  ema: Any
+
+  @property
+  def released(self) -> Any:
+    """The parameters to evaluate, restore and release with."""
+    return self.g if self.ema is None else self.ema
+
+
+def init(model: Mapping, key: jax.Array) -> State:
+  """Kernels N(0, 0.02), or He's without norms, biases 0, and fresh optimiser states.
+
+  Raises:
+    ValueError: if the latents of the two VAEs differ in channels.
+  """
+  if model.rx.latent != model.y.latent:
+    raise ValueError(
+      f'the VAEs have latents of {model.rx.latent} and {model.y.latent} channels: '
+      'T needs the same number on both sides'
+    )
+  g_key, d_key = jax.random.split(key)
+  std = 0.02 if model.rx.norm else None
+  g = layers.init_normal(model.net, g_key, jnp.zeros((1, 16, 16, model.rx.latent)), std=std)
+  d = layers.init_normal(model.discriminator, d_key, jnp.zeros((1, 64, 64, 6)))
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    g=g,
+    d=d,
+    g_opt=model.g_tx.init(g),
+    d_opt=model.d_tx.init(d),
+    ema=jax.tree.map(jnp.copy, g) if model.ema else None,
+  )
+
+
+def restore(model: Mapping, params: dict[str, Any], old: jax.Array) -> jax.Array:
+  """Restores old photos [B, H, W, 3] in [-1, 1]; H and W multiples of 4.
+
+  `params` is {'rx': {'encoder'}, 'y': {'decoder'}, 'mapping'}.
+  """
+  z = vae.encode(model.rx, params['rx'], old)
+  return vae.decode(model.y, params['y'], model.net.apply({'params': params['mapping']}, z))
+
+
+def train_step(
+  model: Mapping, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
+) -> tuple[State, dict[str, jax.Array]]:
+  """One update of T and its discriminator, as one device of the axis layers.AXIS sees it.
+
+  Latents are used without noise. The discriminator learns from the photo restored before T's
+  update, as in the reference.
+
+  Args:
+    model: hyper-parameters.
+    state: replicated.
+    constants: {'rx', 'y': parameters of the frozen VAEs, 'perceptual': see vae.train_step}.
+    batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1].
+    keys: unused: this step draws nothing.
+
+  Returns:
+    The new state, and every loss term by name (unweighted) with gradient norms.
+  """
+  del keys
+  old, clean, weights = batch['old'], batch['clean'], model.weights
+  has_gan = weights['gan'] > 0 or weights['feature_matching'] > 0
+  has_perceptual = model.features is not None and weights['perceptual'] > 0
+  needs_pixels = has_gan or has_perceptual or weights['l1'] > 0
+  z_x = jax.lax.stop_gradient(vae.encode(model.rx, constants['rx'], old))
+  z_y = jax.lax.stop_gradient(vae.encode(model.y, constants['y'], clean))
+
+  def judge(d, photo):
+    pair = jnp.concatenate([old, photo], axis=-1)
+    return model.discriminator.apply({'params': d}, pair)
+
+  def g_loss(g):
+    z = model.net.apply({'params': g}, z_x)
+    terms = {'latent_l1': losses.l1(z, z_y)}
+    fake = vae.decode(model.y, constants['y'], z) if needs_pixels else None
+    if has_gan:
+      on_fake, on_real = judge(state.d, fake), judge(state.d, clean)
+      terms['gan'] = losses.multiscale_lsgan(on_fake, 1.0)
+      terms['feature_matching'] = losses.feature_matching(on_fake, on_real)
+    if has_perceptual:
+      a, b = (model.features(constants['perceptual'], photo) for photo in (fake, clean))
+      terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
+    if weights['l1'] > 0:
+      terms['l1'] = losses.l1(fake, clean)
+    return losses.total(terms, weights), (fake, terms)
+
+  def d_loss(d, fake):
+    terms = {
+      'd_fake': losses.multiscale_lsgan(judge(d, fake), 0.0),
+      'd_real': losses.multiscale_lsgan(judge(d, clean), 1.0),
+    }
+    return 0.5 * (terms['d_fake'] + terms['d_real']), terms
+
+  (_, (fake, terms)), g_grad = jax.value_and_grad(g_loss, has_aux=True)(state.g)
+  d_grad = jax.tree.map(jnp.zeros_like, state.d)
+  if has_gan:
+    fake = jax.lax.stop_gradient(fake)
+    (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake)
+    terms = terms | d_terms
+  g_grad, d_grad, terms = jax.lax.pmean((g_grad, d_grad, terms), layers.AXIS)
+  g_update, g_opt = model.g_tx.update(g_grad, state.g_opt, state.g)
+  d_update, d_opt = model.d_tx.update(d_grad, state.d_opt, state.d)
+  g = optax.apply_updates(state.g, g_update)
+  state = state.replace(
+    step=state.step + 1,
+    g=g,
+    d=optax.apply_updates(state.d, d_update),
+    g_opt=g_opt,
+    d_opt=d_opt,
+    ema=layers.moving_average(state.ema, g, model.ema, state.step),
+  )
+  norms = {'g_norm': optax.global_norm(g_grad), 'd_norm': optax.global_norm(d_grad)}
+  return state, terms | norms
+
+
+def eval_step(
+  model: Mapping, state: State, constants: Any, batch: dict[str, jax.Array]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  """Restores the batch.
+
+  Returns:
+    Per-example scores [b]: 'psnr', 'ssim' of the restored photo and 'psnr_old', 'ssim_old' of
+    doing nothing, both against the clean one; images {'old', 'reconstruction' (of the old photo
+    by the VAE of R and X), 'restored', 'clean'} [b, S, S, 3].
+  """
+  old, clean = batch['old'], batch['clean']
+  params = {'rx': constants['rx'], 'y': constants['y'], 'mapping': state.released}
+  z = vae.encode(model.rx, constants['rx'], old)
+  restored = restore(model, params, old)
+  scores = {
+    'psnr': jnp.minimum(metrics.psnr(restored, clean), metrics.MAX_PSNR),
+    'ssim': metrics.ssim(restored, clean),
+    'psnr_old': jnp.minimum(metrics.psnr(old, clean), metrics.MAX_PSNR),
+    'ssim_old': metrics.ssim(old, clean),
+  }
+  reconstruction = vae.decode(model.rx, constants['rx'], z)
+  images = {'old': old, 'reconstruction': reconstruction, 'restored': restored, 'clean': clean}
+  return scores, images

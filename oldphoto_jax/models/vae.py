@@ -1,0 +1,338 @@
+"""The two VAEs of "Bringing Old Photos Back to Life" (Wan et al., CVPR 2020, section 3.1-3.2).
+
+One VAE is shared by real old photos R and synthetic old photos X: a latent discriminator draws
+their latents together. The other encodes clean photos Y. Both have the same network: latents of
+`latent` channels at a quarter of the photo's sides, and a posterior N(z, 1) of fixed variance.
+
+Networks, losses and weights follow the published code (`GlobalGenerator_DCDCv2`,
+`MultiscaleDiscriminator`, `Pix2PixHDModel`); where the paper says more than its code (a pixel L1
+with alpha = 10), it is a weight that is 0 unless a config sets it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from oldphoto_jax import layers, losses, metrics
+
+DOWNSAMPLING = 4  # sides of a photo must be multiples of this
+
+# The total loss of the published code. Terms of weight 0 are not computed.
+WEIGHTS = {
+  'gan': 1.0,
+  'feature_matching': 10.0,
+  'perceptual': 10.0,
+  'kl': 1.0,
+  'latent_gan': 1.0,  # only the VAE of R and X has this term
+  'l1': 0.0,  # the paper's alpha, 10 there
+}
+
+
+# Networks --------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+  """[B, H, W, 3] in [-1, 1] -> latent mean [B, H/4, W/4, latent], unbounded.
+
+  7x7 convolution, two 4x4 stride-2 convolutions (each with IN and ReLU), residual blocks; no norm
+  and no activation at the end.
+  """
+
+  width: int = 64
+  latent: int = 64
+  blocks: int = 4
+  norm: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    layers.check_multiple(x.shape, DOWNSAMPLING)
+    norm = layers.instance_norm if self.norm else lambda x: x
+    x = layers.Conv(self.width, 7, pad=3, pad_mode='reflect', dtype=self.dtype, name='conv_in')(x)
+    x = nn.relu(norm(x))
+    for i, features in enumerate((self.width, self.latent)):
+      x = layers.Conv(features, 4, stride=2, pad=1, dtype=self.dtype, name=f'down{i}')(x)
+      x = nn.relu(norm(x))
+    for i in range(self.blocks):
+      x = layers.ResnetBlock(self.latent, self.norm, self.dtype, name=f'block{i}')(x)
+    return x
+
+
+class Decoder(nn.Module):
+  """Latent [B, h, w, latent] -> photo [B, 4h, 4w, 3] in (-1, 1): the encoder's mirror, tanh."""
+
+  width: int = 64
+  latent: int = 64
+  blocks: int = 4
+  norm: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, z):
+    norm = layers.instance_norm if self.norm else lambda x: x
+    x = z.astype(self.dtype)
+    for i in range(self.blocks):
+      x = layers.ResnetBlock(self.latent, self.norm, self.dtype, name=f'block{i}')(x)
+    for i in range(2):
+      x = layers.ConvTranspose(self.width, dtype=self.dtype, name=f'up{i}')(x)
+      x = nn.relu(norm(x))
+    x = layers.Conv(3, 7, pad=3, pad_mode='reflect', dtype=self.dtype, name='conv_out')(x)
+    return jnp.tanh(x.astype(jnp.float32))
+
+
+class PatchDiscriminator(nn.Module):
+  """pix2pixHD `NLayerDiscriminator`: [B, H, W, C] -> its `layers` + 2 feature maps.
+
+  4x4 convolutions with zero padding 2 (not 1 as in pix2pix), all of stride 2 but the last two; IN
+  in all but the first and last; leaky ReLU 0.2. The last map holds the logits.
+  """
+
+  width: int = 64
+  layers: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    maps = []
+    for i in range(self.layers + 1):
+      features, stride = min(self.width * 2**i, 512), 2 if i < self.layers else 1
+      x = layers.Conv(features, 4, stride=stride, pad=2, dtype=self.dtype, name=f'conv{i}')(x)
+      x = layers.leaky_relu(x if i == 0 else layers.instance_norm(x))
+      maps.append(x)
+    maps.append(layers.Conv(1, 4, pad=2, dtype=self.dtype, name=f'conv{self.layers + 1}')(x))
+    return maps
+
+
+class MultiScaleDiscriminator(nn.Module):
+  """`scales` patch discriminators on the photo, its half, its quarter: list (full scale first)."""
+
+  width: int = 64
+  layers: int = 3
+  scales: int = 2
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    outputs = []
+    for i in range(self.scales):
+      x = x if i == 0 else layers.avg_pool_3x3(x)
+      outputs.append(PatchDiscriminator(self.width, self.layers, self.dtype, name=f'scale{i}')(x))
+    return outputs
+
+
+# Training --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class VAE:
+  """One VAE with its discriminators, loss weights and optimisers.
+
+  Attributes:
+    width: channels at the photo's resolution and its half.
+    latent: channels of the latent.
+    blocks: residual blocks of the encoder, and of the decoder.
+    d_width, d_layers, d_scales: the image discriminator.
+    norm: instance norm, as in the reference. It takes the mean and the contrast of every channel
+      out of the latent, and so the brightness of the photo; False keeps them.
+    latent_gan: whether this is the VAE of R and X, with a latent discriminator.
+    posterior_std: standard deviation of the latent noise in training (1 in the reference).
+    ema: decay of the moving average of the parameters that is evaluated and released; 0: none.
+    weights: of the loss terms, by name; see WEIGHTS.
+    g_tx, d_tx: optimisers of the VAE and of the discriminators.
+    dtype: of the convolutions. Norm statistics, losses and parameters stay float32.
+    features: (constants' perceptual parameters, photos) -> feature maps; None: no such term.
+    feature_weights: of the maps that `features` returns.
+  """
+
+  width: int = 64
+  latent: int = 64
+  blocks: int = 4
+  d_width: int = 64
+  d_layers: int = 3
+  d_scales: int = 2
+  norm: bool = True
+  latent_gan: bool = False
+  posterior_std: float = 1.0
+  ema: float = 0.0
+  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  g_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
+  d_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
+  dtype: Any = jnp.float32
+  features: Callable[[Any, jax.Array], list[jax.Array]] | None = None
+  feature_weights: tuple[float, ...] = ()
+
+  @property
+  def encoder(self) -> Encoder:
+    return Encoder(self.width, self.latent, self.blocks, self.norm, self.dtype)
+
+  @property
+  def decoder(self) -> Decoder:
+    return Decoder(self.width, self.latent, self.blocks, self.norm, self.dtype)
+
+  @property
+  def discriminator(self) -> MultiScaleDiscriminator:
+    return MultiScaleDiscriminator(self.d_width, self.d_layers, self.d_scales, self.dtype)
+
+  @property
+  def latent_discriminator(self) -> PatchDiscriminator:
+    return PatchDiscriminator(self.d_width, self.d_layers, self.dtype)
+
+
+class State(struct.PyTreeNode):
+  """What training changes; arrays only.
+
+  `g` holds {'encoder', 'decoder'}, `d` holds {'image'} and, for R and X, {'latent'}; `ema` is the
+  moving average of `g`, or None.
+  """
+
+  step: jax.Array
+  g: Any
+  d: Any
+  g_opt: Any
+  d_opt: Any
+  ema: Any
+
+  @property
+  def released(self) -> Any:
+    """The parameters to evaluate, restore and release with."""
+    return self.g if self.ema is None else self.ema
+
+
+def init(model: VAE, key: jax.Array) -> State:
+  """Kernels N(0, 0.02), or He's without norms, biases 0, and fresh optimiser states."""
+  keys = jax.random.split(key, 4)
+  photo = jnp.zeros((1, 64, 64, 3))
+  latent = jnp.zeros((1, 16, 16, model.latent))
+  std = 0.02 if model.norm else None
+  g = {
+    'encoder': layers.init_normal(model.encoder, keys[0], photo, std=std),
+    'decoder': layers.init_normal(model.decoder, keys[1], latent, std=std),
+  }
+  d = {'image': layers.init_normal(model.discriminator, keys[2], photo)}
+  if model.latent_gan:
+    d['latent'] = layers.init_normal(model.latent_discriminator, keys[3], latent)
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    g=g,
+    d=d,
+    g_opt=model.g_tx.init(g),
+    d_opt=model.d_tx.init(d),
+    ema=jax.tree.map(jnp.copy, g) if model.ema else None,
+  )
+
+
+def encode(model: VAE, g: Any, photo: jax.Array) -> jax.Array:
+  """Latent mean [B, H/4, W/4, latent] of photos [B, H, W, 3] in [-1, 1]."""
+  return model.encoder.apply({'params': g['encoder']}, photo)
+
+
+def decode(model: VAE, g: Any, latent: jax.Array) -> jax.Array:
+  """Photos [B, 4h, 4w, 3] in (-1, 1) of latents [B, h, w, latent]."""
+  return model.decoder.apply({'params': g['decoder']}, latent)
+
+
+def train_step(
+  model: VAE, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
+) -> tuple[State, dict[str, jax.Array]]:
+  """One update of the VAE and its discriminators, as one device of the axis layers.AXIS sees it.
+
+  As in the reference, all losses come from one forward pass: the discriminators learn from the
+  reconstruction made before the VAE's update.
+
+  Args:
+    model: hyper-parameters.
+    state: replicated.
+    constants: {'perceptual': parameters of `model.features`} or {}.
+    batch: 'image' [b, S, S, 3] in [-1, 1]; for R and X also 'is_real' [b], 1 for photos of R.
+    keys: [b], one key per example.
+
+  Returns:
+    The new state, and every loss term by name (unweighted) with gradient norms: scalars, the same
+    on all devices.
+  """
+  image, weights = batch['image'], model.weights
+  has_gan = weights['gan'] > 0 or weights['feature_matching'] > 0
+  has_latent_gan = model.latent_gan and weights['latent_gan'] > 0
+  shape = (image.shape[1] // DOWNSAMPLING, image.shape[2] // DOWNSAMPLING, model.latent)
+  noise = model.posterior_std * jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+
+  def judge(d, photo):
+    return model.discriminator.apply({'params': d['image']}, photo)
+
+  def judge_latent(d, z):
+    return model.latent_discriminator.apply({'params': d['latent']}, z)[-1]
+
+  def g_loss(g):
+    z = encode(model, g, image).astype(jnp.float32)
+    fake = decode(model, g, z + noise)
+    terms = {'kl': losses.kl(z)}
+    if has_gan:
+      on_fake, on_real = judge(state.d, fake), judge(state.d, image)
+      terms['gan'] = losses.multiscale_lsgan(on_fake, 1.0)
+      terms['feature_matching'] = losses.feature_matching(on_fake, on_real)
+    if model.features is not None and weights['perceptual'] > 0:
+      a, b = (model.features(constants['perceptual'], photo) for photo in (fake, image))
+      terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
+    if weights['l1'] > 0:
+      terms['l1'] = losses.l1(fake, image)
+    if has_latent_gan:
+      # Only the latents of R are moved: those of X are what they are moved to.
+      terms['latent_gan'] = losses.latent_lsgan(
+        judge_latent(state.d, z), 1.0, batch['is_real'], layers.AXIS
+      )
+    return losses.total(terms, weights), (z, fake, terms)
+
+  def d_loss(d, z, fake):
+    terms = {}
+    if has_gan:
+      terms['d_fake'] = losses.multiscale_lsgan(judge(d, fake), 0.0)
+      terms['d_real'] = losses.multiscale_lsgan(judge(d, image), 1.0)
+    if has_latent_gan:
+      logits = judge_latent(d, z)
+      is_real = batch['is_real'].astype(jnp.float32)
+      terms['d_latent_r'] = losses.latent_lsgan(logits, 0.0, is_real, layers.AXIS)
+      terms['d_latent_x'] = losses.latent_lsgan(logits, 1.0, 1 - is_real, layers.AXIS)
+    return 0.5 * sum(terms.values(), jnp.zeros(())), terms
+
+  (_, (z, fake, terms)), g_grad = jax.value_and_grad(g_loss, has_aux=True)(state.g)
+  z, fake = jax.lax.stop_gradient((z, fake))
+  (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, z, fake)
+  g_grad, d_grad, terms = jax.lax.pmean((g_grad, d_grad, terms | d_terms), layers.AXIS)
+  g_update, g_opt = model.g_tx.update(g_grad, state.g_opt, state.g)
+  d_update, d_opt = model.d_tx.update(d_grad, state.d_opt, state.d)
+  g = optax.apply_updates(state.g, g_update)
+  state = state.replace(
+    step=state.step + 1,
+    g=g,
+    d=optax.apply_updates(state.d, d_update),
+    g_opt=g_opt,
+    d_opt=d_opt,
+    ema=layers.moving_average(state.ema, g, model.ema, state.step),
+  )
+  norms = {'g_norm': optax.global_norm(g_grad), 'd_norm': optax.global_norm(d_grad)}
+  return state, terms | norms
+
+
+def eval_step(
+  model: VAE, state: State, constants: Any, batch: dict[str, jax.Array]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  """Reconstruction without latent noise.
+
+  Returns:
+    Per-example scores {'psnr', 'ssim'} [b] of the reconstruction against its input, and images
+    {'input', 'reconstruction'} [b, S, S, 3].
+  """
+  del constants
+  image = batch['image']
+  output = decode(model, state.released, encode(model, state.released, image))
+  scores = {
+    'psnr': jnp.minimum(metrics.psnr(output, image), metrics.MAX_PSNR),
+    'ssim': metrics.ssim(output, image),
+  }
+  return scores, {'input': image, 'reconstruction': output}

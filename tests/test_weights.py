@@ -1,0 +1,172 @@
+"""Files of weights, and the official checkpoints: what fits round-trips, the rest is refused."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from oldphoto_jax import cli, weights
+from oldphoto_jax.models import mapping, vae
+
+
+def model(width=8):
+  one = vae.VAE(width=width, latent=8, blocks=1, norm=False)
+  return mapping.Mapping(one, one, width=16, blocks=1, residual=True)
+
+
+@pytest.fixture(scope='module')
+def trained():
+  m = model()
+  return weights.triplet(m, jax.device_get(weights._triplet_params(m, jax.random.key(0))))
+
+
+def test_a_saved_system_restores_as_the_one_in_memory(tmp_path, trained):
+  path = tmp_path / weights.FILE
+  weights.save(path, trained, card={'psnr': 1.5})
+  photo = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, 16, 24, 3)), jnp.float32)
+  expected = mapping.restore(model(), trained.params, photo)
+  for named in (path, tmp_path):  # the file, or the run's folder
+    restorer = weights.load_restorer(named)
+    np.testing.assert_array_equal(restorer.apply(restorer.params, photo), expected)
+    assert restorer.multiple == 4
+    assert restorer.name.startswith('triplet weights.safetensors ')
+  with safetensors.safe_open(path, 'numpy') as file:
+    assert json.loads(file.metadata()['card']) == {'psnr': 1.5}
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, trained):
+  path = tmp_path / weights.FILE
+  weights.save(path, trained, card={})
+  before = path.read_bytes()
+  with pytest.raises(TypeError):
+    weights.save(path, trained, card={'not JSON': object()})
+  assert path.read_bytes() == before
+  assert [p.name for p in tmp_path.iterdir()] == [weights.FILE]
+
+
+def test_what_is_no_file_of_weights_is_refused_with_a_sentence(tmp_path, trained):
+  def refused(match, path):
+    with pytest.raises(weights.WeightsError, match=match):
+      weights.load(path)
+
+  refused('there is no file', tmp_path / 'nothing')
+  refused('the run has not finished; launch.py --mode=export', tmp_path)
+  (tmp_path / 'text').write_text('hello')
+  refused('cannot be read as safetensors', tmp_path / 'text')
+  safetensors.numpy.save_file({'a': np.zeros(3, np.float32)}, tmp_path / 'other')
+  refused('is not a file of oldphoto_jax weights', tmp_path / 'other')
+  sizes = dict(trained.model, width=16)
+  weights.save(tmp_path / 'wrong', weights.Weights('triplet', sizes, trained.params), card={})
+  refused(r'rx/encoder/conv_in/bias is \(8,\) in the file, \(16,\) in', tmp_path / 'wrong')
+  weights.save(tmp_path / 'old', weights.Weights('triplet', {'width': 8}, trained.params), card={})
+  refused("size 'latent' of the triplet networks is missing", tmp_path / 'old')
+  weights.save(tmp_path / 'new', weights.Weights('magic', {}, trained.params), card={})
+  refused("holds the system 'magic'", tmp_path / 'new')
+
+
+# Official layout -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def official(tmp_path, fixture):
+  """The official folder with networks of the fixtures' widths, and a function that writes it."""
+  torch = pytest.importorskip('torch')
+  root = tmp_path / 'repository' / 'Global' / 'checkpoints' / 'restoration'
+
+  def parameters(name, keep=lambda key: True):
+    file = fixture(name)
+    state = {k.removeprefix('param/'): v for k, v in file.items() if k.startswith('param/')}
+    return {k: torch.tensor(v) for k, v in state.items()}
+
+  a_vae = parameters('bopbtl_vae')
+  t = parameters('bopbtl_mapping_quality')
+  # The mapping of the fixture has latents of 64 channels, the VAE of 16.
+  t['model.0.weight'] = t['model.0.weight'][:, :16]
+  t['model.23.weight'], t['model.23.bias'] = t['model.23.weight'][:16], t['model.23.bias'][:16]
+  states = {'VAE_A_quality/latest_net_G.pth': a_vae, 'VAE_B_quality/latest_net_G.pth': a_vae}
+  states['mapping_quality/latest_net_mapping_net.pth'] = t
+
+  def write(changes=None):
+    for name, state in (states | (changes or {})).items():
+      (root / name).parent.mkdir(parents=True, exist_ok=True)
+      torch.save(state, root / name)
+    return tmp_path / 'repository'
+
+  return write, states
+
+
+def test_official_checkpoints_are_refused_where_a_key_or_shape_does_not_fit(official):
+  write, states = official
+  name = 'VAE_A_quality/latest_net_G.pth'
+  # Latents of 16 channels grow to 32 in a T of this rule, those of the fixture to 128.
+  with pytest.raises(weights.WeightsError, match='in the file'):
+    weights.import_bopbtl(write())
+  lacking = {k: v for k, v in states[name].items() if k != 'encoder.1.weight'}
+  with pytest.raises(weights.WeightsError, match=r"there is no 'encoder\.1\.weight'"):
+    weights.import_bopbtl(write({name: lacking}))
+  more = states[name] | {'encoder.99.weight': states[name]['encoder.1.weight']}
+  with pytest.raises(weights.WeightsError, match=r'no place for encoder\.99\.weight'):
+    weights.import_bopbtl(write({name: more}))
+
+
+def test_official_checkpoints_import_and_restore(tmp_path):
+  """The published sizes, written in the official layout from our own random parameters."""
+  torch = pytest.importorskip('torch')
+  one = vae.VAE()
+  rx, y = (vae.init(one, jax.random.key(i)).g for i in range(2))
+  t_model = mapping.Mapping(one, one)
+  t = mapping.init(t_model, jax.random.key(2)).g
+  root = tmp_path / 'Global' / 'checkpoints' / 'restoration'
+
+  def conv(key, leaf, transposed=False):
+    kernel = np.asarray(leaf['kernel'])
+    kernel = (
+      kernel[::-1, ::-1].transpose(2, 3, 0, 1) if transposed else kernel.transpose(3, 2, 0, 1)
+    )
+    return {f'{key}.weight': torch.tensor(kernel.copy()), f'{key}.bias': torch.tensor(leaf['bias'])}
+
+  def block(key, leaf):
+    return conv(f'{key}.conv_block.1', leaf['conv1']) | conv(f'{key}.conv_block.5', leaf['conv2'])
+
+  def vae_state(g):
+    e, d = jax.device_get((g['encoder'], g['decoder']))
+    state = conv('encoder.1', e['conv_in'])
+    state |= conv('encoder.4', e['down0']) | conv('encoder.7', e['down1'])
+    for i in range(4):
+      state |= block(f'encoder.{10 + i}', e[f'block{i}']) | block(f'decoder.{i}', d[f'block{i}'])
+    state |= conv('decoder.4', d['up0'], True) | conv('decoder.7', d['up1'], True)
+    return state | conv('decoder.11', d['conv_out'])
+
+  t = jax.device_get(t)
+  t_state = {}
+  for i in range(4):
+    t_state |= conv(f'model.{3 * i}', t[f'up{i}'])
+  for i in range(6):
+    t_state |= block(f'model.{12 + i}', t[f'block{i}'])
+  for i in range(3):
+    t_state |= conv(f'model.{18 + 3 * i}', t[f'down{i}'])
+  t_state |= conv('model.27', t['conv_out'])
+  for name, state in (
+    ('VAE_A_quality/latest_net_G.pth', vae_state(rx)),
+    ('VAE_B_quality/latest_net_G.pth', vae_state(y)),
+    ('mapping_quality/latest_net_mapping_net.pth', t_state),
+  ):
+    (root / name).parent.mkdir(parents=True)
+    torch.save(state, root / name)
+
+  out = tmp_path / 'official.safetensors'
+  assert cli.main(['import', 'bopbtl', str(tmp_path), '-o', str(out)]) == 0
+  loaded = weights.load(out)
+  expected = {'rx': {'encoder': rx['encoder']}, 'y': {'decoder': y['decoder']}, 'mapping': t}
+  jax.tree.map(np.testing.assert_array_equal, loaded.params, jax.device_get(expected))
+  assert (loaded.model['t_width'], loaded.model['t_blocks'], loaded.model['norm']) == (512, 6, True)
+
+
+def test_import_without_the_files_is_a_sentence(tmp_path, capsys):
+  code = cli.main(['import', 'bopbtl', str(tmp_path), '-o', str(tmp_path / 'out')])
+  assert code == 2
+  assert 'lacks VAE_A_quality/latest_net_G.pth' in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
