@@ -1,0 +1,170 @@
+"""The triplet system of Wan et al. 2020: VAE of R and X, VAE of Y, mapping T.
+
+python launch.py --config=configs/vae.py              # small; anywhere, from nothing, in minutes
+python launch.py --config=configs/vae.py:paper        # the published recipe, for accelerators
+python launch.py --config=configs/vae.py:report       # what the student report set
+python launch.py --config=configs/vae.py:cpu          # hours on a few cores, your own photos
+"""
+
+import ml_collections
+
+
+def get_config(variant=''):
+  c = ml_collections.ConfigDict()
+  c.system = 'triplet'
+  c.seed = 0
+  c.workdir = 'runs/vae'
+  c.stages = 'vae_rx,vae_y,mapping'  # in this order; one alone reads the others' checkpoints
+
+  c.data = ml_collections.ConfigDict()
+  c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
+  c.data.val = ''  # folder for validation; '': a tenth of data.photos
+  c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
+  c.data.old = ''  # folder of real old photos (R); '': R is played by clean photos, aged
+  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
+  c.data.tfds_name = ''
+  c.data.tfds_split = 'train'
+  c.data.subset_train = 0  # photos chosen by the seed; 0: all. The report: 400, 100, 50
+  c.data.subset_val = 0
+  c.data.subset_test = 0
+  c.data.crop = 96  # pixels, a multiple of 4
+  c.data.scale = (0.4, 1.0)  # photos are shrunk by a random factor first: more content in a crop
+  c.data.flip = 0.5
+  c.data.p_real = 0.5  # share of R in the batches of the first VAE
+  c.data.gray = 0.1  # probability that a photo of R or Y loses its colour
+  c.data.threads = 2
+  c.data.workers = 0  # processes that decode; 0: threads of this one
+  c.data.cache_gb = 1.0  # decoded photos kept in memory
+
+  c.degradation = 'wan2020,report'  # X and the mapping's input; several: one is drawn per photo
+
+  c.model = ml_collections.ConfigDict()
+  c.model.width = 32
+  c.model.latent = 32
+  c.model.blocks = 2  # residual blocks of an encoder or decoder
+  c.model.norm = False  # the reference's instance norm loses the photo's brightness: see README
+  c.model.t_residual = True
+  c.model.t_width = 64
+  c.model.t_blocks = 3
+  c.model.d_width = 16
+  c.model.d_layers = 3
+  c.model.d_scales = 1
+  c.model.posterior_std = 0.1  # of the latent noise in training; 1 in the reference
+  c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
+
+  c.perceptual = ml_collections.ConfigDict()
+  c.perceptual.network = 'vgg19'  # or 'squeezenet'
+  c.perceptual.weights = ''  # path of its weights; '': no perceptual term
+
+  for name in ('vae_rx', 'vae_y', 'mapping'):
+    stage = c[name] = ml_collections.ConfigDict()
+    stage.steps = 250
+    stage.batch_size = 4  # over all devices
+    stage.lr = 1e-3  # short runs without a strong GAN term bear five times the paper's rate
+    stage.d_lr = 2e-4
+    stage.b1 = 0.9
+    stage.b2 = 0.999
+    stage.decay = 0.5  # share of the steps over which the learning rates fall to 0
+    stage.ema = 0.99
+  # In minutes a discriminator learns nothing that helps: pixels alone.
+  c.vae_rx.weights = dict(l1=10.0, kl=0.01, latent_gan=0.1)
+  c.vae_y.weights = dict(l1=10.0, kl=0.01)
+  c.mapping.weights = dict(l1=10.0, latent_l1=1.0)
+
+  c.train = ml_collections.ConfigDict()
+  c.train.log_every = 20
+  c.train.evaluate_every = 250  # steps; also of checkpoints
+  c.train.eval_batch = 8
+  c.train.sheet_rows = 4
+
+  c.evaluate = ml_collections.ConfigDict()
+  c.evaluate.degradations = 'wan2020,report'  # one table each
+  c.evaluate.crop = 256
+  c.evaluate.limit = 0  # photos; 0: all
+
+  if variant == 'cpu':
+    cpu(c)
+  elif variant in ('paper', 'report'):
+    paper(c)
+    if variant == 'report':
+      report(c)
+  elif variant == 'tiny':
+    tiny(c)
+  elif variant:
+    raise ValueError(f'configs/vae.py has no variant {variant!r}: cpu, paper, report, tiny')
+  return c.lock()
+
+
+def cpu(c):
+  """An hour or two on two cores: the widths that learn most in that time."""
+  c.workdir = 'runs/vae_cpu'
+  c.model.latent = 64
+  c.model.t_width = 128
+  for name, steps in (('vae_rx', 1500), ('vae_y', 1500), ('mapping', 5000)):
+    c[name].steps = steps
+    c[name].ema = 0.995
+  c.train.evaluate_every = 500
+
+
+def paper(c):
+  """Wan et al. 2020 as their code has it. VOC 2012: 17,125 photos; epochs are in steps here."""
+  c.workdir = 'runs/vae_paper'
+  c.data.crop = 256
+  c.data.scale = (1.0, 1.0)
+  c.data.threads = 16
+  c.degradation = 'wan2020'
+  c.model.width = 64
+  c.model.latent = 64
+  c.model.blocks = 4
+  c.model.norm = True
+  c.model.posterior_std = 1.0
+  c.model.t_residual = False
+  c.model.t_width = 512
+  c.model.t_blocks = 6
+  c.model.d_width = 64
+  c.model.d_scales = 2
+  c.model.dtype = 'bfloat16'
+  gan = dict(gan=1.0, feature_matching=10.0, perceptual=10.0)
+  # Batches are the reference's totals over 4 GPUs, rounded to multiples of 8 for TPU hosts.
+  for name, batch, lr, d_lr, b1, b2, epochs, decay in (
+    ('vae_rx', 96, 2e-4, 2e-4, 0.5, 0.999, 200, 0.5),
+    ('vae_y', 120, 2e-4, 2e-4, 0.5, 0.999, 200, 0.5),
+    ('mapping', 80, 1e-4, 4e-4, 0.0, 0.9, 250, 0.4),  # TTUR
+  ):
+    stage = c[name]
+    stage.batch_size = batch
+    stage.steps = epochs * 17125 // batch
+    stage.lr, stage.d_lr, stage.b1, stage.b2, stage.decay = lr, d_lr, b1, b2, decay
+    stage.ema = 0.0
+  c.vae_rx.weights = dict(gan, kl=1.0, latent_gan=1.0)
+  c.vae_y.weights = dict(gan, kl=1.0)
+  c.mapping.weights = dict(gan, latent_l1=60.0)
+  c.train.evaluate_every = 2000
+  c.train.eval_batch = 32
+
+
+def report(c):
+  """The student report: 400 / 100 / 50 photos of VOC 2012, its own damage, learning rate 2e-4."""
+  c.workdir = 'runs/vae_report'
+  c.data.subset_train, c.data.subset_val, c.data.subset_test = 400, 100, 50
+  c.degradation = 'report'
+  for name in ('vae_rx', 'vae_y', 'mapping'):  # one setting for all stages, 100 + 100 epochs
+    stage = c[name]
+    stage.batch_size = 8  # the report names none; 400 photos give 50 steps an epoch
+    stage.steps = 200 * 400 // 8
+    stage.lr, stage.d_lr, stage.b1, stage.b2, stage.decay = 2e-4, 2e-4, 0.5, 0.999, 0.5
+
+
+def tiny(c):
+  """Seconds: every loss term and every stage, for tests."""
+  c.data.crop = 32
+  c.model.width = c.model.latent = c.model.d_width = 8
+  c.model.blocks = c.model.t_blocks = 1
+  c.model.t_width = 16
+  for name in ('vae_rx', 'vae_y', 'mapping'):
+    c[name].steps = 6
+    c[name].weights = dict(c[name].weights, gan=1.0, feature_matching=10.0)
+  c.train.log_every = 2
+  c.train.evaluate_every = 3
+  c.train.eval_batch = 4
+  c.evaluate.crop = 64

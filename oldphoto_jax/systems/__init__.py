@@ -1,0 +1,1 @@
+"""The edge: from a config to the stages of a system. Only these files know a ConfigDict."""
