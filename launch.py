@@ -53,6 +53,14 @@ def main(argv):
     sys.exit(f'{type(error).__name__}: {error}')
 
 
+def _parse(argv: list[str]) -> list[str]:
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    # An unknown setting, a value of the wrong type, a variant that does not exist.
+    sys.exit(f'launch.py: {error.args[0] if error.args else error}')
+
+
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  app.run(main)
+  app.run(main, flags_parser=_parse)

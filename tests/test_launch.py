@@ -1,0 +1,202 @@
+"""launch.py and `oldphoto restore` as a user runs them: in processes of their own."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image
+
+from oldphoto_jax import checkpoints
+from oldphoto_jax.models import vae
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+  return tmp_path_factory.mktemp('runs')
+
+
+def start(place, *flags, variant='tiny'):
+  # The second run of a program finds it compiled.
+  environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=str(place / 'compiled'))
+  environment |= {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5'}
+  return subprocess.Popen(
+    [sys.executable, str(ROOT / 'launch.py'), f'--config={ROOT}/configs/vae.py:{variant}', *flags],
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def launch(place, *flags, code=0, variant='tiny'):
+  process = start(place, *flags, variant=variant)
+  out, err = process.communicate(timeout=600)
+  assert process.returncode == code, err
+  return out + err
+
+
+STEPS = ('--config.vae_y.steps=240', '--config.train.evaluate_every=20')
+
+
+@pytest.fixture(scope='module')
+def trained(place):
+  """All stages from nothing: no photos given, no weights, no settings but the variant."""
+  said = launch(place, f'--config.workdir={place}/run', *STEPS)
+  return place / 'run', said
+
+
+def test_one_command_trains_all_stages_and_says_what_it_did(trained):
+  run, said = trained
+  for sentence in (
+    'training on the sample photos of scikit-image',
+    'the perceptual loss term is off',
+    'R is played by clean photos aged with another recipe',
+    f'weights are in {run}/weights.safetensors',
+  ):
+    assert sentence in said
+  for stage in ('vae_rx', 'vae_y', 'mapping'):
+    rows = [json.loads(x) for x in (run / stage / 'metrics.jsonl').read_text().splitlines()]
+    assert np.isfinite([row['eval_psnr'] for row in rows if 'eval_psnr' in row]).all()
+    assert list((run / stage / 'sheets').glob('*.png'))
+  description = json.loads((run / 'run.json').read_text())
+  assert description['config']['seed'] == 0 and description['versions']['jax'] == jax.__version__
+  manifest = json.loads((run / 'manifest.json').read_text())
+  assert {row['split'] for row in manifest} == {'train', 'val'}
+  assert all(len(row['sha256']) == 64 for row in manifest)
+
+
+def parameters(run):
+  """The newest state of the stage vae_y."""
+  with checkpoints.manager(run / 'vae_y' / 'checkpoints', 'psnr') as saved:
+    arguments = ocp.args.Composite(state=ocp.args.StandardRestore())
+    return saved.restore(saved.latest_step(), args=arguments)['state']
+
+
+def test_a_killed_run_resumed_ends_with_the_same_bits(trained, place):
+  run, _ = trained
+  cut = place / 'killed'
+  flags = (f'--config.workdir={cut}', '--config.stages=vae_y', *STEPS)
+  process = start(place, *flags)
+  folder = cut / 'vae_y' / 'checkpoints'
+  deadline = time.monotonic() + 300
+  while not (folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())):
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.02)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+  assert not (folder / '240').exists()  # it really was cut short
+  said = launch(place, *flags)
+  assert 'vae_y: going on from step' in said
+  whole, resumed = parameters(run), parameters(cut)
+  assert int(whole['step']) == int(resumed['step']) == 240
+  jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
+def test_what_was_trained_restores_photos_of_any_size(trained, tmp_path):
+  run, _ = trained
+  rng = np.random.default_rng(0)
+  originals = {}
+  for name, shape in {'a.jpg': (61, 47, 3), 'sub/b.png': (70, 93, 3), 'gray.png': (40, 50)}.items():
+    path = tmp_path / 'in' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path)
+    originals[name] = path.read_bytes()
+  command = [sys.executable, '-m', 'oldphoto_jax.cli', 'restore', str(tmp_path / 'in')]
+  command += ['-o', str(tmp_path / 'out'), '--weights', str(run)]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  for name, before in originals.items():
+    assert (tmp_path / 'in' / name).read_bytes() == before
+    with Image.open(tmp_path / 'in' / name) as a, Image.open(tmp_path / 'out' / name) as b:
+      assert (a.size, a.mode) == (b.size, b.mode)
+      assert a.tobytes() != b.tobytes()
+  assert (tmp_path / 'out' / 'before-after.html').exists()
+
+
+def test_evaluation_prints_the_row_of_doing_nothing(trained, place):
+  run, _ = trained
+  said = launch(place, f'--config.workdir={run}', '--mode=evaluate')
+  for recipe in ('wan2020', 'report'):
+    assert f'| {recipe} | 1 | do nothing |' in said and f'| {recipe} | 1 | restored |' in said
+    assert (run / f'evaluation_{recipe}.png').exists()
+  tables = json.loads((run / 'evaluation.json').read_text())['tables']
+  assert [t['recipe'] for t in tables] == ['wan2020', 'report']
+  assert all(
+    np.isfinite(t['psnr'] + t['psnr_old'] + t['ssim'] + t['ssim_old']).all() for t in tables
+  )
+  # The same command, the same numbers.
+  launch(place, f'--config.workdir={run}', '--mode=evaluate')
+  assert json.loads((run / 'evaluation.json').read_text())['tables'] == tables
+
+
+@pytest.mark.parametrize(
+  ('flags', 'sentence'),
+  [
+    (['--config.modle.width=3'], 'modle'),
+    (['--config.data.photos=/nowhere'], '/nowhere'),
+    (['--config.stages=vae_z'], "there is no stage 'vae_z': choose from vae_rx, vae_y, mapping"),
+    (['--config.stages=mapping'], 'train this stage first (--config.stages=vae_rx)'),
+    (['--config.degradation=moon'], "there is no recipe 'moon'"),
+    (['--config.perceptual.weights=/nowhere.pth'], '/nowhere.pth'),
+    (['--config.vae_y.batch_size=6', '--config.stages=vae_y'], 'multiple of 4'),
+  ],
+  ids=lambda x: x[0] if isinstance(x, list) else '',
+)
+def test_a_wrong_setting_is_a_sentence_and_an_exit_code(place, tmp_path, flags, sentence):
+  said = launch(place, f'--config.workdir={tmp_path}/new', *flags, code=1)
+  assert sentence in said
+  assert 'Traceback' not in said
+  assert not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_a_run_folder_does_not_take_other_settings(trained, place):
+  run, _ = trained
+  said = launch(place, f'--config.workdir={run}', '--config.model.width=16', *STEPS, code=1)
+  assert 'holds a run with model.width = 8, not 16' in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('variant', ['paper', 'report'])
+def test_published_recipes_compile_and_step(place, tmp_path, variant):
+  """All stages at full width, float32 (what the CPU computes bfloat16 in takes far longer)."""
+  flags = [f'--config.workdir={tmp_path}', '--config.model.dtype=float32', '--config.data.crop=64']
+  flags += ['--config.train.eval_batch=4', '--config.data.photos=', '--config.data.subset_train=0']
+  flags += ['--config.data.subset_val=0', '--config.data.subset_test=0']
+  for stage in ('vae_rx', 'vae_y', 'mapping'):
+    flags += [f'--config.{stage}.batch_size=4', f'--config.{stage}.steps=2']
+  said = launch(place, *flags, variant=variant)
+  assert 'weights are in' in said
+
+
+def test_published_sizes_are_those_of_the_config():
+  sys.path.insert(0, str(ROOT / 'configs'))
+  try:
+    import vae as recipe
+  finally:
+    sys.path.pop(0)
+  from oldphoto_jax.systems import triplet
+
+  for variant in ('paper', 'report'):
+    config = recipe.get_config(variant)
+    rx, y, t, _ = triplet.models(config)
+    assert (rx.width, rx.latent, rx.blocks, rx.norm, rx.posterior_std) == (64, 64, 4, True, 1.0)
+    assert (t.width, t.blocks, t.residual) == (512, 6, False)
+    assert rx.weights == vae.WEIGHTS and rx.latent_gan and not y.latent_gan
+    assert t.weights == {
+      'latent_l1': 60,
+      'gan': 1,
+      'feature_matching': 10,
+      'perceptual': 10,
+      'l1': 0,
+    }
