@@ -56,9 +56,9 @@ def get_config(variant=''):
   c.perceptual.network = 'vgg19'  # or 'squeezenet'
   c.perceptual.weights = ''  # path of its weights; '': no perceptual term
 
-  for name in ('vae_rx', 'vae_y', 'mapping'):
+  for name, steps in (('vae_rx', 400), ('vae_y', 400), ('mapping', 700)):
     stage = c[name] = ml_collections.ConfigDict()
-    stage.steps = 250
+    stage.steps = steps
     stage.batch_size = 4  # over all devices
     stage.lr = 1e-3  # short runs without a strong GAN term bear five times the paper's rate
     stage.d_lr = 2e-4
@@ -76,6 +76,7 @@ def get_config(variant=''):
   c.train.evaluate_every = 250  # steps; also of checkpoints
   c.train.eval_batch = 8
   c.train.sheet_rows = 4
+  c.train.tensorboard = False  # needs the extra `tensorboard`
 
   c.evaluate = ml_collections.ConfigDict()
   c.evaluate.degradations = 'wan2020,report'  # one table each

@@ -138,9 +138,10 @@ def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
   """Puts a copy of every array on each device (this host's by default), as pmap returns a state.
 
   For what a step reads again and again: pmap would send it at every call, and would compile the
-  step a second time when the first output comes back as input.
+  step a second time when the first output comes back as input. Always a copy: a state is donated,
+  and what else holds its arrays must not see them change.
   """
-  return jax.device_put(tree, _sharding(jax.sharding.PartitionSpec(), devices))
+  return jax.device_put(tree, _sharding(jax.sharding.PartitionSpec(), devices), may_alias=False)
 
 
 def _sharding(

@@ -34,12 +34,14 @@ class Loop:
     log_every: steps between lines of metrics.jsonl; also how late a non-finite loss is noticed.
     evaluate_every: steps between evaluations; each one also saves a checkpoint.
     sheet_rows: photos in the image grids.
+    tensorboard: also write the lines of metrics.jsonl as TensorBoard scalars, into tensorboard/.
   """
 
   steps: int
   log_every: int = 20
   evaluate_every: int = 500
   sheet_rows: int = 4
+  tensorboard: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Stage:
     eval_batches: opens an evaluation pass over the validation photos of this host.
     score: the evaluation score by which a checkpoint is best; higher is better.
     loop: see Loop.
+    columns: of the image grids, names of `eval_step`'s images; all by default (JAX sorts them).
   """
 
   name: str
@@ -70,6 +73,7 @@ class Stage:
   eval_batches: Callable[[], Iterable[dict[str, np.ndarray]]]
   score: str
   loop: Loop
+  columns: tuple[str, ...] = ()
 
 
 class Stopped(SystemExit):
@@ -122,7 +126,7 @@ def train(stage: Stage, folder: str | pathlib.Path, seed: int) -> Any:
       return state
     # As the step returns it: else the second call would compile the step a second time.
     state = parallel.replicate(state)
-    log = _Log(folder / 'metrics.jsonl', after=step)
+    log = _Log(folder / 'metrics.jsonl', step, loop.tensorboard)
     flow = parallel.prefetch(batches)
     progress = tqdm.tqdm(total=loop.steps, initial=step, desc=stage.name, unit='step', disable=None)
     with _Terminated() as terminated, progress:
@@ -176,19 +180,22 @@ def evaluate(
     totals = {name: totals.get(name, 0.0) + float(value) for name, value in sums.items()}
     count += int(n)
   if parallel.is_main():
-    rows = list(zip(*(sheets.from_float(x) for x in first.values())))[: stage.loop.sheet_rows]
+    columns = stage.columns or tuple(first)
+    rows = list(zip(*(sheets.from_float(first[c]) for c in columns)))[: stage.loop.sheet_rows]
     path = sheets_folder / f'{step:07d}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheets.save_png(path, sheets.grid(rows, list(first)))
+    sheets.save_png(path, sheets.grid(rows, columns))
   return {name: total / count for name, total in totals.items()}
 
 
 class _Log:
   """metrics.jsonl: one line an interval of training, one an evaluation."""
 
-  def __init__(self, path: pathlib.Path, after: int):
+  def __init__(self, path: pathlib.Path, after: int, tensorboard: bool):
     """Lines behind step `after` are of a run that was cut off, and will be made again."""
-    self.file = None
+    self.file = self.tensorboard = None
+    if tensorboard and parallel.is_main():
+      self.tensorboard = _tensorboard(path.parent / 'tensorboard', after)
     if parallel.is_main():
       lines = path.read_text().splitlines() if path.exists() else []
       kept = [line for line in lines if _step_of(line) <= after]
@@ -229,6 +236,20 @@ class _Log:
     if self.file is not None:
       with self.file.open('a') as file:
         file.write(json.dumps(line) + '\n')
+    if self.tensorboard is not None:
+      for name in line.keys() - {'step'}:
+        self.tensorboard.add_scalar(name, line[name], line['step'])
+      self.tensorboard.flush()
+
+
+def _tensorboard(folder: pathlib.Path, after: int) -> Any:
+  try:
+    from tensorboardX import SummaryWriter
+  except ImportError as error:
+    raise ValueError(
+      "train.tensorboard needs tensorboardX: pip install 'oldphoto_jax[tensorboard]'"
+    ) from error
+  return SummaryWriter(str(folder), purge_step=after + 1)
 
 
 def _step_of(line: str) -> float:

@@ -1,5 +1,6 @@
 """The training loop on a network of three numbers: resuming, stopping, failing, checkpoints."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -202,3 +203,12 @@ def test_a_checkpoint_of_four_devices_resumes_on_one(tmp_path):
 def test_a_batch_that_does_not_divide_is_a_sentence():
   with pytest.raises(ValueError, match='batch of 6 does not divide over its 4 devices'):
     parallel.shard({'id': np.arange(6)})
+
+
+def test_tensorboard_gets_the_same_scalars(tmp_path):
+  pytest.importorskip('tensorboardX')
+  logged = stage()
+  loop = dataclasses.replace(logged.loop, tensorboard=True)
+  train.train(dataclasses.replace(logged, loop=loop), tmp_path, seed=0)
+  written = b''.join(path.read_bytes() for path in (tmp_path / 'tensorboard').iterdir())
+  assert b'eval_psnr' in written and b'images_per_second' in written

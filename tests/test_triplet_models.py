@@ -120,7 +120,7 @@ def prepare_pair(batch, keys):
 def run(model, module, prepare, constants, devices, steps=5):
   """`steps` steps with SGD: Adam would hide a factor on the gradients."""
   state = jax.jit(partial(module.init, model))(jax.random.key(0))
-  first = jax.tree.map(np.asarray, state.g)
+  first = jax.tree.map(np.array, state.g)
   devices_used = jax.devices()[:devices]
   state = parallel.replicate(state, devices_used)
   step = parallel.train_step(prepare, partial(module.train_step, model), devices_used)
@@ -138,14 +138,14 @@ def assert_same_parameters(a, b):
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-4)
 
 
-def sgd(weights):
-  # Gradients of these losses have norms around 30: larger steps amplify rounding to chaos.
-  return dict(weights=weights, g_tx=optax.sgd(3e-4), d_tx=optax.sgd(3e-4))
+def sgd(weights, rate):
+  # Gradients of these losses have norms of 30 to 80: larger steps amplify rounding to chaos.
+  return dict(weights=weights, g_tx=optax.sgd(rate), d_tx=optax.sgd(rate))
 
 
 def test_one_device_and_four_train_the_vae_alike():
   every_term = dict(vae.WEIGHTS, l1=10.0)
-  model = vae.VAE(**TINY | {'d_scales': 1}, latent_gan=True, ema=0.9, **sgd(every_term))
+  model = vae.VAE(**TINY | {'d_scales': 1}, latent_gan=True, ema=0.9, **sgd(every_term, 1e-3))
   first, one, metrics = run(model, vae, prepare_rx, {}, 1)
   _, four, metrics4 = run(model, vae, prepare_rx, {}, 4)
   moved = np.abs(jax.tree.leaves(first)[1] - jax.tree.leaves(one.g)[1]).max()
@@ -153,7 +153,7 @@ def test_one_device_and_four_train_the_vae_alike():
   assert_same_parameters(one.g, four.g)
   assert_same_parameters(one.d, four.d)
   assert_same_parameters(one.ema, four.ema)
-  assert metrics == pytest.approx(metrics4, rel=1e-3)
+  assert metrics == pytest.approx(metrics4, rel=2e-2)
   assert set(metrics) == {
     *('gan', 'feature_matching', 'kl', 'latent_gan', 'l1', 'g_norm', 'd_norm'),
     *('d_fake', 'd_real', 'd_latent_r', 'd_latent_x'),
@@ -163,7 +163,7 @@ def test_one_device_and_four_train_the_vae_alike():
 def test_one_device_and_four_train_the_mapping_alike():
   v = vae.VAE(**TINY)
   model = mapping.Mapping(
-    v, v, width=16, blocks=1, d_width=8, **sgd(dict(mapping.WEIGHTS, l1=10.0))
+    v, v, width=16, blocks=1, d_width=8, **sgd(dict(mapping.WEIGHTS, l1=10.0), 3e-4)
   )
   constants = {
     'rx': vae.init(v, jax.random.key(5)).g,
@@ -173,7 +173,7 @@ def test_one_device_and_four_train_the_mapping_alike():
   _, four, metrics4 = run(model, mapping, prepare_pair, constants, 4)
   assert_same_parameters(one.g, four.g)
   assert_same_parameters(one.d, four.d)
-  assert metrics == pytest.approx(metrics4, rel=1e-3)
+  assert metrics == pytest.approx(metrics4, rel=2e-2)
 
 
 def test_devices_draw_different_noise_and_one_example_the_same_anywhere():

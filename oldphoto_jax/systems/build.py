@@ -136,6 +136,7 @@ def loop(config: ConfigDict, steps: int) -> train.Loop:
     log_every=config.log_every,
     evaluate_every=config.evaluate_every,
     sheet_rows=config.sheet_rows,
+    tensorboard=config.tensorboard,
   )
 
 

@@ -164,6 +164,7 @@ def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
       eval_batches=eval_batches,
       score='psnr',
       loop=build.loop(config.train, config.vae_rx.steps),
+      columns=('input', 'reconstruction'),
     )
   if name == 'vae_y':
     return train.Stage(
@@ -178,6 +179,7 @@ def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
       eval_batches=eval_batches,
       score='psnr',
       loop=build.loop(config.train, config.vae_y.steps),
+      columns=('input', 'reconstruction'),
     )
   constants = {
     'rx': trained(config, 'vae_rx', rx, vae.init),
@@ -196,6 +198,7 @@ def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
     eval_batches=eval_batches,
     score='psnr',
     loop=build.loop(config.train, config.mapping.steps),
+    columns=('old', 'reconstruction', 'restored', 'clean'),
   )
 
 
