@@ -9,9 +9,9 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from oldphoto_jax import parallel, runs, weights
-from oldphoto_jax.systems import build, triplet
+from oldphoto_jax.systems import build, cyclegan, pix2pix, triplet
 
-SYSTEMS = {'triplet': triplet}
+SYSTEMS = {'triplet': triplet, 'pix2pix': pix2pix, 'cyclegan': cyclegan}
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of settings.', lock_config=True)
 _MODE = flags.DEFINE_enum(

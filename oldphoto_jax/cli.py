@@ -121,11 +121,16 @@ def _parser() -> argparse.ArgumentParser:
     description="Converts checkpoints of a method's authors into a file of weights for "
     '`oldphoto restore`. Needs PyTorch: pip install "oldphoto_jax[torch]".',
   )
-  importer.add_argument('method', choices=['bopbtl'], help='"Bringing Old Photos Back to Life"')
+  importer.add_argument(
+    'method',
+    choices=['bopbtl', 'pix2pix', 'cyclegan'],
+    help='bopbtl is "Bringing Old Photos Back to Life"',
+  )
   importer.add_argument(
     'checkpoints',
-    metavar='FOLDER',
-    help='the official repository, or its Global/checkpoints/restoration folder',
+    metavar='CHECKPOINT',
+    help='bopbtl: the official repository, or its Global/checkpoints/restoration folder; '
+    'the others: a generator file (latest_net_G.pth)',
   )
   importer.add_argument(
     '-o', '--output', required=True, type=pathlib.Path, metavar='FILE', help='weights to write'
@@ -375,10 +380,15 @@ def _tfds(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
   import flax
 
-  from oldphoto_jax import weights
+  from oldphoto_jax import official_gans, weights
 
+  read = {
+    'bopbtl': weights.import_bopbtl,
+    'pix2pix': official_gans.import_pix2pix,
+    'cyclegan': official_gans.import_cyclegan,
+  }[args.method]
   try:
-    imported = weights.import_bopbtl(args.checkpoints)
+    imported = read(args.checkpoints)
   except weights.WeightsError as error:
     raise images.PhotoError(str(error)) from error
   weights.save(args.output, imported, card={'source': f'{args.method} official checkpoints'})

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import tqdm
 
-from oldphoto_jax import checkpoints, data, parallel, sheets
+from oldphoto_jax import checkpoints, data, failure_signs, parallel, sheets
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +152,8 @@ def train(stage: Stage, folder: str | pathlib.Path, seed: int) -> Any:
             log.write({'step': step} | {f'eval_{k}': v for k, v in scores.items()})
             line = '  '.join(f'{k} {v:.4g}' for k, v in scores.items())
             _log.info('%s: step %d: %s', stage.name, step, line)
+            for sentence in failure_signs.warnings(log.lines):
+              _log.warning('%s: %s', stage.name, sentence)
             log.restart_clock()
           checkpoints.save(saved, step, state, position, scores)
         if stop and step < loop.steps:
@@ -194,6 +196,7 @@ class _Log:
   def __init__(self, path: pathlib.Path, after: int, tensorboard: bool):
     """Lines behind step `after` are of a run that was cut off, and will be made again."""
     self.file = self.tensorboard = None
+    self.lines = []  # of this process, for failure_signs
     if tensorboard and parallel.is_main():
       self.tensorboard = _tensorboard(path.parent / 'tensorboard', after)
     if parallel.is_main():
@@ -233,6 +236,7 @@ class _Log:
     return {'img/s': f'{speed:.1f}'}
 
   def write(self, line: dict[str, Any]) -> None:
+    self.lines.append(line)
     if self.file is not None:
       with self.file.open('a') as file:
         file.write(json.dumps(line) + '\n')

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from oldphoto_jax import restore
-from oldphoto_jax.models import mapping, vae
+from oldphoto_jax.models import cyclegan, mapping, pix2pix, vae
 
 FILE = 'weights.safetensors'  # its name in the folder of a run
 FORMAT = 'oldphoto_jax/1'
@@ -31,13 +31,13 @@ class Weights:
   """A trained system.
 
   Attributes:
-    system: which networks: 'triplet'.
-    model: their sizes, numbers by name.
+    system: which networks: 'triplet', 'pix2pix', 'cyclegan' (its G).
+    model: their sizes, JSON values by name.
     params: nested dicts of float32 arrays.
   """
 
   system: str
-  model: dict[str, int]
+  model: dict[str, Any]
   params: dict[str, Any]
 
 
@@ -79,14 +79,14 @@ def load(path: str | os.PathLike) -> Weights:
     raise WeightsError(f'{file} cannot be read as safetensors: {error}') from error
   if metadata.get('format') != FORMAT:
     raise WeightsError(f'{file} is not a file of oldphoto_jax weights (format {FORMAT})')
-  if metadata['system'] != 'triplet':
-    raise WeightsError(f'{file} holds the system {metadata["system"]!r}, unknown to this version')
-  model = json.loads(metadata['model'])
+  system, model = metadata['system'], json.loads(metadata['model'])
   params = flax.traverse_util.unflatten_dict(flat, sep='/')
-  t = _triplet_model(model)
-  like = jax.eval_shape(partial(_triplet_params, t), jax.random.key(0))
+  try:
+    _, like, _ = _system(system, model)
+  except WeightsError as error:
+    raise WeightsError(f'{file}: {error}') from error
   check_shapes(params, like, str(file))
-  return Weights('triplet', model, params)
+  return Weights(system, model, params)
 
 
 def load_restorer(path: str | os.PathLike) -> restore.Restorer:
@@ -103,8 +103,8 @@ def load_restorer(path: str | os.PathLike) -> restore.Restorer:
 
 def restorer(weights: Weights, name: str) -> restore.Restorer:
   """The restoring function of trained weights; `name` identifies them in reports."""
-  apply = partial(mapping.restore, _triplet_model(weights.model))
-  return restore.Restorer(apply, weights.params, vae.DOWNSAMPLING, name)
+  apply, _, multiple = _system(weights.system, weights.model)
+  return restore.Restorer(apply, weights.params, multiple, name)
 
 
 def triplet(model: mapping.Mapping, params: dict[str, Any]) -> Weights:
@@ -149,20 +149,34 @@ def _file(path: str | os.PathLike) -> pathlib.Path:
   return path
 
 
-def _triplet_model(sizes: dict[str, int]) -> mapping.Mapping:
+def _system(system: str, sizes: dict[str, Any]) -> tuple[Callable, Any, int]:
+  """(its restore function, the shapes of its parameters, what sides must be multiples of)."""
+  key = jax.random.key(0)
   try:
-    one = vae.VAE(
-      width=sizes['width'], latent=sizes['latent'], blocks=sizes['blocks'], norm=sizes['norm']
-    )
-    return mapping.Mapping(
-      one,
-      one,
-      width=sizes['t_width'],
-      blocks=sizes['t_blocks'],
-      residual=sizes['t_residual'],
-    )
+    if system == 'triplet':
+      model = _triplet_model(sizes)
+      like = jax.eval_shape(partial(_triplet_params, model), key)
+      return partial(mapping.restore, model), like, vae.DOWNSAMPLING
+    if system == 'pix2pix':
+      model = pix2pix.from_sizes(sizes)
+      like = jax.eval_shape(partial(pix2pix.init, model), key).released
+      return partial(pix2pix.restore, model), like, model.generator.multiple
+    if system == 'cyclegan':
+      model = cyclegan.from_sizes(sizes)
+      like = jax.eval_shape(partial(cyclegan.init, model), key).released['G']
+      return partial(cyclegan.restore, model), like, model.generator.multiple
   except KeyError as error:
-    raise WeightsError(f'the size {error} of the triplet networks is missing') from error
+    raise WeightsError(f'the size {error} of the {system} networks is missing') from error
+  raise WeightsError(f'the system {system!r} is unknown to this version')
+
+
+def _triplet_model(sizes: dict[str, Any]) -> mapping.Mapping:
+  one = vae.VAE(
+    width=sizes['width'], latent=sizes['latent'], blocks=sizes['blocks'], norm=sizes['norm']
+  )
+  return mapping.Mapping(
+    one, one, width=sizes['t_width'], blocks=sizes['t_blocks'], residual=sizes['t_residual']
+  )
 
 
 def _triplet_params(model: mapping.Mapping, key: jax.Array) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_evaluation_prints_the_row_of_doing_nothing(trained, place):
     (['--config.modle.width=3'], 'modle'),
     (['--config.data.photos=/nowhere'], '/nowhere'),
     (['--config.stages=vae_z'], "there is no stage 'vae_z': choose from vae_rx, vae_y, mapping"),
-    (['--config.stages=mapping'], 'train this stage first (--config.stages=vae_rx)'),
+    (['--config.stages=mapping'], 'train vae_rx first'),
     (['--config.degradation=moon'], "there is no recipe 'moon'"),
     (['--config.perceptual.weights=/nowhere.pth'], '/nowhere.pth'),
     (['--config.vae_y.batch_size=6', '--config.stages=vae_y'], 'multiple of 4'),

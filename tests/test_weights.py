@@ -64,7 +64,7 @@ def test_what_is_no_file_of_weights_is_refused_with_a_sentence(tmp_path, trained
   weights.save(tmp_path / 'old', weights.Weights('triplet', {'width': 8}, trained.params), card={})
   refused("size 'latent' of the triplet networks is missing", tmp_path / 'old')
   weights.save(tmp_path / 'new', weights.Weights('magic', {}, trained.params), card={})
-  refused("holds the system 'magic'", tmp_path / 'new')
+  refused("the system 'magic' is unknown", tmp_path / 'new')
 
 
 # Official layout -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import logging
 import pathlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, evaluation, features, parallel, restore, train
+from oldphoto_jax import checkpoints, data, evaluation, features, parallel, restore, train
 from oldphoto_jax.degradation import photographic, recipes
 
 _log = logging.getLogger(__name__)
@@ -192,6 +193,26 @@ def dtype(name: str) -> Any:
   if name not in ('float32', 'bfloat16'):
     raise ConfigError(f'dtype is float32 or bfloat16, not {name!r}')
   return jnp.dtype(name)
+
+
+def trained(config: ConfigDict, name: str, model: Any, init: Callable) -> Any:
+  """The released parameters of a stage, from its newest checkpoint.
+
+  Raises:
+    CheckpointError: where there is none.
+  """
+  folder = pathlib.Path(config.workdir) / name / 'checkpoints'
+  like = jax.eval_shape(partial(init, model), jax.random.key(0))
+  loaded = None
+  if folder.is_dir():
+    with checkpoints.manager(folder, 'psnr') as saved:
+      loaded = checkpoints.restore(saved, like)
+  if loaded is None:
+    raise checkpoints.CheckpointError(
+      f'there is no checkpoint in {folder}: train {name} first (without --mode, and with {name} in '
+      'config.stages where there are stages)'
+    )
+  return loaded[1].released
 
 
 def evaluate(config: ConfigDict, restorer: restore.Restorer) -> str:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from oldphoto_jax import checkpoints, data, parallel, train, weights
+from oldphoto_jax import data, parallel, train, weights
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.models import mapping, vae
 from oldphoto_jax.systems import build
@@ -182,8 +182,8 @@ def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
       columns=('input', 'reconstruction'),
     )
   constants = {
-    'rx': trained(config, 'vae_rx', rx, vae.init),
-    'y': trained(config, 'vae_y', y, vae.init),
+    'rx': build.trained(config, 'vae_rx', rx, vae.init),
+    'y': build.trained(config, 'vae_y', y, vae.init),
     'perceptual': perceptual,
   }
   return train.Stage(
@@ -200,25 +200,6 @@ def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
     loop=build.loop(config.train, config.mapping.steps),
     columns=('old', 'reconstruction', 'restored', 'clean'),
   )
-
-
-def trained(config: ConfigDict, name: str, model: Any, init: Callable) -> Any:
-  """The released parameters of a stage, from its newest checkpoint.
-
-  Raises:
-    CheckpointError: where there is none.
-  """
-  folder = pathlib.Path(config.workdir) / name / 'checkpoints'
-  like = jax.eval_shape(partial(init, model), jax.random.key(0))
-  loaded = None
-  if folder.is_dir():
-    with checkpoints.manager(folder, 'psnr') as saved:
-      loaded = checkpoints.restore(saved, like)
-  if loaded is None:
-    raise checkpoints.CheckpointError(
-      f'there is no checkpoint in {folder}: train this stage first (--config.stages={name})'
-    )
-  return loaded[1].released
 
 
 def run(config: ConfigDict) -> None:
@@ -252,9 +233,9 @@ def export(config: ConfigDict) -> pathlib.Path:
   """
   rx, y, t, _ = models(config)
   params = {
-    'rx': {'encoder': trained(config, 'vae_rx', rx, vae.init)['encoder']},
-    'y': {'decoder': trained(config, 'vae_y', y, vae.init)['decoder']},
-    'mapping': trained(config, 'mapping', t, mapping.init),
+    'rx': {'encoder': build.trained(config, 'vae_rx', rx, vae.init)['encoder']},
+    'y': {'decoder': build.trained(config, 'vae_y', y, vae.init)['decoder']},
+    'mapping': build.trained(config, 'mapping', t, mapping.init),
   }
   path = pathlib.Path(config.workdir) / weights.FILE
   if parallel.is_main():

@@ -1,0 +1,167 @@
+"""CycleGAN (Zhu et al. 2017): old to clean photos and back, learnt without pairs.
+
+python launch.py --config=configs/cyclegan.py          # small; anywhere, from nothing, in minutes
+python launch.py --config=configs/cyclegan.py:cpu      # half an hour on two cores, your own photos
+python launch.py --config=configs/cyclegan.py:paper    # the official recipe, for accelerators
+python launch.py --config=configs/cyclegan.py:report   # what the student report set
+"""
+
+import ml_collections
+
+
+def get_config(variant=''):
+  c = ml_collections.ConfigDict()
+  c.system = 'cyclegan'
+  c.seed = 0
+  c.workdir = 'runs/cyclegan'
+
+  c.data = ml_collections.ConfigDict()
+  c.data.photos = ''  # folder of clean photos (Y); '': the sample photos of scikit-image
+  c.data.val = ''  # folder for validation; '': a tenth of data.photos
+  c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
+  c.data.old = ''  # folder of real old photos (R) as X; '': X is made of other clean photos
+  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
+  c.data.tfds_name = ''
+  c.data.tfds_split = 'train'
+  c.data.subset_train = 0  # photos chosen by the seed; 0: all. The report: 400, 100, 50
+  c.data.subset_val = 0
+  c.data.subset_test = 0
+  c.data.crop = 96  # pixels, a multiple of 4, or of 2**downs with a U-Net
+  c.data.scale = (0.4, 1.0)  # photos are shrunk by a random factor first: more content in a crop
+  c.data.flip = 0.5
+  c.data.gray = 0.1  # probability that a photo of Y loses its colour, as those of X do
+  c.data.threads = 2
+  c.data.workers = 0  # processes that decode; 0: threads of this one
+  c.data.cache_gb = 1.0  # decoded photos kept in memory
+
+  c.degradation = 'wan2020,report'  # of X, and of the validation; several: one is drawn per photo
+
+  c.model = ml_collections.ConfigDict()
+  # The official generator is the resnet. In minutes the unet learns more: it takes a third of the
+  # time a step, and its outermost skip keeps the brightness that instance norm loses.
+  c.model.generator = 'unet'  # or resnet
+  c.model.width = 16
+  c.model.blocks = 9  # of the resnet; official: 9, or 6 for 128x128 photos
+  c.model.downs = 5  # this and the next three: of the unet, see configs/pix2pix.py
+  c.model.bottleneck_norm = False
+  c.model.rectify_skips = True
+  c.model.dropout_levels = ()
+  c.model.slope = 0.2  # of the leaky ReLU, also the discriminator's; TensorFlow tutorial: 0.3
+  c.model.norm = 'instance'  # or instance_affine; also the discriminator's
+  c.model.d_width = 16
+  c.model.d_layers = 3  # patches of 70x70 pixels; 1: 16, 2: 34, 4: 142
+  c.model.d_first_bias = True  # the tutorial has none
+  c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
+
+  c.cyclegan = ml_collections.ConfigDict()
+  c.cyclegan.steps = 400
+  c.cyclegan.batch_size = 2  # over all devices
+  c.cyclegan.lr = 5e-4  # a short run bears more than the paper's 2e-4
+  c.cyclegan.d_lr = 2e-4
+  c.cyclegan.b1 = 0.5
+  c.cyclegan.b2 = 0.999
+  c.cyclegan.decay = 0.5  # share of the steps over which the learning rates fall to 0
+  c.cyclegan.ema = 0.99
+  c.cyclegan.gan_loss = 'lsgan'  # or vanilla
+  c.cyclegan.lambda_cycle = 10.0
+  c.cyclegan.lambda_identity = 0.5  # times lambda_cycle
+  c.cyclegan.halve_d = True  # a discriminator's loss is the mean of its two terms, not the sum
+  c.cyclegan.pool_size = 50  # generated photos of each domain that discriminators learn from
+
+  c.train = ml_collections.ConfigDict()
+  c.train.log_every = 20
+  c.train.evaluate_every = 200  # steps; also of checkpoints
+  c.train.eval_batch = 8
+  c.train.sheet_rows = 4
+  c.train.tensorboard = False
+
+  c.evaluate = ml_collections.ConfigDict()
+  c.evaluate.degradations = 'wan2020,report'  # one table each
+  c.evaluate.crop = 256
+  c.evaluate.limit = 0  # photos; 0: all
+
+  if variant == 'cpu':
+    cpu(c)
+  elif variant == 'paper':
+    paper(c)
+  elif variant == 'report':
+    paper(c)
+    report(c)
+  elif variant == 'tiny':
+    tiny(c)
+  elif variant:
+    raise ValueError(f'configs/cyclegan.py has no variant {variant!r}: cpu, paper, report, tiny')
+  return c.lock()
+
+
+def cpu(c):
+  """Half an hour on two cores."""
+  c.workdir = 'runs/cyclegan_cpu'
+  c.model.width = 32
+  c.cyclegan.steps = 3500
+  c.cyclegan.ema = 0.995
+  c.train.evaluate_every = 500
+
+
+def paper(c):
+  """The official PyTorch code: resnet_9blocks, 100 + 100 epochs at batch size 1. VOC 2012 here."""
+  c.workdir = 'runs/cyclegan_paper'
+  c.data.crop = 256
+  c.data.scale = (0.75, 0.75)  # short side 375 to 281, as load_size 286, but in proportion
+  c.data.threads = 16
+  c.degradation = 'wan2020'
+  c.model.generator = 'resnet'
+  c.model.width = 64
+  c.model.d_width = 64
+  c.model.dtype = 'bfloat16'
+  g = c.cyclegan
+  g.batch_size = 1  # on n devices a multiple of n
+  g.steps = 200 * 17125
+  g.lr = g.d_lr = 2e-4
+  g.ema = 0.0
+  c.train.evaluate_every = 10_000
+  c.train.eval_batch = 32
+
+
+def report(c):
+  """The student report; where it is silent, the TensorFlow tutorial that its code comes from."""
+  c.workdir = 'runs/cyclegan_report'
+  c.data.subset_train, c.data.subset_val, c.data.subset_test = 400, 100, 50
+  c.data.scale = (0.76, 0.76)  # jitter: 286x286, then a crop of 256
+  c.data.gray = 0.0  # its recipe leaves clean photos their colour
+  c.degradation = 'report'
+  c.model.generator = 'unet'  # the text also describes a ResNet; the code imports the U-Net
+  c.model.downs = 8
+  c.model.norm = 'instance_affine'
+  c.model.bottleneck_norm = True  # a 1x1 map over itself is 0: the tutorial's U-Net, kept as it is
+  c.model.slope = 0.3
+  c.model.rectify_skips = False
+  c.model.dropout_levels = (6, 7, 8)
+  c.model.d_first_bias = False
+  c.model.dtype = 'float32'
+  g = c.cyclegan
+  g.batch_size = 5  # all devices together; a multiple of their number, so 8 on 8
+  g.steps = 30 * 400 // 5  # 30 epochs of 400 photos
+  g.decay = 0.0
+  g.gan_loss = 'vanilla'  # the form is not given; the tutorial's
+  g.lambda_cycle = 8.0
+  g.lambda_identity = 0.5  # no such term in the text, but in the tutorial's code; literally: 0
+  g.pool_size = 0  # BUFFER_SIZE 1000 is a shuffle buffer, not a history
+  c.train.evaluate_every = 400
+  c.train.eval_batch = 10
+
+
+def tiny(c):
+  """Seconds: every loss term and the history, for tests."""
+  c.data.crop = 32
+  c.degradation = 'report'  # wan2020 takes longer to compile than the networks
+  c.model.width = c.model.d_width = 4
+  c.model.downs = 2
+  c.model.d_layers = 1
+  c.cyclegan.steps = 6
+  c.cyclegan.batch_size = 4
+  c.cyclegan.pool_size = 6
+  c.train.log_every = 2
+  c.train.evaluate_every = 3
+  c.train.eval_batch = 4
+  c.evaluate.crop = 64

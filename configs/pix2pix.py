@@ -1,0 +1,165 @@
+"""pix2pix (Isola et al. 2017): a U-Net from old to clean photos, with a patch discriminator.
+
+python launch.py --config=configs/pix2pix.py           # small; anywhere, from nothing, in minutes
+python launch.py --config=configs/pix2pix.py:cpu       # half an hour on two cores, your own photos
+python launch.py --config=configs/pix2pix.py:paper     # the official recipe, for accelerators
+python launch.py --config=configs/pix2pix.py:report    # what the student report really ran
+"""
+
+import ml_collections
+
+
+def get_config(variant=''):
+  c = ml_collections.ConfigDict()
+  c.system = 'pix2pix'
+  c.seed = 0
+  c.workdir = 'runs/pix2pix'
+
+  c.data = ml_collections.ConfigDict()
+  c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
+  c.data.val = ''  # folder for validation; '': a tenth of data.photos
+  c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
+  c.data.old = ''  # stays empty: pix2pix learns from pairs, and real old photos have none
+  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
+  c.data.tfds_name = ''
+  c.data.tfds_split = 'train'
+  c.data.subset_train = 0  # photos chosen by the seed; 0: all. The report: 400, 100, 50
+  c.data.subset_val = 0
+  c.data.subset_test = 0
+  c.data.crop = 128  # pixels, a multiple of 2**downs
+  c.data.scale = (0.4, 1.0)  # photos are shrunk by a random factor first: more content in a crop
+  c.data.flip = 0.5
+  c.data.threads = 2
+  c.data.workers = 0  # processes that decode; 0: threads of this one
+  c.data.cache_gb = 1.0  # decoded photos kept in memory
+
+  c.degradation = 'wan2020,report'  # of the input; several: one is drawn per photo
+
+  c.model = ml_collections.ConfigDict()
+  c.model.width = 32
+  c.model.downs = 6  # photos are padded to multiples of 2**downs; official: 8 or 7
+  c.model.norm = 'batch'  # batch_tf (epsilon 1e-3, momentum 0.99), instance, instance_affine
+  c.model.bottleneck_norm = False  # needs two photos a device where the bottleneck is 1x1
+  c.model.slope = 0.2  # of the leaky ReLU; TensorFlow tutorial: 0.3
+  c.model.rectify_skips = True  # ReLU on the skips (official); the tutorial has none
+  c.model.dropout_levels = (5,)  # official: 5 to downs - 1; paper, tutorial: the three innermost
+  c.model.d_width = 16
+  c.model.d_layers = 3  # patches of 70x70 pixels; 1: 16, 2: 34, 4: 142
+  c.model.d_first_bias = True  # the tutorial has none
+  c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
+  c.model.test_dropout = False  # official: True, noise that stays when restoring
+  c.model.test_batch_statistics = False  # official: True, batch norm over the photo itself
+
+  c.pix2pix = ml_collections.ConfigDict()
+  c.pix2pix.steps = 400
+  c.pix2pix.batch_size = 4  # over all devices
+  c.pix2pix.lr = 1e-3  # short runs without a strong GAN term bear five times the paper's rate
+  c.pix2pix.d_lr = 2e-4
+  c.pix2pix.b1 = 0.5
+  c.pix2pix.b2 = 0.999
+  c.pix2pix.decay = 0.5  # share of the steps over which the learning rates fall to 0
+  c.pix2pix.ema = 0.99
+  c.pix2pix.weights = dict(gan=1.0, l1=100.0)  # gan=0: no discriminator
+  c.pix2pix.gan_loss = 'vanilla'  # or lsgan
+  c.pix2pix.halve_d = True  # D's loss is the mean of its two terms; the tutorial: their sum
+  c.pix2pix.alternate = True  # G learns from the updated D; the tutorial updates both at once
+  c.pix2pix.sync_batch_norm = False  # batch norm over the photos of all devices
+
+  c.train = ml_collections.ConfigDict()
+  c.train.log_every = 20
+  c.train.evaluate_every = 200  # steps; also of checkpoints
+  c.train.eval_batch = 8
+  c.train.sheet_rows = 4
+  c.train.tensorboard = False
+
+  c.evaluate = ml_collections.ConfigDict()
+  c.evaluate.degradations = 'wan2020,report'  # one table each
+  c.evaluate.crop = 256
+  c.evaluate.limit = 0  # photos; 0: all
+
+  if variant == 'cpu':
+    cpu(c)
+  elif variant == 'paper':
+    paper(c)
+  elif variant == 'report':
+    paper(c)
+    report(c)
+  elif variant == 'tiny':
+    tiny(c)
+  elif variant:
+    raise ValueError(f'configs/pix2pix.py has no variant {variant!r}: cpu, paper, report, tiny')
+  return c.lock()
+
+
+def cpu(c):
+  """Half an hour on two cores."""
+  c.workdir = 'runs/pix2pix_cpu'
+  c.pix2pix.steps = 4500
+  c.pix2pix.lr = 5e-4
+  c.pix2pix.ema = 0.995
+  c.train.evaluate_every = 500
+
+
+def paper(c):
+  """The official PyTorch code: unet_256, 100 + 100 epochs at batch size 1. VOC 2012 here."""
+  c.workdir = 'runs/pix2pix_paper'
+  c.data.crop = 256
+  c.data.scale = (0.75, 0.75)  # short side 375 to 281, as load_size 286, but in proportion
+  c.data.threads = 16
+  c.degradation = 'wan2020'
+  c.model.width = 64
+  c.model.downs = 8
+  c.model.dropout_levels = (5, 6, 7)
+  c.model.d_width = 64
+  c.model.dtype = 'bfloat16'
+  c.model.test_dropout = True
+  c.model.test_batch_statistics = True
+  p = c.pix2pix
+  p.batch_size = 1  # on n devices n: each then normalises by one photo, as the reference does
+  p.steps = 200 * 17125
+  p.lr = p.d_lr = 2e-4
+  p.ema = 0.0
+  c.train.evaluate_every = 10_000
+  c.train.eval_batch = 32
+
+
+def report(c):
+  """The student report, read beside its notebook, which is the TensorFlow tutorial."""
+  c.workdir = 'runs/pix2pix_report'
+  c.data.subset_train, c.data.subset_val, c.data.subset_test = 400, 100, 50  # it ran 499 + 50
+  c.data.scale = (0.76, 0.76)  # jitter: 286x286, then a crop of 256
+  c.degradation = 'report'
+  c.model.downs = 8  # the text says 7 downs and 6 ups, the notebook has 8 and 7 + 1
+  c.model.norm = 'batch_tf'
+  c.model.bottleneck_norm = True
+  c.model.slope = 0.3  # Keras' default; the text says LeakyReLU only
+  c.model.rectify_skips = False
+  c.model.dropout_levels = (6, 7, 8)
+  c.model.d_layers = 3  # "4 layers" in the text are the hidden ones
+  c.model.d_first_bias = False
+  c.model.dtype = 'float32'
+  c.model.test_batch_statistics = False  # it used those of ten photos; one loses its bottleneck
+  p = c.pix2pix
+  p.steps = 6000  # "6000 epochs" were steps, 150 epochs of 400 photos
+  p.batch_size = 10  # all devices together; a multiple of their number, so 8 or 16 on 8
+  p.decay = 0.0
+  p.gan_loss = 'vanilla'  # "sigmoid last layer" in the text, logits in the notebook
+  p.halve_d = False
+  p.alternate = False
+  c.train.evaluate_every = 1000
+  c.train.eval_batch = 10
+
+
+def tiny(c):
+  """Seconds: every loss term, for tests."""
+  c.data.crop = 32
+  c.degradation = 'report'  # wan2020 takes longer to compile than the networks
+  c.model.width = c.model.d_width = 4
+  c.model.downs = 3
+  c.model.dropout_levels = (2,)
+  c.model.d_layers = 1
+  c.pix2pix.steps = 6
+  c.train.log_every = 2
+  c.train.evaluate_every = 3
+  c.train.eval_batch = 4
+  c.evaluate.crop = 64

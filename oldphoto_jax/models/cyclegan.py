@@ -1,0 +1,307 @@
+"""CycleGAN: "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks".
+
+Zhu et al. 2017. Domain X holds old photos, domain Y clean ones, and no photo of X has its partner
+in Y. G takes X to Y (it restores), F takes Y to X (it ages); D_Y judges what G makes, D_X what F
+makes. Names are the paper's; the official code calls G, F, D_Y, D_X: G_A, G_B, D_A, D_B.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from oldphoto_jax import failure_signs, layers, losses, metrics
+from oldphoto_jax.models import gan_networks
+
+
+@dataclasses.dataclass(frozen=True)
+class CycleGAN:
+  """Networks, losses and optimisers.
+
+  The order of the updates is no choice here: official code updates the generators first, but its
+  discriminators learn from the photos made before that, and the generators from discriminators as
+  they were. That equals updating all four at once, as the TensorFlow tutorial does.
+
+  Attributes:
+    generator: of G and of F, which have parameters of their own.
+    discriminator: of D_X and D_Y; without batch norm, like the generator.
+    gan_loss: (logits, target) -> scalar: losses.lsgan (paper), losses.vanilla_gan (tutorial).
+    lambda_cycle: weight of the cycle loss; 10 in the paper.
+    lambda_identity: weight of the identity loss, times lambda_cycle; 0.5 in the official code.
+    halve_d: a discriminator's loss is 0.5 * (real + fake); False: their sum.
+    pool_size: photos of each domain in the history that discriminators learn from (section 4 of
+      the paper: 50); 0: they learn from the photos of the step.
+    crop: side of the training photos, which the history holds; pixels.
+    ema: decay of the moving average of G and F that is evaluated and released; 0: none.
+    g_tx, d_tx: optimisers of G with F, and of D_X with D_Y.
+  """
+
+  generator: gan_networks.UNet | gan_networks.ResNet = gan_networks.ResNet()
+  discriminator: gan_networks.PatchDiscriminator = gan_networks.PatchDiscriminator(
+    norm=gan_networks.INSTANCE
+  )
+  gan_loss: Callable[[jax.Array, float], jax.Array] = losses.lsgan
+  lambda_cycle: float = 10.0
+  lambda_identity: float = 0.5
+  halve_d: bool = True
+  pool_size: int = 50
+  crop: int = 256
+  ema: float = 0.0
+  g_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
+  d_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
+
+  @property
+  def weights(self) -> dict[str, float]:
+    """Of the generators' terms, by name."""
+    cycle, identity = self.lambda_cycle, self.lambda_identity * self.lambda_cycle
+    weights = {'gan_G': 1.0, 'gan_F': 1.0, 'cycle_X': cycle, 'cycle_Y': cycle}
+    return weights | {'identity_G': identity, 'identity_F': identity}
+
+
+class Pool(struct.PyTreeNode):
+  """The history: generated photos of both domains [pool_size, crop, crop, 3], and how many."""
+
+  X: jax.Array
+  Y: jax.Array
+  count: jax.Array
+
+
+class State(struct.PyTreeNode):
+  """What training changes; arrays only.
+
+  `g` holds {'G', 'F'}, `d` {'D_X', 'D_Y'}; `ema` is the moving average of `g`, or None; `pool` is
+  None with a pool size of 0.
+
+  There is one history for all devices: every device sees the generated photos of all of them, in
+  the order of the global batch, and makes the same exchanges. The state thus stays replicated,
+  does not depend on the number of devices, and resumes exactly. That costs each device the memory
+  of two histories (float32: 2 x 39 MB for 50 photos of 256x256) and a gathering of the step's
+  photos.
+  """
+
+  step: jax.Array
+  g: Any
+  d: Any
+  g_opt: Any
+  d_opt: Any
+  pool: Any
+  ema: Any
+
+  @property
+  def released(self) -> Any:
+    """The parameters {'G', 'F'} to evaluate, restore and release with."""
+    return self.g if self.ema is None else self.ema
+
+
+def init(model: CycleGAN, key: jax.Array) -> State:
+  """Four networks by gan_networks.init, each from its own key, and fresh optimiser states.
+
+  Raises:
+    ValueError: for networks with batch norm.
+  """
+  keys = jax.random.split(key, 4)
+  side = max(model.generator.multiple, 16)
+  photo, large = jnp.zeros((1, side, side, 3)), jnp.zeros((1, 128, 128, 3))
+  g = {name: gan_networks.init(model.generator, k, photo) for name, k in zip('GF', keys)}
+  d = {
+    name: gan_networks.init(model.discriminator, k, large)
+    for name, k in zip(('D_X', 'D_Y'), keys[2:])
+  }
+  if any('batch_stats' in variables for variables in (g | d).values()):
+    raise ValueError('CycleGAN has no batch norm: choose instance norm, with or without affine')
+  g, d = ({name: variables['params'] for name, variables in v.items()} for v in (g, d))
+  shape = (model.pool_size, model.crop, model.crop, 3)
+  pool = Pool(jnp.zeros(shape), jnp.zeros(shape), jnp.zeros((), jnp.int32))
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    g=g,
+    d=d,
+    g_opt=model.g_tx.init(g),
+    d_opt=model.d_tx.init(d),
+    pool=pool if model.pool_size else None,
+    ema=jax.tree.map(jnp.copy, g) if model.ema else None,
+  )
+
+
+def restore(model: CycleGAN, params: dict[str, Any], old: jax.Array) -> jax.Array:
+  """Restores old photos [B, H, W, 3] in [-1, 1]; H and W multiples of `model.generator.multiple`.
+
+  `params` are those of G: State.released['G'].
+  """
+  return model.generator.apply({'params': params}, old)
+
+
+def exchange(pool: jax.Array, count: jax.Array, photos: jax.Array, keys: jax.Array):
+  """Puts photos into a history and takes as many out, one after the other.
+
+  While there is room, a photo is stored and given back. Then, with probability 0.5 each, it is
+  given back and not stored, or it takes the place of a random stored photo, which is given instead
+  (`ImagePool` of the official code, after Shrivastava et al. 2017).
+
+  Args:
+    pool: [P, H, W, 3].
+    count: int32, how many photos it holds; the first places are filled first.
+    photos: [B, H, W, 3].
+    keys: [B].
+
+  Returns:
+    The pool, the count, and the photos to learn from [B, H, W, 3].
+  """
+  size = pool.shape[0]
+
+  def one(carry, arguments):
+    pool, count = carry
+    photo, key = arguments
+    swap_key, place_key = jax.random.split(key)
+    full = count >= size
+    place = jnp.where(full, jax.random.randint(place_key, (), 0, size), count)
+    swap = full & jax.random.bernoulli(swap_key)
+    stored = pool[place]
+    # A photo that is given back is written over the place it would have left as it was.
+    pool = pool.at[place].set(jnp.where(full & ~swap, stored, photo))
+    return (pool, jnp.minimum(count + 1, size)), jnp.where(swap, stored, photo)
+
+  (pool, count), given = jax.lax.scan(one, (pool, count), (photos, keys))
+  return pool, count, given
+
+
+def _exchange_all(pool: Pool, fake_x: jax.Array, fake_y: jax.Array, keys: jax.Array):
+  """`exchange` for both domains with the photos of all devices; gives this device its share."""
+  b = fake_x.shape[0]
+
+  def gather(x):
+    return jax.lax.all_gather(x, layers.AXIS, tiled=True)
+
+  keys = jax.random.wrap_key_data(gather(jax.random.key_data(keys)))
+  first = jax.lax.axis_index(layers.AXIS) * b
+  pools, given = [], []
+  for i, (stored, fake) in enumerate(((pool.X, fake_x), (pool.Y, fake_y))):
+    own = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys)
+    stored, count, out = exchange(stored, pool.count, gather(fake), own)
+    pools.append(stored)
+    given.append(jax.lax.dynamic_slice_in_dim(out, first, b))
+  return Pool(*pools, count), *given
+
+
+def train_step(
+  model: CycleGAN, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
+) -> tuple[State, dict[str, jax.Array]]:
+  """One update of G and F, D_X and D_Y, as one device of the axis layers.AXIS sees it.
+
+  Args:
+    model: hyper-parameters.
+    state: replicated.
+    constants: unused.
+    batch: 'old' (X) and 'clean' (Y) [b, S, S, 3] in [-1, 1], not partners of each other.
+    keys: [b], one key per example, of dropout and history.
+
+  Returns:
+    The new state, and every loss term by name (unweighted) with gradient norms.
+  """
+  del constants
+  x, y, weights = batch['old'], batch['clean'], model.weights
+  keys = jax.vmap(lambda key: jax.random.split(key, 7))(keys)  # six of dropout, one of the history
+
+  def translate(params, photos, *which):
+    own = jnp.concatenate([keys[:, i] for i in which])
+    return model.generator.apply({'params': params}, photos, own)
+
+  def judge(params, photos):
+    return model.discriminator.apply({'params': params}, photos)
+
+  def g_loss(g):
+    terms = {}
+    if weights['identity_G'] > 0:
+      # Statistics are per image, so two batches make one call.
+      fake_y, same_y = jnp.split(translate(g['G'], jnp.concatenate([x, y]), 0, 1), 2)
+      fake_x, same_x = jnp.split(translate(g['F'], jnp.concatenate([y, x]), 2, 3), 2)
+      terms |= {'identity_G': losses.l1(same_y, y), 'identity_F': losses.l1(same_x, x)}
+    else:
+      fake_y, fake_x = translate(g['G'], x, 0), translate(g['F'], y, 2)
+    terms |= {
+      'gan_G': model.gan_loss(judge(state.d['D_Y'], fake_y), 1.0),
+      'gan_F': model.gan_loss(judge(state.d['D_X'], fake_x), 1.0),
+      'cycle_X': losses.l1(translate(g['F'], fake_y, 4), x),
+      'cycle_Y': losses.l1(translate(g['G'], fake_x, 5), y),
+    }
+    return losses.total(terms, weights), (fake_x, fake_y, terms)
+
+  def d_loss(d, fake_x, fake_y):
+    terms = {
+      'd_X_real': model.gan_loss(judge(d['D_X'], x), 1.0),
+      'd_X_fake': model.gan_loss(judge(d['D_X'], fake_x), 0.0),
+      'd_Y_real': model.gan_loss(judge(d['D_Y'], y), 1.0),
+      'd_Y_fake': model.gan_loss(judge(d['D_Y'], fake_y), 0.0),
+    }
+    return d_total(model, terms), terms
+
+  (_, (fake_x, fake_y, terms)), g_grad = jax.value_and_grad(g_loss, has_aux=True)(state.g)
+  fake_x, fake_y = jax.lax.stop_gradient((fake_x, fake_y))
+  pool = state.pool
+  if pool is not None:
+    pool, fake_x, fake_y = _exchange_all(pool, fake_x, fake_y, keys[:, 6])
+  (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake_x, fake_y)
+  g_grad, d_grad, terms = jax.lax.pmean((g_grad, d_grad, terms | d_terms), layers.AXIS)
+  g_update, g_opt = model.g_tx.update(g_grad, state.g_opt, state.g)
+  d_update, d_opt = model.d_tx.update(d_grad, state.d_opt, state.d)
+  g = optax.apply_updates(state.g, g_update)
+  state = state.replace(
+    step=state.step + 1,
+    g=g,
+    d=optax.apply_updates(state.d, d_update),
+    g_opt=g_opt,
+    d_opt=d_opt,
+    pool=pool,
+    ema=layers.moving_average(state.ema, g, model.ema, state.step),
+  )
+  norms = {'g_norm': optax.global_norm(g_grad), 'd_norm': optax.global_norm(d_grad)}
+  return state, terms | norms
+
+
+def d_total(model: CycleGAN, terms: dict[str, jax.Array]) -> jax.Array:
+  """The loss of both discriminators from their terms, 'd_X_real' and so on."""
+  return (0.5 if model.halve_d else 1.0) * sum(terms.values())
+
+
+def eval_step(
+  model: CycleGAN, state: State, constants: Any, batch: dict[str, jax.Array]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  """Restores the old photos of a batch of pairs, which training never sees as pairs.
+
+  Returns:
+    Per-example scores [b]: 'psnr', 'ssim' of the restored photo and 'psnr_old', 'ssim_old' of
+    doing nothing, both against the clean one, and 'checkerboard' of the restored photo; images
+    {'old', 'restored', 'back' (F of the restored), 'clean', 'aged' (F of the clean)} [b, S, S, 3].
+  """
+  del constants
+  old, clean, params = batch['old'], batch['clean'], state.released
+  restored = restore(model, params['G'], old)
+  back, aged = jnp.split(restore(model, params['F'], jnp.concatenate([restored, clean])), 2)
+  scores = {
+    'psnr': metrics.psnr(restored, clean),
+    'ssim': metrics.ssim(restored, clean),
+    'psnr_old': metrics.psnr(old, clean),
+    'ssim_old': metrics.ssim(old, clean),
+    'checkerboard': failure_signs.checkerboard(restored),
+  }
+  images = {'old': old, 'restored': restored, 'back': back, 'clean': clean, 'aged': aged}
+  return scores, images
+
+
+def sizes(model: CycleGAN) -> dict[str, Any]:
+  """What a file of weights has to say about the model, as JSON values."""
+  return gan_networks.sizes(model.generator)
+
+
+def from_sizes(sizes: dict[str, Any]) -> CycleGAN:
+  """The model that `sizes` describes, for `restore`.
+
+  Raises:
+    KeyError: if a size is missing.
+    ValueError: for an unknown kind of generator.
+  """
+  return CycleGAN(generator=gan_networks.from_sizes(sizes))
