@@ -24,7 +24,7 @@ demo: $(STAMP)
 	@echo "Before and after: $(DEMO)/restored/before-after.html"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

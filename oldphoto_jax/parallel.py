@@ -98,6 +98,18 @@ def eval_step(
   )
 
 
+def map_devices(
+  function: Callable[..., Any],
+  devices: Sequence[jax.Device] | None = None,
+  donate_argnums: int | Sequence[int] = (),
+) -> Callable[..., Any]:
+  """`function` once a device, over the leading axis of every argument; nothing is shared.
+
+  For work that devices do on their own, such as fitting one network a photo.
+  """
+  return jax.pmap(function, devices=devices, donate_argnums=donate_argnums)
+
+
 def shard(batch: Batch) -> Batch:
   """Host batch [B, ...] -> [local devices, B / local devices, ...].
 

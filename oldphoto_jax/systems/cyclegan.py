@@ -101,6 +101,7 @@ def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     ),
     score='psnr',
     loop=build.loop(config.train, config.cyclegan.steps),
+    columns=('old', 'restored', 'back', 'clean', 'aged'),
   )
 
 

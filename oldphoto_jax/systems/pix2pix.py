@@ -71,6 +71,7 @@ def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     ),
     score='psnr',
     loop=build.loop(config.train, config.pix2pix.steps),
+    columns=('old', 'restored', 'clean'),
   )
 
 

@@ -1,0 +1,406 @@
+"""The loop of Deep Image Prior: many photos on this host's devices, checkpoints, time estimates.
+
+Photos are [H, W, C] in [-1, 1] and masks 1 = damaged here, as in the rest of the package.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from oldphoto_jax import checkpoints, parallel
+from oldphoto_jax.models import dip
+from oldphoto_jax.models.dip import Dip, Photo
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """What `on_chunk` is told after each chunk, in the order of the photos."""
+
+  t: np.ndarray  # [n] iterations done
+  best_t: np.ndarray  # [n] the minimum so far
+  done: np.ndarray  # [n] bool
+  curve: dict[str, np.ndarray]  # [n, chunk], nan after a photo's stop
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """The outcome for one photo."""
+
+  image: np.ndarray  # [H, W, C] in [-1, 1], float32: the output at the detected minimum
+  chosen: int  # its iteration, from 1
+  iterations: int  # iterations run until the stop
+  curve: dict[str, np.ndarray]  # [iterations]: loss, variance, psnr (dB; where the truth is known)
+
+  @property
+  def best(self) -> int:
+    """The iteration of the highest PSNR, from 1; only where the truth is known."""
+    return int(np.argmax(self.curve['psnr'])) + 1
+
+  @property
+  def lost(self) -> float:
+    """PSNR that the detected minimum lost against the best iteration, in dB."""
+    return float(self.curve['psnr'][self.best - 1] - self.curve['psnr'][self.chosen - 1])
+
+  def sentence(self) -> str:
+    """The iteration chosen and, where the truth is known, what a better choice would have given."""
+    text = f'iteration {self.chosen} of {self.iterations}'
+    if 'psnr' not in self.curve:
+      return text
+    return (
+      f'{text}, {self.curve["psnr"][self.chosen - 1]:.2f} dB; best was iteration {self.best}, '
+      f'{self.lost:.2f} dB better'
+    )
+
+
+# Photos to arrays -------------------------------------------------------------------------------
+
+
+def canvas(settings: Dip, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+  """The common (height, width) that photos of these sizes are padded to.
+
+  The largest sides, rounded up so that the network's output has the sides of its input.
+  """
+  multiple = np.lcm(settings.net.multiple, settings.factor) // settings.factor
+  height, width = (int(-(-max(sides) // multiple) * multiple) for sides in zip(*sizes))
+  return height, width
+
+
+def _pad(x, height: int, width: int):
+  return np.pad(x, ((0, height - x.shape[0]), (0, width - x.shape[1]), (0, 0)))
+
+
+def _stack(settings: Dip, photos, masks, truths) -> Photo:
+  """Photos of any sizes as one padded [n, ...] `Photo`; the padding counts as unknown."""
+  n, factor = len(photos), settings.factor
+  masks = [None] * n if masks is None else masks
+  if n == 0 or len(masks) != n or (truths is not None and len(truths) != n):
+    raise ValueError(
+      f'{n} photos, {len(masks)} masks, {n if truths is None else len(truths)} truths: '
+      'give at least one photo, and one mask (or None) and one truth for each'
+    )
+  height, width = canvas(settings, [photo.shape[:2] for photo in photos])
+  images, knowns, reals, clean = [], [], [], []
+  for i, (photo, mask) in enumerate(zip(photos, masks)):
+    photo = np.asarray(photo, np.float32)
+    if photo.ndim != 3:
+      raise ValueError(f'photo {i} has shape {photo.shape}: give [H, W, C]')
+    real = np.ones((*photo.shape[:2], 1), np.float32)
+    mask = np.zeros_like(real) if mask is None else np.asarray(mask, np.float32)
+    mask = mask[..., None] if mask.ndim == 2 else mask
+    if mask.shape[:2] != photo.shape[:2] or mask.shape[2] not in (1, photo.shape[2]):
+      raise ValueError(f'mask {i} has shape {mask.shape}, its photo {photo.shape}')
+    if mask.min() == 1:
+      raise ValueError(f'mask {i} is 1 everywhere: nothing of the photo is known')
+    # All masks with the channels of the photos: one may be per channel and another not.
+    known = np.broadcast_to(1 - mask, photo.shape)
+    images.append(_pad((photo + 1) / 2, height, width))
+    knowns.append(_pad(known, height, width))
+    reals.append(_pad(real, height, width))
+    if truths is not None:
+      truth = np.asarray(truths[i], np.float32)
+      if truth.shape != (photo.shape[0] * factor, photo.shape[1] * factor, photo.shape[2]):
+        raise ValueError(f'truth {i} has shape {truth.shape}, the restored photo would not')
+      clean.append(_pad((truth + 1) / 2, height * factor, width * factor))
+  if len({image.shape for image in images}) > 1:
+    raise ValueError('the photos have different numbers of channels: fit gray ones by themselves')
+  arrays = (images, knowns, reals, clean or None)
+  return Photo(*(x if x is None else np.stack(x) for x in arrays))
+
+
+# Devices ----------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=4)
+def _programs(settings: Dip, chunk: int, devices: tuple, together: bool):
+  """init, run and result of `dip` for [devices, photos per device, ...]; compiled once a size."""
+
+  def spread(function):
+    if together:
+      return jax.vmap(function)
+    return lambda *args: lax.map(lambda x: function(*x), args)
+
+  # No axis name: nothing is shared between photos.
+  each = functools.partial(parallel.map_devices, devices=devices)
+  return (
+    each(spread(functools.partial(dip.init, settings))),
+    each(spread(functools.partial(dip.run, settings, chunk)), donate_argnums=2),
+    each(spread(functools.partial(dip.result, settings))),
+  )
+
+
+def _split(tree, devices: tuple):
+  """[n, ...] -> [devices, ceil(n / devices), ...] on the devices; the last repeat the first."""
+  mesh = jax.sharding.Mesh(devices, ('photos',))
+  sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('photos'))
+
+  def split(x):
+    rows = np.arange(-(-len(x) // len(devices)) * len(devices))
+    x = x[np.where(rows < len(x), rows, 0)]
+    return jax.device_put(x.reshape(len(devices), -1, *x.shape[1:]), sharding)
+
+  return jax.tree.map(split, tree)
+
+
+def _join(tree, n: int):
+  """The inverse of `_split`, on the host."""
+  return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:n], tree)
+
+
+# Fit --------------------------------------------------------------------------------------------
+
+
+def _identity(settings: Dip, data: Photo, key, chunk: int) -> dict[str, str]:
+  """What a checkpoint must share with the fit that goes on from it."""
+  photos = hashlib.sha256()
+  for x in jax.tree.leaves(data):
+    photos.update(repr(x.shape).encode() + np.ascontiguousarray(x).tobytes())
+  return {
+    'settings': repr(settings),
+    'photos, masks or truths': photos.hexdigest(),
+    'key': repr(np.asarray(jax.random.key_data(key)).tolist()),
+    'chunk': repr(chunk),
+  }
+
+
+def _check_identity(folder, saved: dict[str, str], identity: dict[str, str]) -> None:
+  other = [name for name in identity if saved.get(name) != identity[name]]
+  if other:
+    raise ValueError(
+      f'{folder} holds a fit with other {" and ".join(other)}: '
+      'name an empty folder, or repeat what that fit was started with'
+    )
+
+
+def fit_photos(
+  settings: Dip,
+  photos: Sequence[np.ndarray],
+  masks: Sequence[np.ndarray | None] | None,
+  key: jax.Array,
+  *,
+  truths: Sequence[np.ndarray] | None = None,
+  chunk: int = 100,
+  on_chunk: Callable[[Progress], None] | None = None,
+  folder: str | pathlib.Path | None = None,
+  save_every: int = 10,
+  devices: Sequence[jax.Device] | None = None,
+  together: bool | None = None,
+) -> list[Fit]:
+  """Fits one network to each photo, each with its own stop.
+
+  The photos are padded at the bottom and on the right to one size (`canvas`); the padding counts
+  as unknown and in no mean. Random choices of photo i come from fold_in(key, i), and within it
+  from the iteration, so they depend on neither the other photos nor the devices.
+
+  Args:
+    settings: of the fit.
+    photos: [H, W, C] each, in [-1, 1], C as the network's out_channels; any sizes.
+    masks: [H, W], [H, W, 1] or [H, W, C] each, in [0, 1], 1 = damaged; None for a sound photo or
+      for all.
+    key: random key.
+    truths: the sound photos, [H factor, W factor, C] in [-1, 1], only for the PSNR curves.
+    chunk: iterations between two looks at the devices.
+    on_chunk: called after each chunk.
+    folder: where to keep checkpoints. If it holds one, the fit goes on from there, with the same
+      outcome as without the break.
+    save_every: chunks between two checkpoints.
+    devices: default all of this host.
+    together: fit the photos of one device at once (vmap) rather than in turn. Default: on
+      accelerators, not on CPU, where one photo keeps all cores busy.
+
+  Returns:
+    One `Fit` for each photo.
+
+  Raises:
+    ValueError: if photos, masks or truths do not fit each other or the network, or `folder` holds
+      a fit of something else.
+  """
+  data = _stack(settings, photos, masks, truths)
+  n = len(photos)
+  devices = tuple(jax.local_devices() if devices is None else devices)[:n]
+  if together is None:
+    together = devices[0].platform != 'cpu'
+  init, run, result = _programs(settings, chunk, devices, together)
+  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(n))
+  photo_parts, key_parts = _split((data, keys), devices)
+
+  names, length = dip.curve_names(settings, data), -(-settings.iterations // chunk) * chunk
+  curve = {name: np.full((n, length), np.nan, np.float32) for name in names}
+  identity = _identity(settings, data, key, chunk)
+  manager, loaded = None, None
+  if folder is not None:
+    manager = checkpoints.manager(folder, 'psnr')
+    shapes = jax.eval_shape(jax.vmap(functools.partial(dip.init, settings)), data, keys)
+    loaded = checkpoints.restore(manager, {'state': shapes, 'curve': curve})
+  if loaded is None:
+    chunks, state = 0, init(photo_parts, key_parts)
+  else:
+    chunks, loaded, saved = loaded
+    _check_identity(folder, saved, identity)
+    curve = {name: np.array(loaded['curve'][name]) for name in names}
+    state = _split(jax.tree.map(np.asarray, loaded['state']), devices)
+  done = np.asarray(state.done)
+  repeats = np.arange(done.size).reshape(done.shape) >= n
+  state = state.replace(done=jax.device_put(done | repeats, state.done.sharding))
+
+  try:
+    while not np.asarray(state.done).all():
+      state, new = run(photo_parts, key_parts, state)
+      new = _join(new, n)
+      for name in names:
+        curve[name][:, chunks * chunk : (chunks + 1) * chunk] = new[name]
+      chunks += 1
+      if manager is not None and (np.asarray(state.done).all() or chunks % save_every == 0):
+        saved = {'state': _join(state, n), 'curve': jax.tree.map(np.copy, curve)}
+        checkpoints.save(manager, chunks, saved, identity, None)
+      if on_chunk is not None:
+        on_chunk(Progress(*_join((state.t, state.best_t, state.done), n), new))
+  finally:
+    if manager is not None:
+      manager.close()
+
+  images = _join(result(state), n)
+  t, best_t = _join((state.t, state.best_t), n)
+  fits = []
+  for i, photo in enumerate(photos):
+    h, w = (side * settings.factor for side in np.shape(photo)[:2])
+    image = 2 * images[i, :h, :w] - 1
+    fits.append(Fit(image, int(best_t[i]), int(t[i]), {k: v[i, : t[i]] for k, v in curve.items()}))
+  return fits
+
+
+# Large photos -----------------------------------------------------------------------------------
+
+
+def shrink(photo: np.ndarray, mask: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
+  """A photo whose long side is `max_side`, made from its known pixels alone, and its mask.
+
+  Args:
+    photo: [H, W, C] in [-1, 1].
+    mask: [H, W, 1] in [0, 1], 1 = damaged.
+
+  Returns:
+    The smaller photo, each pixel the weighted mean of the known pixels under it (triangle filter,
+    antialiased), and its mask, one minus the known share of the weights. Smaller photos come back
+    unchanged.
+  """
+  if max(photo.shape[:2]) <= max_side:
+    return photo, mask
+  height, width = (max(1, round(s * max_side / max(photo.shape[:2]))) for s in photo.shape[:2])
+  resize = lambda x: jax.image.resize(x, (height, width, x.shape[2]), 'linear', antialias=True)
+  known = resize(jnp.asarray(1 - mask, jnp.float32))
+  small = resize(photo * (1 - mask)) / jnp.maximum(known, 1e-6)
+  return np.asarray(small), np.asarray(jnp.clip(1 - known, 0, 1))
+
+
+def paste(photo: np.ndarray, mask: np.ndarray, restored: np.ndarray) -> np.ndarray:
+  """`photo` with the damage filled from `restored`, enlarged (cubic) where it is smaller.
+
+  Shapes [H, W, C], [H, W, 1], [h, w, C]; images in [-1, 1], mask 1 = damaged.
+  """
+  enlarged = jax.image.resize(jnp.asarray(restored), photo.shape, 'cubic')
+  return np.asarray(photo * (1 - mask) + jnp.clip(enlarged, -1, 1) * mask, np.float32)
+
+
+def restore(
+  settings: Dip,
+  photo: np.ndarray,
+  mask: np.ndarray | None,
+  key: jax.Array,
+  *,
+  max_side: int | None = None,
+  on_chunk: Callable[[Progress], None] | None = None,
+  folder: str | pathlib.Path | None = None,
+) -> np.ndarray:
+  """Restores one photo: [H, W, C] in [-1, 1] to [H factor, W factor, C].
+
+  Args:
+    mask: [H, W, 1] in [0, 1], 1 = damaged, or None.
+    max_side: fit a photo with a longer side at this size, and paste only the damage back.
+    on_chunk, folder: see `fit_photos`.
+
+  Raises:
+    ValueError: if max_side shrinks a photo that has no mask, or with super-resolution.
+  """
+  small, small_mask = photo, mask
+  if max_side is not None and max(photo.shape[:2]) > max_side:
+    if mask is None or settings.factor != 1:
+      raise ValueError(
+        f'a {photo.shape[1]}x{photo.shape[0]} photo is fitted at {max_side} px only with a mask '
+        'and without super-resolution: give a mask, or a larger max_side'
+      )
+    small, small_mask = shrink(photo, mask, max_side)
+  fit = fit_photos(settings, [small], [small_mask], key, on_chunk=on_chunk, folder=folder)[0]
+  return fit.image if small is photo else paste(photo, mask, fit.image)
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+  """A measured speed: seconds of one iteration on a photo of height x width."""
+
+  seconds: float
+  height: int
+  width: int
+
+
+def measure(settings: Dip, height: int, width: int, iterations: int = 2) -> Speed:
+  """Times `iterations` iterations on one photo and device, compiled and run once before."""
+  channels, key = settings.net.out_channels, jax.random.key(0)
+  height, width = canvas(settings, [(height, width)])
+  ones = jnp.ones((height, width, 1))
+  photo = Photo(jnp.full((height, width, channels), 0.5), ones, ones)
+  # Both runs stay below the settings' cap: a photo that is done would cost nothing.
+  settings = dataclasses.replace(settings, iterations=max(settings.iterations, 2 * iterations + 1))
+  state = jax.jit(functools.partial(dip.init, settings))(photo, key)
+  run = jax.jit(functools.partial(dip.run, settings, iterations), donate_argnums=2)
+  state, _ = jax.block_until_ready(run(photo, key, state))
+  start = time.perf_counter()
+  jax.block_until_ready(run(photo, key, state))
+  return Speed((time.perf_counter() - start) / iterations, height, width)
+
+
+def estimate(settings: Dip, speed: Speed, height: int, width: int) -> float:
+  """Seconds of a whole fit, if it does not stop early: `speed` scaled by the area."""
+  h, w = canvas(settings, [(height, width)])
+  return speed.seconds * h * w / (speed.height * speed.width) * settings.iterations
+
+
+def check_time(settings: Dip, speed: Speed, height: int, width: int, limit: float) -> str:
+  """A sentence on how long a fit of a height x width photo takes at most.
+
+  Args:
+    limit: seconds.
+
+  Raises:
+    ValueError: if that is over `limit`, with the max_side that would keep to it.
+  """
+  seconds = estimate(settings, speed, height, width)
+  text = (
+    f'a {width}x{height} photo takes at most {_duration(seconds)}: {settings.iterations} '
+    f'iterations, timed at {speed.width}x{speed.height} and scaled by the area'
+  )
+  if seconds <= limit:
+    return text
+  long = max(height, width)
+  fits = [
+    side
+    for side in range(settings.net.multiple, long, max(settings.net.multiple, 16))
+    if estimate(settings, speed, *(round(s * side / long) for s in (height, width))) <= limit
+  ]
+  advice = f'; a max_side of {fits[-1]} keeps to it' if fits else '; fit fewer iterations'
+  raise ValueError(f'{text}, over the limit of {_duration(limit)}{advice}')
+
+
+def _duration(seconds: float) -> str:
+  if seconds < 100:
+    return f'{seconds:.0f} s'
+  if seconds < 6000:
+    return f'{seconds / 60:.0f} min'
+  return f'{seconds / 3600:.1f} h'
