@@ -4,12 +4,13 @@ import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -89,6 +90,31 @@ def write_manifest(photos: Photos, workdir: str) -> None:
 def crop(config: ConfigDict) -> data.Crop:
   """How training squares are cut."""
   return data.Crop(size=config.crop, scale=tuple(config.scale), flip=config.flip)
+
+
+def train_batches(config: ConfigDict, stream: data.Stream, batch_size: int) -> data.Batches:
+  """This host's share of a stream's batches, endless. `config` is the whole one."""
+  return data.train_batches(
+    stream,
+    batch_size,
+    config.seed,
+    process=jax.process_index(),
+    processes=jax.process_count(),
+    threads=config.data.threads,
+    workers=config.data.workers,
+  )
+
+
+def eval_batches(config: ConfigDict, source: data.Source) -> Iterable[dict[str, np.ndarray]]:
+  """This host's share of one pass over `source`, as squares of the training size."""
+  return data.eval_batches(
+    source,
+    config.data.crop,
+    parallel.multiple(config.train.eval_batch),
+    process=jax.process_index(),
+    processes=jax.process_count(),
+    threads=config.data.threads,
+  )
 
 
 def recipe(names: str) -> recipes.Recipe:

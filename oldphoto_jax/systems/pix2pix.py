@@ -3,7 +3,6 @@
 import pathlib
 from functools import partial
 
-import jax
 from ml_collections import ConfigDict
 
 from oldphoto_jax import data, parallel, train, weights
@@ -51,24 +50,12 @@ def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     eval_step=partial(pix2pix.eval_step, net),
     constants={},
     batches=partial(
-      data.train_batches,
+      build.train_batches,
+      config,
       data.Photos(photos.train, build.crop(d)),
       config.pix2pix.batch_size,
-      config.seed,
-      process=jax.process_index(),
-      processes=jax.process_count(),
-      threads=d.threads,
-      workers=d.workers,
     ),
-    eval_batches=partial(
-      data.eval_batches,
-      photos.val,
-      d.crop,
-      parallel.multiple(config.train.eval_batch),
-      process=jax.process_index(),
-      processes=jax.process_count(),
-      threads=d.threads,
-    ),
+    eval_batches=partial(build.eval_batches, config, photos.val),
     score='psnr',
     loop=build.loop(config.train, config.pix2pix.steps),
     columns=('old', 'restored', 'clean'),

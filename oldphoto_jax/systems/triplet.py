@@ -129,23 +129,7 @@ def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
   rx, y, t, perceptual = models(config)
   d = config.data
   crop, recipe = build.crop(d), build.recipe(config.degradation)
-  stream_of = partial(
-    data.train_batches,
-    seed=config.seed,
-    process=jax.process_index(),
-    processes=jax.process_count(),
-    threads=d.threads,
-    workers=d.workers,
-  )
-  eval_batches = partial(
-    data.eval_batches,
-    photos.val,
-    d.crop,
-    parallel.multiple(config.train.eval_batch),
-    process=jax.process_index(),
-    processes=jax.process_count(),
-    threads=d.threads,
-  )
+  eval_batches = partial(build.eval_batches, config, photos.val)
   if name == 'vae_rx':
     if photos.old is None:
       _log.info('data.old is not set: R is played by clean photos aged with another recipe than X')
@@ -160,7 +144,7 @@ def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
       train_step=partial(vae.train_step, rx),
       eval_step=partial(vae.eval_step, rx),
       constants={'perceptual': perceptual},
-      batches=partial(stream_of, stream, config.vae_rx.batch_size),
+      batches=partial(build.train_batches, config, stream, config.vae_rx.batch_size),
       eval_batches=eval_batches,
       score='psnr',
       loop=build.loop(config.train, config.vae_rx.steps),
@@ -175,7 +159,9 @@ def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
       train_step=partial(vae.train_step, y),
       eval_step=partial(vae.eval_step, y),
       constants={'perceptual': perceptual},
-      batches=partial(stream_of, data.Photos(photos.train, crop), config.vae_y.batch_size),
+      batches=partial(
+        build.train_batches, config, data.Photos(photos.train, crop), config.vae_y.batch_size
+      ),
       eval_batches=eval_batches,
       score='psnr',
       loop=build.loop(config.train, config.vae_y.steps),
@@ -194,7 +180,9 @@ def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
     train_step=partial(mapping.train_step, t),
     eval_step=partial(mapping.eval_step, t),
     constants=constants,
-    batches=partial(stream_of, data.Photos(photos.train, crop), config.mapping.batch_size),
+    batches=partial(
+      build.train_batches, config, data.Photos(photos.train, crop), config.mapping.batch_size
+    ),
     eval_batches=eval_batches,
     score='psnr',
     loop=build.loop(config.train, config.mapping.steps),
