@@ -3,6 +3,7 @@
 Photos are [H, W, C] in [-1, 1] and masks 1 = damaged here, as in the rest of the package.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -234,37 +235,34 @@ def fit_photos(
   names, length = dip.curve_names(settings, data), -(-settings.iterations // chunk) * chunk
   curve = {name: np.full((n, length), np.nan, np.float32) for name in names}
   identity = _identity(settings, data, key, chunk)
-  manager, loaded = None, None
-  if folder is not None:
-    manager = checkpoints.manager(folder, 'psnr')
-    shapes = jax.eval_shape(jax.vmap(functools.partial(dip.init, settings)), data, keys)
-    loaded = checkpoints.restore(manager, {'state': shapes, 'curve': curve})
-  if loaded is None:
-    chunks, state = 0, init(photo_parts, key_parts)
-  else:
-    chunks, loaded, saved = loaded
-    _check_identity(folder, saved, identity)
-    curve = {name: np.array(loaded['curve'][name]) for name in names}
-    state = _split(jax.tree.map(np.asarray, loaded['state']), devices)
-  done = np.asarray(state.done)
-  repeats = np.arange(done.size).reshape(done.shape) >= n
-  state = state.replace(done=jax.device_put(done | repeats, state.done.sharding))
+  loaded = None
+  with contextlib.ExitStack() as stack:
+    if folder is not None:
+      manager = stack.enter_context(checkpoints.manager(folder, 'psnr'))
+      shapes = jax.eval_shape(jax.vmap(functools.partial(dip.init, settings)), data, keys)
+      loaded = checkpoints.restore(manager, {'state': shapes, 'curve': curve})
+    if loaded is None:
+      chunks, state = 0, init(photo_parts, key_parts)
+    else:
+      chunks, loaded, saved = loaded
+      _check_identity(folder, saved, identity)
+      curve = {name: np.array(loaded['curve'][name]) for name in names}
+      state = _split(jax.tree.map(np.asarray, loaded['state']), devices)
+    done = np.asarray(state.done)
+    repeats = np.arange(done.size).reshape(done.shape) >= n
+    state = state.replace(done=jax.device_put(done | repeats, state.done.sharding))
 
-  try:
     while not np.asarray(state.done).all():
       state, new = run(photo_parts, key_parts, state)
       new = _join(new, n)
       for name in names:
         curve[name][:, chunks * chunk : (chunks + 1) * chunk] = new[name]
       chunks += 1
-      if manager is not None and (np.asarray(state.done).all() or chunks % save_every == 0):
+      if folder is not None and (np.asarray(state.done).all() or chunks % save_every == 0):
         saved = {'state': _join(state, n), 'curve': jax.tree.map(np.copy, curve)}
         checkpoints.save(manager, chunks, saved, identity, None)
       if on_chunk is not None:
         on_chunk(Progress(*_join((state.t, state.best_t, state.done), n), new))
-  finally:
-    if manager is not None:
-      manager.close()
 
   images = _join(result(state), n)
   t, best_t = _join((state.t, state.best_t), n)

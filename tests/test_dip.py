@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import pathlib
+import runpy
 from functools import partial
 
 import jax
@@ -12,6 +14,9 @@ import pytest
 from oldphoto_jax.fit import (
   Fit,
   Speed,
+  _programs,
+  _split,
+  _stack,
   canvas,
   check_time,
   estimate,
@@ -330,12 +335,15 @@ def same(a: Fit, b: Fit, tolerance=0.0):
 def test_each_photo_has_its_own_stop(photos):
   data, fits = photos
   assert len({fit.iterations for fit in fits}) == 3
-  for fit, photo in zip(fits, data['photos']):
+  for fit, photo, truth in zip(fits, data['photos'], data['truths']):
     assert fit.image.shape == photo.shape and fit.image.dtype == np.float32
     assert fit.chosen <= fit.iterations and len(fit.curve['loss']) == fit.iterations
     for curve in fit.curve.values():
       assert np.isfinite(curve).all()
     assert (fit.chosen, fit.iterations) == dip.detect(fit.curve['variance'], STOP)
+    # In [0, 1] the error is half; the padding has no part in it.
+    psnr = -10 * np.log10(np.mean((fit.image - truth) ** 2) / 4)
+    assert fit.curve['psnr'][fit.chosen - 1] == pytest.approx(psnr, abs=1e-3)
     assert fit.lost == fit.curve['psnr'].max() - fit.curve['psnr'][fit.chosen - 1] >= 0
     assert f'iteration {fit.chosen} of {fit.iterations}' in fit.sentence()
 
@@ -393,20 +401,20 @@ def test_resumed_equals_uninterrupted(photos, tmp_path):
 
   with pytest.raises(ValueError, match='other key'):
     fit(key=jax.random.key(1), devices=two)
-  other = data | {'masks': None}
   with pytest.raises(ValueError, match='other photos, masks or truths'):
-    fit(key=KEY, devices=two, **{'masks': other['masks']})
+    fit(key=KEY, devices=two, masks=None)
 
 
-def test_state_is_donated():
-  # Copies: nothing but the state itself may be written over.
-  state = dip.start(SETTINGS, *jax.tree.map(jnp.copy, drawn()))
-  state = state.replace(best=jax.tree.map(jnp.copy, state.params))
-  one = jax.jit(partial(dip.run, SETTINGS, 1), donate_argnums=2)
-  photo = as_photo(picture()[0])
-  one(photo, KEY, state)
-  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
-  assert not photo.image.is_deleted()
+def test_state_is_donated(photos):
+  data, _ = photos
+  two = tuple(jax.devices()[:2])
+  init, run, _ = _programs(SETTINGS, 20, two, False)
+  stacked = _stack(SETTINGS, data['photos'], data['masks'], data['truths'])
+  parts, keys = _split((stacked, jax.random.split(KEY, 3)), two)
+  state = init(parts, keys)
+  run(parts, keys, state)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.optimiser)))
+  assert not parts.image.is_deleted()
 
 
 def test_wrong_photos_raise_a_sentence():
@@ -494,3 +502,18 @@ def test_time_is_told_and_limited():
     check_time(settings, speed, 1024, 768, limit=1)
   measured = measure(SETTINGS, 12, 20)
   assert (measured.height, measured.width) == (12, 20) and measured.seconds > 0
+
+
+def test_config_holds_the_presets():
+  path = pathlib.Path(__file__).parents[1] / 'configs' / 'dip.py'
+  config = runpy.run_path(str(path))
+  small, report = config['get_config'](), config['get_config']('report')
+  assert small.preset == 'small' and small.patience == 500
+  assert report.fit.learning_rate == 0.01 and report.fit.iterations == 3001
+  assert report.patience == 0
+  for variant, make in config['PRESETS'].items():
+    preset = make()
+    fit = config['get_config'](variant).fit.to_dict()
+    assert dataclasses.replace(preset, **fit) == preset
+  with pytest.raises(ValueError, match='no variant'):
+    config['get_config']('denoize')

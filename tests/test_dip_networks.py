@@ -29,20 +29,20 @@ def library_skip(depth):
 WIDE = (128,) * 5
 NEAREST, BILINEAR = ('nearest',) * 5, ('bilinear',) * 5
 SNAIL, KATE = (8, 16, 32, 64, 128), (16, 32, 64, 128, 128)
-# Every network of the official notebooks with the depth of its z.
+# Every network of the official notebooks.
 NOTEBOOKS = {
-  'inpaint_vase': (Skip(WIDE, WIDE, (0,) * 5, NEAREST), 2),
-  'inpaint_kate_text': (Skip(WIDE, WIDE, WIDE, NEAREST), 32),
-  'inpaint_library_skip_depth2': (library_skip(2), 1),
-  'inpaint_library_skip_depth4': (library_skip(4), 1),
-  'inpaint_library_skip_depth6': (library_skip(6), 1),
-  'inpaint_library_UNET': (UNet(), 1),
-  'inpaint_library_ResNet': (ResNet(), 1),
-  'denoise_F16_sr_skip128_4': (Skip(), 32),
-  'denoise_snail': (Skip(SNAIL, SNAIL, (0, 0, 0, 4, 4), BILINEAR), 3),
-  'restoration_barbara_gray': (Skip(out_channels=1), 32),
-  'restoration_kate98': (Skip(KATE, KATE, (0,) * 5, BILINEAR, average_pool=True), 32),
-  'flash_noflash': (Skip(upsample=('nearest',) * 2 + ('bilinear',) * 3), 3),
+  'inpaint_vase': Skip(WIDE, WIDE, (0,) * 5, NEAREST),
+  'inpaint_kate_text': Skip(WIDE, WIDE, WIDE, NEAREST),
+  'inpaint_library_skip_depth2': library_skip(2),
+  'inpaint_library_skip_depth4': library_skip(4),
+  'inpaint_library_skip_depth6': library_skip(6),
+  'inpaint_library_UNET': UNet(),
+  'inpaint_library_ResNet': ResNet(),
+  'denoise_F16_sr_skip128_4': Skip(),
+  'denoise_snail': Skip(SNAIL, SNAIL, (0, 0, 0, 4, 4), BILINEAR),
+  'restoration_barbara_gray': Skip(out_channels=1),
+  'restoration_kate98': Skip(KATE, KATE, (0,) * 5, BILINEAR, average_pool=True),
+  'flash_noflash': Skip(upsample=('nearest',) * 2 + ('bilinear',) * 3),
 }
 
 
@@ -70,22 +70,22 @@ def test_state_dicts_of_all_notebooks_fit(shared):
   path = shared / 'reference' / 'state_dicts' / 'dip_state_dicts.json'
   notebooks = json.loads(path.read_text())
   assert set(notebooks) == set(NOTEBOOKS)
-  for name, (net, depth) in NOTEBOOKS.items():
-    shapes = parameters(net, 256, depth)
-    assert count_parameters(shapes) == notebooks[name]['params'], name
-    state_dict = {key: np.zeros(shape, np.float16) for key, shape in notebooks[name]['state_dict']}
-    params = from_torch(net, state_dict)
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda a: a.shape, shapes), name
+  for name, net in NOTEBOOKS.items():
+    keys = notebooks[name]['state_dict']
+    params = from_torch(net, {key: np.zeros(shape, np.float16) for key, shape in keys})
+    assert count_parameters(params) == notebooks[name]['params'], name
 
 
 def test_parameter_counts():
-  # As test_state_dicts_of_all_notebooks_fit, for a clone without the reference data.
-  counts = {name: count_parameters(parameters(net, 256, d)) for name, (net, d) in NOTEBOOKS.items()}
-  assert counts['inpaint_kate_text'] == 3_002_627
-  assert counts['inpaint_library_skip_depth6'] == 2_996_467
-  assert counts['inpaint_library_UNET'] == 1_616_315
-  assert counts['inpaint_library_ResNet'] == 158_979
-  assert counts['restoration_kate98'] == 1_027_379
+  # As above, for a clone without the reference data.
+  for name, depth, count in (
+    ('inpaint_kate_text', 32, 3_002_627),
+    ('inpaint_library_skip_depth6', 1, 2_996_467),
+    ('inpaint_library_UNET', 1, 1_616_315),
+    ('inpaint_library_ResNet', 1, 158_979),
+    ('restoration_kate98', 32, 1_027_379),
+  ):
+    assert count_parameters(parameters(NOTEBOOKS[name], 256, depth)) == count
 
 
 def test_from_torch_is_strict(fixture):
@@ -106,12 +106,11 @@ def test_from_torch_is_strict(fixture):
 @pytest.mark.parametrize(
   'net',
   [
-    Skip((8, 8), (8, 8), (4, 0), ('nearest', 'bilinear'), average_pool=True),
-    Skip((8, 8), (8, 8), (4, 8), ('nearest', 'bilinear'), pad_mode='constant', kernel_skip=3),
-    ResNet(8, 1, out_channels=1),
+    Skip((8, 8), (8, 8), (4, 0), ('nearest', 'bilinear'), average_pool=True, out_channels=1),
+    Skip((8,), (8,), (4,), ('nearest',), pad_mode='constant', kernel_skip=3),
     UNet((4, 8)),
   ],
-  ids=['average', 'zeros', 'gray', 'unet'],
+  ids=['average', 'zeros', 'unet'],
 )
 def test_output_is_an_image(net):
   z = jax.random.uniform(jax.random.key(1), (1, 24, 16, 5))
@@ -174,6 +173,6 @@ def test_wrong_settings_raise_a_sentence():
 
 
 def test_torch_names_are_one_to_one():
-  for net, _ in NOTEBOOKS.values():
+  for net in NOTEBOOKS.values():
     names = torch_names(net)
     assert len(set(names.values())) == len(names)
