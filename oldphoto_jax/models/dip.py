@@ -8,7 +8,7 @@ without ground truth after Wang et al., TMLR 2023 (sun-umn/Early_Stopping_for_DI
 Images are in [0, 1] in this file, as in the reference; `fit.py` and the rest of the package
 use [-1, 1]. All functions take one photo without a batch axis: vmap them.
 
-Where this differs from the reference, which it does:
+Differences from the official code:
 - the result comes from the clean z (its denoising and super-resolution use the last perturbed z);
 - `param_noise` changes the weights (there it rebinds a loop variable and does nothing);
 - its backtracking, whose test is inverted, is left out.
@@ -236,7 +236,8 @@ def step(settings: Dip, photo: Photo, key, state: State) -> tuple[State, dict[st
 
   Returns:
     The new state and the iteration's loss, variance (with a stopping rule) and PSNR in dB (where
-    the truth is known), the last of the average of the outputs where there is one.
+    the truth is known). Variance and PSNR are of the output under this iteration's noise on z, to
+    spare a second forward pass; with ema, the PSNR is of the average.
   """
   t = state.t + 1
   z_key, params_key = jax.random.split(jax.random.fold_in(key, t))
