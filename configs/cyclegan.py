@@ -98,7 +98,7 @@ def cpu(c):
   """Half an hour on two cores."""
   c.workdir = 'runs/cyclegan_cpu'
   c.model.width = 32
-  c.cyclegan.steps = 3500
+  c.cyclegan.steps = 6000
   c.cyclegan.ema = 0.995
   c.train.evaluate_every = 500
 

@@ -94,7 +94,7 @@ def get_config(variant=''):
 def cpu(c):
   """Half an hour on two cores."""
   c.workdir = 'runs/pix2pix_cpu'
-  c.pix2pix.steps = 4500
+  c.pix2pix.steps = 8000
   c.pix2pix.lr = 5e-4
   c.pix2pix.ema = 0.995
   c.train.evaluate_every = 500
