@@ -62,6 +62,37 @@ def test_conv_with_uneven_padding():
   )
 
 
+THIN = [
+  # height, width, in, out, kernel, padding, bytes of a strip (1: a strip a row)
+  (9, 8, 3, 8, 3, ((0, 0), (0, 0)), layers.STRIP),
+  (9, 8, 3, 8, 3, ((0, 0), (0, 0)), 1),
+  (9, 8, 8, 8, 3, ((1, 1), (1, 1)), layers.STRIP),
+  (9, 8, 32, 32, 3, ((0, 2), (1, 0)), layers.STRIP),
+  (9, 8, 32, 33, 4, ((1, 1), (1, 1)), 1),
+  (9, 8, 8, 4, 1, ((0, 0), (0, 0)), layers.STRIP),
+  (9, 8, 3, 8, 1, ((1, 0), (0, 2)), layers.STRIP),
+]
+
+
+@pytest.mark.parametrize('case', THIN, ids=str)
+def test_gradients_inside_a_loop_equal_the_plain_form(case, monkeypatch):
+  """In scan and map, where XLA's CPU backend compiles convolutions as they are written."""
+  h, w, c_in, c_out, k, padding, strip = case
+  monkeypatch.setattr(layers, 'STRIP', strip)
+  x, kernel = array(0, 3, 2, h, w, c_in), array(1, k, k, c_in, c_out)
+
+  def grads(form):
+    def one(x):
+      y, pullback = jax.vjp(lambda x, kernel: form(x, kernel, 1, padding), x, kernel)
+      return pullback(jnp.cos(3 * y))
+
+    scanned = jax.lax.scan(lambda _, x: (None, one(x)), None, x)[1]
+    return *scanned, *jax.lax.map(one, x)
+
+  for a, b in zip(jax.jit(grads, static_argnums=0)(layers.conv2d), grads(layers._plain_conv)):
+    np.testing.assert_allclose(a, b, atol=2e-5 * float(jnp.abs(b).max()), rtol=0)
+
+
 @pytest.mark.parametrize('k', [3, 4])
 def test_conv_transpose_equals_the_plain_form(k):
   same_with_gradients(
