@@ -69,7 +69,7 @@ def _stride1_cpu_bwd(padding, residuals, dy):
   # takes 100 times longer.
   x, dy = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)  # [C_in, H, W, B], [h, w, B, C_out]
   # All of dy is read once per input channel: in strips of rows that stay in the cache.
-  strips = min(-(-dy.size * dy.dtype.itemsize // STRIP), dy.shape[0])
+  strips = max(1, min(-(-dy.size * dy.dtype.itemsize // STRIP), dy.shape[0]))
   rows = [dy.shape[0] * i // strips for i in range(strips + 1)]
   dkernel = sum(
     _plain_conv(

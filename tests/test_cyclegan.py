@@ -274,7 +274,8 @@ def test_four_devices_equal_one_with_one_history(run):
   one, _, metrics = run.go_on(run.state, START, 3, devices=1)
   four, _, others = run.go_on(run.state, START, 3, devices=4)
   assert int(one.pool.count) == int(four.pool.count) == run.config.cyclegan.pool_size
-  assert distance(one, four) < 2e-5
+  # The parameters move by 0.08. Rounding is 2e-7, unless it turns the sign of a pixel's L1 term.
+  assert distance(one, four) < 2e-4
   for name in ('g', 'd', 'pool'):
     assert distance(getattr(one, name), getattr(run.state, name)) > 1e-3
   for ours, theirs in zip(metrics, others):
