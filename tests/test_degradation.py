@@ -10,7 +10,7 @@ import skimage.data
 from PIL import Image
 
 from oldphoto_jax.degradation import photographic
-from oldphoto_jax.degradation.recipes import Aging, Report, Wan2020, degrade_batch, line_mask
+from oldphoto_jax.degradation.recipes import Aging, Holes, Report, Wan2020, degrade_batch, line_mask
 
 RECIPES = [Wan2020(), Report(), Aging()]
 
@@ -295,3 +295,14 @@ def test_recipes_refuse_a_batch_and_tiny_photos(batch):
       recipe(jax.random.key(0), batch)
     with pytest.raises(ValueError, match='16 pixels'):
       recipe(jax.random.key(0), batch[0, :8, :8])
+
+
+def test_holes_are_pure_white_on_a_degraded_photo_and_half_of_the_photos_have_none():
+  recipe = Holes(Report(), Report(lines=(1, 1), sigma=2.0))
+  clean = jnp.zeros((16, 48, 48, 3))
+  aged = degrade_batch(recipe, jax.random.split(jax.random.key(0), 16), clean)
+  holes = np.asarray(aged.mask[..., 0]) > 0
+  assert (aged.old[holes] == 1).all()
+  assert set(np.unique(aged.mask)) == {0.0, 1.0}
+  assert 3 <= holes.any((1, 2)).sum() <= 13
+  assert (np.asarray(aged.old)[~holes] != 0).mean() > 0.5  # degraded elsewhere

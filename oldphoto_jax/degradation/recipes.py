@@ -233,6 +233,26 @@ class Mixture:
     return lax.switch(choice, self.recipes, key, clean)
 
 
+@dataclasses.dataclass(frozen=True)
+class Holes:
+  """The reference's training of the masked mapping: pure white holes on top of all degradation.
+
+  Source: `PairOldPhotos_with_hole` in the official repository's
+  `Global/data/online_dataset_for_old_photos.py`, which reads masks from files that were never
+  released; here they are the lost content of another recipe. The mask is binary.
+  """
+
+  masks: Recipe  # whose mask, from a half on, is the holes; its photo is not used
+  degradation: Recipe = Wan2020()
+  empty: float = 0.5  # probability of no holes at all
+
+  def __call__(self, key, clean) -> Aged:
+    mask_key, empty_key, key = jax.random.split(key, 3)
+    aged = self.degradation(key, clean)
+    holes = (self.masks(mask_key, clean).mask >= 0.5) & ~jax.random.bernoulli(empty_key, self.empty)
+    return Aged(jnp.where(holes, 1.0, aged.old), aged.clean, holes.astype(jnp.float32))
+
+
 def line_mask(ends, count, height, width):
   """Straight lines one pixel wide, not smoothed: bool [height, width, 1].
 
