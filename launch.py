@@ -9,16 +9,23 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from oldphoto_jax import parallel, runs, weights
-from oldphoto_jax.systems import build, cyclegan, pix2pix, triplet
+from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, scratch, triplet
 
-SYSTEMS = {'triplet': triplet, 'pix2pix': pix2pix, 'cyclegan': cyclegan}
+SYSTEMS = {
+  'triplet': triplet,
+  'pix2pix': pix2pix,
+  'cyclegan': cyclegan,
+  'scratch': scratch,
+  'dip': dip,
+}
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of settings.', lock_config=True)
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
   ['train', 'evaluate', 'export'],
-  'train: all stages, then export. evaluate: the table beside doing nothing. '
+  'train: all stages, then export. evaluate: the table beside doing nothing; of a detector, its '
+  'scores at every threshold. '
   'export: weights.safetensors from the newest checkpoints.',
 )
 _MULTIHOST = flags.DEFINE_bool('multihost', False, 'One of several processes, as on a TPU pod.')
@@ -39,9 +46,13 @@ def main(argv):
     parallel.initialize(_MULTIHOST.value)
     logging.info('%d devices of kind %s', jax.device_count(), jax.devices()[0].device_kind)
     system = SYSTEMS[config.system]
+    if system is dip:
+      dip.check(config, _MODE.value)
     if _MODE.value == 'train':
       runs.start(config)
       system.run(config)
+    elif _MODE.value == 'evaluate' and system is scratch:
+      print(scratch.evaluate(config, weights.load_detector(config.workdir)))
     elif _MODE.value == 'evaluate':
       print(build.evaluate(config, weights.load_restorer(config.workdir)))
     if _MODE.value == 'export' or (_MODE.value == 'train' and system.is_complete(config)):
@@ -55,7 +66,10 @@ def main(argv):
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    return app.parse_flags_with_usage(argv)
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    # Of a config file's error absl gives the whole traceback, which ends with the sentence.
+    sys.exit(f'launch.py: {str(error).strip().splitlines()[-1].strip()}')
   except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
     # An unknown setting, a value of the wrong type, a variant that does not exist.
     sys.exit(f'launch.py: {error.args[0] if error.args else error}')

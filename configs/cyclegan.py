@@ -20,6 +20,8 @@ def get_config(variant=''):
   c.data.val = ''  # folder for validation; '': a tenth of data.photos
   c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
   c.data.old = ''  # folder of real old photos (R) as X; '': X is made of other clean photos
+  c.data.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
+  c.data.textures = ''  # folder of paper textures for it
   c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
   c.data.tfds_name = ''
   c.data.tfds_split = 'train'

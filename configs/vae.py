@@ -4,9 +4,15 @@ python launch.py --config=configs/vae.py              # small; anywhere, from no
 python launch.py --config=configs/vae.py:paper        # the published recipe, for accelerators
 python launch.py --config=configs/vae.py:report       # what the student report set
 python launch.py --config=configs/vae.py:cpu          # hours on a few cores, your own photos
+
+Then, into the same folder, the second mapping, which fills scratches and holes:
+
+python launch.py --config=configs/vae.py --config.stages=mapping_masked
 """
 
 import ml_collections
+
+STAGES = ('vae_rx', 'vae_y', 'mapping', 'vae_y_masked', 'mapping_masked')
 
 
 def get_config(variant=''):
@@ -14,13 +20,19 @@ def get_config(variant=''):
   c.system = 'triplet'
   c.seed = 0
   c.workdir = 'runs/vae'
-  c.stages = 'vae_rx,vae_y,mapping'  # in this order; one alone reads the others' checkpoints
+  # In this order; one alone reads the others' checkpoints. For photos with holes there are
+  # mapping_masked and, with mapping_masked.own_y, vae_y_masked.
+  c.stages = 'vae_rx,vae_y,mapping'
+
+  c.detector = ''  # run or weights of configs/scratch.py, to be released with the system
 
   c.data = ml_collections.ConfigDict()
   c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
   c.data.val = ''  # folder for validation; '': a tenth of data.photos
   c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
   c.data.old = ''  # folder of real old photos (R); '': R is played by clean photos, aged
+  c.data.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
+  c.data.textures = ''  # folder of paper textures for it
   c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
   c.data.tfds_name = ''
   c.data.tfds_split = 'train'
@@ -49,6 +61,8 @@ def get_config(variant=''):
   c.model.d_width = 16
   c.model.d_layers = 3
   c.model.d_scales = 1
+  c.model.mask_pool = 'max'  # or reference, which misses lines of one pixel
+  c.model.scaled_attention = True  # by 1/sqrt(channels); the reference does not
   c.model.posterior_std = 0.1  # of the latent noise in training; 1 in the reference
   c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
 
@@ -56,7 +70,13 @@ def get_config(variant=''):
   c.perceptual.network = 'vgg19'  # or 'squeezenet'
   c.perceptual.weights = ''  # path of its weights; '': no perceptual term
 
-  for name, steps in (('vae_rx', 400), ('vae_y', 400), ('mapping', 700)):
+  for name, steps in (
+    ('vae_rx', 400),
+    ('vae_y', 400),
+    ('mapping', 700),
+    ('vae_y_masked', 400),
+    ('mapping_masked', 700),
+  ):
     stage = c[name] = ml_collections.ConfigDict()
     stage.steps = steps
     stage.batch_size = 4  # over all devices
@@ -69,7 +89,13 @@ def get_config(variant=''):
   # In minutes a discriminator learns nothing that helps: pixels alone.
   c.vae_rx.weights = dict(l1=10.0, kl=0.01, latent_gan=0.1)
   c.vae_y.weights = dict(l1=10.0, kl=0.01)
+  c.vae_y_masked.weights = dict(l1=10.0, kl=0.01)
   c.mapping.weights = dict(l1=10.0, latent_l1=1.0)
+  c.mapping_masked.weights = dict(l1=10.0, hole_l1=5.0, latent_l1=1.0)
+  c.mapping_masked.degradation = 'print'
+  c.mapping_masked.grow = (0, 3)  # pixels that a mask is larger than the damage, least and most
+  c.mapping_masked.own_y = False  # a VAE of Y of its own, as in the reference: vae_y_masked
+  c.mapping_masked.warm_start = True  # from the trained mapping; the reference starts anew
 
   c.train = ml_collections.ConfigDict()
   c.train.log_every = 20
@@ -101,7 +127,13 @@ def cpu(c):
   c.workdir = 'runs/vae_cpu'
   c.model.latent = 64
   c.model.t_width = 128
-  for name, steps in (('vae_rx', 1500), ('vae_y', 1500), ('mapping', 5000)):
+  for name, steps in (
+    ('vae_rx', 1500),
+    ('vae_y', 1500),
+    ('mapping', 5000),
+    ('vae_y_masked', 1500),
+    ('mapping_masked', 3000),
+  ):
     c[name].steps = steps
     c[name].ema = 0.995
   c.train.evaluate_every = 500
@@ -120,6 +152,8 @@ def paper(c):
   c.model.norm = True
   c.model.posterior_std = 1.0
   c.model.t_residual = False
+  c.model.mask_pool = 'reference'
+  c.model.scaled_attention = False
   c.model.t_width = 512
   c.model.t_blocks = 6
   c.model.d_width = 64
@@ -131,6 +165,8 @@ def paper(c):
     ('vae_rx', 96, 2e-4, 2e-4, 0.5, 0.999, 200, 0.5),
     ('vae_y', 120, 2e-4, 2e-4, 0.5, 0.999, 200, 0.5),
     ('mapping', 80, 1e-4, 4e-4, 0.0, 0.9, 250, 0.4),  # TTUR
+    ('vae_y_masked', 120, 2e-4, 2e-4, 0.5, 0.999, 200, 0.5),
+    ('mapping_masked', 40, 2e-4, 2e-4, 0.5, 0.999, 250, 0.4),
   ):
     stage = c[name]
     stage.batch_size = batch
@@ -139,7 +175,13 @@ def paper(c):
     stage.ema = 0.0
   c.vae_rx.weights = dict(gan, kl=1.0, latent_gan=1.0)
   c.vae_y.weights = dict(gan, kl=1.0)
+  c.vae_y_masked.weights = dict(gan, kl=1.0)
   c.mapping.weights = dict(gan, latent_l1=60.0)
+  c.mapping_masked.weights = dict(gan, latent_l1=60.0)
+  c.mapping_masked.degradation = 'holes'
+  c.mapping_masked.grow = (0, 0)
+  c.mapping_masked.own_y = True
+  c.mapping_masked.warm_start = False
   c.train.evaluate_every = 2000
   c.train.eval_batch = 32
 
@@ -149,7 +191,7 @@ def report(c):
   c.workdir = 'runs/vae_report'
   c.data.subset_train, c.data.subset_val, c.data.subset_test = 400, 100, 50
   c.degradation = 'report'
-  for name in ('vae_rx', 'vae_y', 'mapping'):  # one setting for all stages, 100 + 100 epochs
+  for name in STAGES:  # one setting for all stages, 100 + 100 epochs
     stage = c[name]
     stage.batch_size = 8  # the report names none; 400 photos give 50 steps an epoch
     stage.steps = 200 * 400 // 8
@@ -162,9 +204,10 @@ def tiny(c):
   c.model.width = c.model.latent = c.model.d_width = 8
   c.model.blocks = c.model.t_blocks = 1
   c.model.t_width = 16
-  for name in ('vae_rx', 'vae_y', 'mapping'):
+  for name in STAGES:
     c[name].steps = 6
     c[name].weights = dict(c[name].weights, gan=1.0, feature_matching=10.0)
+  c.mapping_masked.degradation = 'report'  # print takes longer to compile than the networks
   c.train.log_every = 2
   c.train.evaluate_every = 3
   c.train.eval_batch = 4

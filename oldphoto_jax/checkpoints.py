@@ -22,14 +22,19 @@ class CheckpointError(ValueError):
   """A checkpoint that is missing, broken or of another network, in one sentence."""
 
 
-def manager(folder: str | pathlib.Path, score: str) -> ocp.CheckpointManager:
+def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointManager:
   """Opens (or makes) a folder of checkpoints.
 
   Args:
     folder: of this stage's checkpoints.
-    score: the name among the metrics given to `save` by which a step is best (highest).
+    score: the name among the metrics given to `save` by which a step is best (highest); None where
+      only the newest steps matter.
   """
   policies = ocp.checkpoint_managers
+  folder = pathlib.Path(folder).resolve()
+  if score is None:
+    newest = ocp.CheckpointManagerOptions(preservation_policy=policies.LatestN(2))
+    return ocp.CheckpointManager(folder, options=newest)
 
   def best(metrics):
     return metrics[score]
@@ -43,7 +48,7 @@ def manager(folder: str | pathlib.Path, score: str) -> ocp.CheckpointManager:
     ]
   )
   options = ocp.CheckpointManagerOptions(best_fn=best, best_mode='max', preservation_policy=keep)
-  return ocp.CheckpointManager(pathlib.Path(folder).resolve(), options=options)
+  return ocp.CheckpointManager(folder, options=options)
 
 
 def save(

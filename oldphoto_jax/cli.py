@@ -5,6 +5,7 @@ interrupted. An error of the user's is one sentence on stderr.
 """
 
 import argparse
+import functools
 import math
 import os
 import pathlib
@@ -18,9 +19,10 @@ from PIL import Image
 
 from oldphoto_jax import images
 
-RECIPES = ('wan2020', 'report', 'aging')
+RECIPES = ('wan2020', 'report', 'aging', 'print')
 PAGE = 'before-after.html'
 _COPIES_ON_SHEET = 12  # photos a contact sheet
+_PHOTOS_ON_ARTEFACT_SHEET = 6
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,12 +70,62 @@ def _parser() -> argparse.ArgumentParser:
     help='1 = restored (default), 0 = original, between = a blend',
   )
   restore.add_argument(
+    '--mask',
+    metavar='FILE_OR_FOLDER',
+    help='what is damaged: a picture of the size of the photo, white where damaged, or a folder of '
+    'such pictures under the names of the photos (default: what the detector finds)',
+  )
+  restore.add_argument(
+    '--detector',
+    metavar='RUN_OR_FILE',
+    help='a trained detector (default: the one inside --weights, if there is one)',
+  )
+  restore.add_argument(
+    '--threshold',
+    type=_inside,
+    default=0.5,
+    metavar='T',
+    help='fill what the detector holds damaged with probability T or more (default: 0.5)',
+  )
+  restore.add_argument(
+    '--only-damage',
+    action='store_true',
+    help='fill the damage and leave every other pixel as it is',
+  )
+  restore.add_argument(
+    '--save-mask',
+    action='store_true',
+    help='write what was filled as masks/NAME.png, to be corrected and given as --mask',
+  )
+  restore.add_argument(
     '--tile',
     type=_tile,
     default=2048,
     metavar='N',
     help='restore photos with a side over N pixels in pieces of N; smaller needs less memory '
     '(default: 2048)',
+  )
+  restore.add_argument(
+    '--method',
+    choices=['trained', 'dip'],
+    default='trained',
+    help='trained: the system of --weights (default). dip: Deep Image Prior, which needs no '
+    'weights but minutes to hours a photo: it removes noise, or fills what --mask or --detector '
+    'marks and leaves all else as it is',
+  )
+  dip = restore.add_argument_group('with --method dip')
+  dip.add_argument('--seed', type=int, metavar='N', help='another try (default: 0)')
+  dip.add_argument(
+    '--max-side',
+    type=_positive,
+    metavar='N',
+    help='fill the damage of photos with a side over N pixels at a size of N: faster, less sharp',
+  )
+  dip.add_argument(
+    '--max-hours',
+    type=float,
+    metavar='H',
+    help='do not begin where a photo might take longer (default: 2)',
   )
   restore.add_argument(
     '--page',
@@ -83,17 +135,58 @@ def _parser() -> argparse.ArgumentParser:
   )
   restore.set_defaults(run=_restore)
 
+  detect = verbs.add_parser(
+    'detect',
+    help='mark scratches, dust, folds and tears',
+    description='Marks damage. A mask of each photo is written as masks/NAME.png (white is '
+    'damaged), the photo with its damage in red as overlays/NAME.jpg; report.json says what was '
+    'done. Pictures that are there already are kept.',
+  )
+  _add_paths(detect)
+  detect.add_argument(
+    '--weights',
+    required=True,
+    metavar='RUN_OR_FILE',
+    help='the trained detector: a weights file, or the folder of a training run',
+  )
+  detect.add_argument(
+    '--threshold',
+    type=_inside,
+    metavar='T',
+    help='masks in black and white: white where damage is as probable as T or more (default: gray '
+    'masks that hold the probability)',
+  )
+  detect.add_argument(
+    '--tile',
+    type=_detector_tile,
+    default=1024,
+    metavar='N',
+    help='look at photos with a side over N pixels in pieces of N; smaller needs less memory '
+    '(default: 1024)',
+  )
+  detect.set_defaults(run=_detect)
+
   degrade = verbs.add_parser(
     'degrade',
     help='make good photos look old, to see what the training sees',
     description='Ages photos. Copy K of a photo is written as old-K/NAME.png, the mask of what it '
-    'lost (if anything) as mask-K/NAME.png; contact sheets show the copies beside the original.',
+    'lost (if anything) as mask-K/NAME.png; contact sheets show the copies beside the original. '
+    'For the recipe print, artefact-KIND.png shows each kind of damage alone.',
   )
   _add_paths(degrade)
   degrade.add_argument('--recipe', choices=RECIPES, required=True, help='the kind of damage')
   degrade.add_argument('--seed', type=int, default=0, metavar='N', help='other damage (default: 0)')
   degrade.add_argument(
     '--copies', type=_positive, default=3, metavar='N', help='aged copies a photo (default: 3)'
+  )
+  degrade.add_argument(
+    '--overlays',
+    default='',
+    metavar='FOLDER',
+    help='with print: mix in drawn damage, pictures with transparency',
+  )
+  degrade.add_argument(
+    '--textures', default='', metavar='FOLDER', help='with print: mix in pictures of surfaces'
   )
   degrade.set_defaults(run=_degrade)
 
@@ -123,13 +216,14 @@ def _parser() -> argparse.ArgumentParser:
   )
   importer.add_argument(
     'method',
-    choices=['bopbtl', 'pix2pix', 'cyclegan'],
-    help='bopbtl is "Bringing Old Photos Back to Life"',
+    choices=['bopbtl', 'bopbtl-detector', 'pix2pix', 'cyclegan'],
+    help='bopbtl is "Bringing Old Photos Back to Life", bopbtl-detector its scratch detector',
   )
   importer.add_argument(
     'checkpoints',
     metavar='CHECKPOINT',
     help='bopbtl: the official repository, or its Global/checkpoints/restoration folder; '
+    'bopbtl-detector: its Global/checkpoints/detection/FT_Epoch_latest.pt; '
     'the others: a generator file (latest_net_G.pth)',
   )
   importer.add_argument(
@@ -160,6 +254,13 @@ def _share(text: str) -> float:
   return value
 
 
+def _inside(text: str) -> float:
+  value = float(text)
+  if not 0 < value < 1:
+    raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+  return value
+
+
 def _positive(text: str) -> int:
   value = int(text)
   if value < 1:
@@ -174,10 +275,23 @@ def _tile(text: str) -> int:
   return value
 
 
+def _detector_tile(text: str) -> int:
+  value = int(text)
+  if value < 256:
+    raise argparse.ArgumentTypeError(f'{text} is not 256 or more')
+  return value
+
+
 # oldphoto restore
 
 
 def _restore(args: argparse.Namespace) -> int:
+  if args.method == 'dip':
+    return _restore_by_dip(args)
+  for name in ('seed', 'max_side', 'max_hours'):
+    if getattr(args, name) is not None:
+      option = name.replace('_', '-')
+      raise images.PhotoError(f'--{option} is for Deep Image Prior; add --method dip.')
   if args.weights is None:
     raise images.PhotoError('no weights are given; add --weights and a file or a run folder.')
   # Here and not above, so that --help does not wait for JAX.
@@ -187,36 +301,138 @@ def _restore(args: argparse.Namespace) -> int:
     restorer = weights.load_restorer(args.weights)
   except (OSError, ValueError) as error:
     raise images.PhotoError(f'{args.weights}: the weights cannot be used: {error}') from error
+  mask = _mask_of(args)
+  if mask is None and (args.only_damage or args.save_mask):
+    option = '--only-damage' if args.only_damage else '--save-mask'
+    raise images.PhotoError(
+      f'{option} needs to know what is damaged, and {args.weights} holds no detector; '
+      'add --mask or --detector.'
+    )
 
-  start = time.perf_counter()
-
-  def progress(done: int, total: int, result: restore.Result) -> None:
-    if result.status == 'failed':
-      print(f'[{done}/{total}] {result.message}', file=sys.stderr)
-      return
-    left = (time.perf_counter() - start) / done * (total - done)
-    wait = f', about {math.ceil(left / 60)} min left' if left > 60 else ''
-    print(f'[{done}/{total}] {result.output} {result.status}{wait}', flush=True)
-    for warning in result.warnings:
-      print(f'  {warning}', file=sys.stderr)
-
+  marked = {}
   summary = restore.restore_photos(
     restorer,
     args.photos,
     args.output,
     overwrite=args.overwrite,
     strength=args.strength,
+    mask=_remembered(mask, marked),
+    only_damage=args.only_damage,
+    save_masks=args.save_mask,
     tile=args.tile,
-    progress=progress,
+    progress=functools.partial(_print_progress, time.perf_counter()),
   )
+  return _conclude(args, summary, marked)
+
+
+def _restore_by_dip(args: argparse.Namespace) -> int:
+  for given, sentence in (
+    (args.weights is not None, 'Deep Image Prior has no weights; leave --weights or --method out.'),
+    (args.tile != 2048, 'Deep Image Prior has no tiles; see --max-side.'),
+    (args.save_mask, '--save-mask is for trained systems; `oldphoto detect` writes masks.'),
+  ):
+    if given:
+      raise images.PhotoError(sentence)
+  # Here and not above, so that --help does not wait for JAX.
+  import jax
+
+  from oldphoto_jax import fit_files
+  from oldphoto_jax.models import dip_presets
+
+  mask = None if args.mask is None and args.detector is None else _mask_of(args)
+  if jax.local_devices()[0].platform == 'cpu':
+    # The published nets take an hour a photo of 256x256 on two cores, this one minutes.
+    name, preset = 'small', dip_presets.small
+  elif mask is None:
+    name, preset = 'denoise', dip_presets.denoise
+  else:
+    name, preset = 'inpaint', dip_presets.inpaint
+  marked = {}
+  job = fit_files.Job(
+    settings=preset,
+    name=f'preset {name}',
+    seed=args.seed or 0,
+    mask=_remembered(mask, marked),
+    strength=args.strength,
+    max_side=args.max_side,
+    max_seconds=3600 * (2 if args.max_hours is None else args.max_hours),
+    overwrite=args.overwrite,
+  )
+  summary = fit_files.restore_files(
+    job,
+    args.photos,
+    args.output,
+    progress=functools.partial(_print_progress, time.perf_counter()),
+    tell=functools.partial(print, flush=True),
+  )
+  return _conclude(args, summary, marked)
+
+
+def _print_progress(start: float, done: int, total: int, result) -> None:
+  """A line a photo; `start` is when the first one began."""
+  if result.status == 'failed':
+    print(f'[{done}/{total}] {result.message}', file=sys.stderr)
+    return
+  left = (time.perf_counter() - start) / done * (total - done)
+  wait = f', about {math.ceil(left / 60)} min left' if left > 60 else ''
+  print(f'[{done}/{total}] {result.output} {result.status}{wait}', flush=True)
+  for warning in result.warnings:
+    print(f'  {warning}', file=sys.stderr)
+
+
+def _remembered(mask, marked: dict[str, np.ndarray]):
+  """`mask`, which also leaves small pictures of the masks in `marked`, for the page."""
+  if mask is None:
+    return None
+
+  def remember(path: pathlib.Path, photo: images.Photo) -> np.ndarray:
+    weight = mask(path, photo)
+    picture = Image.fromarray(np.rint(255 * weight[..., 0]).astype(np.uint8))
+    picture.thumbnail((1200, 1200), Image.Resampling.BOX)
+    marked[str(path)] = np.asarray(picture) / 255
+    return weight
+
+  return remember
+
+
+def _conclude(args: argparse.Namespace, summary, marked: dict[str, np.ndarray]) -> int:
+  """Counts the photos, writes the page, and returns the exit code."""
+  from oldphoto_jax import restore
+
   counts = (f'{summary.count(status)} {status}' for status in ('restored', 'kept', 'failed'))
   print(f'{", ".join(counts)}: see {args.output / restore.REPORT}')
   if args.page:
-    _write_page(summary, args.output)
+    _write_page(summary, args.output, marked)
   return summary.exit_code
 
 
-def _write_page(summary, out: pathlib.Path) -> None:
+def _mask_of(args: argparse.Namespace):
+  """(path, photo) -> what to fill, from the user's masks or a detector; None where is neither."""
+  from oldphoto_jax import detect, masks, weights
+
+  if args.mask is not None:
+    if not os.path.exists(args.mask):
+      raise images.PhotoError(f'{args.mask}: there is no such mask or folder.')
+    return lambda path, photo: masks.read(masks.find(args.mask, path), photo.size)
+  source = args.detector or args.weights
+  try:
+    detector = weights.load_detector(source) if args.detector else weights.find_detector(source)
+  except (OSError, ValueError) as error:
+    raise images.PhotoError(f'{source}: the detector cannot be used: {error}') from error
+  if detector is None:
+    return None
+  sizes = []
+  for path, _ in images.find_photos(args.photos, skip=args.output):
+    try:
+      sizes.append(images.size(path))
+    except images.PhotoError:
+      continue  # said when the photo's turn comes
+  mark = detect.marker(detector, sizes)
+  return lambda path, photo: masks.grow(mark(photo), args.threshold)
+
+
+def _write_page(summary, out: pathlib.Path, marked: dict[str, np.ndarray]) -> None:
+  """The page of a run; `marked` has the damage of photos by their paths, [h, w] in [0, 1]."""
   from oldphoto_jax import page
 
   def entries():
@@ -231,11 +447,19 @@ def _write_page(summary, out: pathlib.Path) -> None:
       except images.PhotoError as error:  # a kept output may be anything
         yield page.Entry(name, error=str(error))
         continue
+      icc = None if after.gray else after.icc
+      before, after = images.to_rgb8(before), images.to_rgb8(after)
+      change = None
+      if before.shape == after.shape:
+        # A change of a quarter of the range shows in full.
+        change = np.clip(np.abs(after.astype(np.int16) - before).max(-1) / 64, 0, 1)
       yield page.Entry(
         name,
-        images.to_rgb8(before),
-        images.to_rgb8(after),
-        icc=None if after.gray else after.icc,
+        before,
+        after,
+        icc=icc,
+        mask=marked.get(result.input),
+        change=change,
         note=' '.join(result.warnings),
       )
 
@@ -246,22 +470,63 @@ def _write_page(summary, out: pathlib.Path) -> None:
   print(f'Open {out / PAGE} in a browser to compare.')
 
 
+# oldphoto detect
+
+
+def _detect(args: argparse.Namespace) -> int:
+  # Here and not above, so that --help does not wait for JAX.
+  from oldphoto_jax import detect, restore, weights
+
+  try:
+    detector = weights.load_detector(args.weights)
+  except (OSError, ValueError) as error:
+    raise images.PhotoError(f'{args.weights}: the weights cannot be used: {error}') from error
+
+  def progress(done: int, total: int, result: detect.Result) -> None:
+    if result.status == 'failed':
+      print(f'[{done}/{total}] {result.message}', file=sys.stderr)
+      return
+    share = '' if result.damaged is None else f', {result.damaged:.2%} damaged'
+    print(f'[{done}/{total}] {result.mask} {result.status}{share}', flush=True)
+    for warning in result.warnings:
+      print(f'  {warning}', file=sys.stderr)
+
+  summary = detect.detect_photos(
+    detector,
+    args.photos,
+    args.output,
+    overwrite=args.overwrite,
+    threshold=args.threshold,
+    tile=args.tile,
+    progress=progress,
+  )
+  counts = (f'{summary.count(status)} {status}' for status in ('marked', 'kept', 'failed'))
+  print(f'{", ".join(counts)}: see {args.output / restore.REPORT}')
+  return summary.exit_code
+
+
 # oldphoto degrade
 
 
 def _degrade(args: argparse.Namespace) -> int:
+  if (args.overlays or args.textures) and args.recipe != 'print':
+    raise images.PhotoError('--overlays and --textures belong to --recipe print.')
   found = images.find_photos(args.photos, skip=args.output)
   # Here and not above, so that --help does not wait for JAX.
   import jax
 
   from oldphoto_jax import restore, sheets
   from oldphoto_jax.degradation import recipes
+  from oldphoto_jax.systems import build
 
-  recipe = {
-    'wan2020': recipes.Wan2020(),
-    'report': recipes.Report(),
-    'aging': recipes.Aging(),
-  }[args.recipe]
+  if args.recipe == 'print':
+    recipe = build.print_recipe(args.overlays, args.textures)
+  else:
+    recipe = {
+      'wan2020': recipes.Wan2020(),
+      'report': recipes.Report(),
+      'aging': recipes.Aging(),
+    }[args.recipe]
   age, seed = jax.jit(recipe), jax.random.key(args.seed)
   names = [(path, relative.with_suffix('.png')) for path, relative in found]
   copies = range(1, args.copies + 1)
@@ -269,7 +534,7 @@ def _degrade(args: argparse.Namespace) -> int:
   plans = zip(*(restore.plan_outputs(names, folder) for folder in folders))
   shapes = _shapes_for_recipes([path for path, _ in found])
 
-  failed, rows = 0, []
+  failed, rows, squares = 0, [], []
   for (path, name), plan in zip(names, plans):
     try:
       if plan[0][2]:
@@ -285,6 +550,8 @@ def _degrade(args: argparse.Namespace) -> int:
           _write(mask, args.output / f'mask-{copy}' / name, args.overwrite)
         row.append(old.pixels)
       rows.append((str(name), [_thumbnail(image) for image in row]))
+      if len(squares) < _PHOTOS_ON_ARTEFACT_SHEET:
+        squares.append(_square(row[0]))
       print(f'[{len(rows) + failed}/{len(names)}] {name}', flush=True)
     except images.PhotoError as error:
       failed += 1
@@ -296,7 +563,31 @@ def _degrade(args: argparse.Namespace) -> int:
     path = args.output / f'contact-sheet-{first // _COPIES_ON_SHEET + 1}.png'
     sheets.save_png(path, sheets.grid(pictures, titles, labels))
     print(f'Look at {path}.')
+  if args.recipe == 'print' and squares:
+    _write_artefact_sheets(recipe, squares, seed, args.output)
   return int(failed > 0)
+
+
+def _write_artefact_sheets(recipe, squares, seed, out: pathlib.Path) -> None:
+  """Writes artefact-KIND.png: squares of photos, two damaged copies of each and their masks."""
+  import jax
+
+  from oldphoto_jax import sheets
+  from oldphoto_jax.degradation import damage, photographic
+
+  for name, artefact in damage.artefacts(recipe).items():
+    apply, rows = jax.jit(artefact), []
+    for i, square in enumerate(squares):
+      row = [square]
+      for copy in (1, 2):
+        key = jax.random.fold_in(jax.random.fold_in(seed, i), copy)
+        done = apply(key, photographic.from_levels(square.astype(np.float32)))
+        mask = np.round(255 * np.asarray(done.mask[..., 0])).astype(np.uint8)
+        row += [sheets.from_float(np.asarray(done.photo)), mask]
+      rows.append(row)
+    titles = ['original', f'{name}, copy 1', 'mask 1', f'{name}, copy 2', 'mask 2']
+    sheets.save_png(out / f'artefact-{name}.png', sheets.grid(rows, titles))
+  print(f'Each kind of damage alone: {out / "artefact-*.png"}.')
 
 
 def _shapes_for_recipes(paths: list[pathlib.Path]) -> list[tuple[int, int]]:
@@ -348,6 +639,15 @@ def _thumbnail(pixels: np.ndarray, side: int = 256) -> np.ndarray:
   return np.asarray(image)
 
 
+def _square(pixels: np.ndarray, side: int = 256) -> np.ndarray:
+  """The middle square of a photo, at one size, so that each artefact compiles once."""
+  image = Image.fromarray(pixels)
+  least = min(image.size)
+  left, top = (image.width - least) // 2, (image.height - least) // 2
+  box = (left, top, left + least, top + least)
+  return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box))
+
+
 # oldphoto samples, tfds, import
 
 
@@ -382,18 +682,24 @@ def _import(args: argparse.Namespace) -> int:
 
   from oldphoto_jax import official_gans, weights
 
-  read = {
-    'bopbtl': weights.import_bopbtl,
-    'pix2pix': official_gans.import_pix2pix,
-    'cyclegan': official_gans.import_cyclegan,
-  }[args.method]
+  left_out = []
   try:
-    imported = read(args.checkpoints)
+    if args.method == 'bopbtl':
+      imported, left_out = weights.import_bopbtl(args.checkpoints)
+    elif args.method == 'bopbtl-detector':
+      imported = weights.import_bopbtl_detector(args.checkpoints)
+    elif args.method == 'pix2pix':
+      imported = official_gans.import_pix2pix(args.checkpoints)
+    else:
+      imported = official_gans.import_cyclegan(args.checkpoints)
   except weights.WeightsError as error:
     raise images.PhotoError(str(error)) from error
   weights.save(args.output, imported, card={'source': f'{args.method} official checkpoints'})
+  for sentence in left_out:
+    print(sentence)
   numbers = sum(leaf.size for leaf in flax.traverse_util.flatten_dict(imported.params).values())
-  print(f'{args.output}: {numbers:,} numbers, checked; restore with --weights {args.output}')
+  verb = 'detect' if args.method == 'bopbtl-detector' else 'restore'
+  print(f'{args.output}: {numbers:,} numbers, checked; {verb} with --weights {args.output}')
   return 0
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from oldphoto_jax import checkpoints, parallel
+from oldphoto_jax import checkpoints, parallel, train
 from oldphoto_jax.models import dip
 from oldphoto_jax.models.dip import Dip, Photo
 
@@ -191,27 +191,29 @@ def fit_photos(
   on_chunk: Callable[[Progress], None] | None = None,
   folder: str | pathlib.Path | None = None,
   save_every: int = 10,
+  stop: Callable[[], bool] | None = None,
   devices: Sequence[jax.Device] | None = None,
   together: bool | None = None,
 ) -> list[Fit]:
   """Fits one network to each photo, each with its own stop.
 
   The photos are padded at the bottom and on the right to one size (`canvas`); the padding counts
-  as unknown and in no mean. Random choices of photo i come from fold_in(key, i), and within it
-  from the iteration, so they depend on neither the other photos nor the devices.
+  as unknown and in no mean. Random choices of photo i come from its key, or fold_in(key, i), and
+  within it from the iteration, so they depend on neither the other photos nor the devices.
 
   Args:
     settings: of the fit.
     photos: [H, W, C] each, in [-1, 1], C as the network's out_channels; any sizes.
     masks: [H, W], [H, W, 1] or [H, W, C] each, in [0, 1], 1 = damaged; None for a sound photo or
       for all.
-    key: random key.
+    key: random key, or one [n] for each photo.
     truths: the sound photos, [H factor, W factor, C] in [-1, 1], only for the PSNR curves.
     chunk: iterations between two looks at the devices.
     on_chunk: called after each chunk.
     folder: where to keep checkpoints. If it holds one, the fit goes on from there, with the same
       outcome as without the break.
     save_every: chunks between two checkpoints.
+    stop: asked after each chunk; on yes, a checkpoint is saved and `train.Stopped` raised.
     devices: default all of this host.
     together: fit the photos of one device at once (vmap) rather than in turn. Default: on
       accelerators, not on CPU, where one photo keeps all cores busy.
@@ -222,6 +224,7 @@ def fit_photos(
   Raises:
     ValueError: if photos, masks or truths do not fit each other or the network, or `folder` holds
       a fit of something else.
+    train.Stopped: if `stop` said so before the end.
   """
   data = _stack(settings, photos, masks, truths)
   n = len(photos)
@@ -229,7 +232,7 @@ def fit_photos(
   if together is None:
     together = devices[0].platform != 'cpu'
   init, run, result = _programs(settings, chunk, devices, together)
-  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(n))
+  keys = key if key.ndim else jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(n))
   photo_parts, key_parts = _split((data, keys), devices)
 
   names, length = dip.curve_names(settings, data), -(-settings.iterations // chunk) * chunk
@@ -238,7 +241,7 @@ def fit_photos(
   loaded = None
   with contextlib.ExitStack() as stack:
     if folder is not None:
-      manager = stack.enter_context(checkpoints.manager(folder, 'psnr'))
+      manager = stack.enter_context(checkpoints.manager(folder, None))
       shapes = jax.eval_shape(jax.vmap(functools.partial(dip.init, settings)), data, keys)
       loaded = checkpoints.restore(manager, {'state': shapes, 'curve': curve})
     if loaded is None:
@@ -258,11 +261,15 @@ def fit_photos(
       for name in names:
         curve[name][:, chunks * chunk : (chunks + 1) * chunk] = new[name]
       chunks += 1
-      if folder is not None and (np.asarray(state.done).all() or chunks % save_every == 0):
+      finished = np.asarray(state.done).all()
+      stopping = not finished and stop is not None and stop()
+      if folder is not None and (finished or stopping or chunks % save_every == 0):
         saved = {'state': _join(state, n), 'curve': jax.tree.map(np.copy, curve)}
         checkpoints.save(manager, chunks, saved, identity, None)
       if on_chunk is not None:
         on_chunk(Progress(*_join((state.t, state.best_t, state.done), n), new))
+      if stopping:  # leaving the block waits for the checkpoint
+        raise train.Stopped
 
   images = _join(result(state), n)
   t, best_t = _join((state.t, state.best_t), n)
@@ -307,38 +314,6 @@ def paste(photo: np.ndarray, mask: np.ndarray, restored: np.ndarray) -> np.ndarr
   return np.asarray(photo * (1 - mask) + jnp.clip(enlarged, -1, 1) * mask, np.float32)
 
 
-def restore(
-  settings: Dip,
-  photo: np.ndarray,
-  mask: np.ndarray | None,
-  key: jax.Array,
-  *,
-  max_side: int | None = None,
-  on_chunk: Callable[[Progress], None] | None = None,
-  folder: str | pathlib.Path | None = None,
-) -> np.ndarray:
-  """Restores one photo: [H, W, C] in [-1, 1] to [H factor, W factor, C].
-
-  Args:
-    mask: [H, W, 1] in [0, 1], 1 = damaged, or None.
-    max_side: fit a photo with a longer side at this size, and paste only the damage back.
-    on_chunk, folder: see `fit_photos`.
-
-  Raises:
-    ValueError: if max_side shrinks a photo that has no mask, or with super-resolution.
-  """
-  small, small_mask = photo, mask
-  if max_side is not None and max(photo.shape[:2]) > max_side:
-    if mask is None or settings.factor != 1:
-      raise ValueError(
-        f'a {photo.shape[1]}x{photo.shape[0]} photo is fitted at {max_side} px only with a mask '
-        'and without super-resolution: give a mask, or a larger max_side'
-      )
-    small, small_mask = shrink(photo, mask, max_side)
-  fit = fit_photos(settings, [small], [small_mask], key, on_chunk=on_chunk, folder=folder)[0]
-  return fit.image if small is photo else paste(photo, mask, fit.image)
-
-
 @dataclasses.dataclass(frozen=True)
 class Speed:
   """A measured speed: seconds of one iteration on a photo of height x width."""
@@ -356,7 +331,9 @@ def measure(settings: Dip, height: int, width: int, iterations: int = 2) -> Spee
   photo = Photo(jnp.full((height, width, channels), 0.5), ones, ones)
   # Both runs stay below the settings' cap: a photo that is done would cost nothing.
   settings = dataclasses.replace(settings, iterations=max(settings.iterations, 2 * iterations + 1))
-  state = jax.jit(functools.partial(dip.init, settings))(photo, key)
+  # The time does not depend on the values, and zeros need no program of their own.
+  shapes = jax.eval_shape(functools.partial(dip.init, settings), photo, key)
+  state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   run = jax.jit(functools.partial(dip.run, settings, iterations), donate_argnums=2)
   state, _ = jax.block_until_ready(run(photo, key, state))
   start = time.perf_counter()
@@ -377,11 +354,11 @@ def check_time(settings: Dip, speed: Speed, height: int, width: int, limit: floa
     limit: seconds.
 
   Raises:
-    ValueError: if that is over `limit`, with the max_side that would keep to it.
+    ValueError: if that is over `limit`, with the size that would keep to it.
   """
   seconds = estimate(settings, speed, height, width)
   text = (
-    f'a {width}x{height} photo takes at most {_duration(seconds)}: {settings.iterations} '
+    f'a {width}x{height} photo takes at most {duration(seconds)}: {settings.iterations} '
     f'iterations, timed at {speed.width}x{speed.height} and scaled by the area'
   )
   if seconds <= limit:
@@ -392,11 +369,12 @@ def check_time(settings: Dip, speed: Speed, height: int, width: int, limit: floa
     for side in range(settings.net.multiple, long, max(settings.net.multiple, 16))
     if estimate(settings, speed, *(round(s * side / long) for s in (height, width))) <= limit
   ]
-  advice = f'; a max_side of {fits[-1]} keeps to it' if fits else '; fit fewer iterations'
-  raise ValueError(f'{text}, over the limit of {_duration(limit)}{advice}')
+  advice = f'{fits[-1]} px on its longer side keep to it' if fits else 'fit fewer iterations'
+  raise ValueError(f'{text}, over the limit of {duration(limit)}; {advice}')
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+  """In seconds, minutes or hours, for sentences."""
   if seconds < 100:
     return f'{seconds:.0f} s'
   if seconds < 6000:

@@ -147,6 +147,26 @@ def size(path: str | os.PathLike) -> tuple[int, int]:
     raise PhotoError(f'{path}: the header could not be read ({_reason(error)}).') from error
 
 
+def size_or_none(path: str | os.PathLike) -> tuple[int, int] | None:
+  """`size`, or None for a photo that cannot be read, which is said when its turn comes."""
+  try:
+    return size(path)
+  except PhotoError:
+    return None
+
+
+def make_folder(path: pathlib.Path) -> None:
+  """Makes a folder with its parents, if it is not there.
+
+  Raises:
+    PhotoError: it cannot be made.
+  """
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise PhotoError(f'{path}: the folder cannot be made ({_reason(error)}).') from error
+
+
 def write(photo: Photo, path: str | os.PathLike, *, overwrite: bool = False) -> None:
   """Writes a photo in the format that the path's ending names, all or nothing.
 

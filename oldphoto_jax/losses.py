@@ -68,7 +68,7 @@ def kl(latent) -> jax.Array:
 
 
 def masked_mean(values, mask, axis_name: str | None = None) -> jax.Array:
-  """Mean of the `values` [B] whose `mask` [B] is 1, over all devices; 0 where none is.
+  """Mean of the `values` whose `mask` is 1 (same shape), over all devices; 0 where none is.
 
   With `axis_name`, the result is this device's part, scaled such that a pmean over the axis gives
   the mean over all devices: a device without a single masked-in example then neither divides by

@@ -3,6 +3,9 @@
 Photos come in every size and a compiled program has one, so a run looks at all sizes first and
 settles on few shapes; a photo is padded by reflection to the smallest that holds it and cut back.
 Photos larger than a limit are restored in overlapping tiles of such a shape.
+
+Where a mask says what is damaged, only the damage is filled: the rest of the photo is restored as
+one without scratches, or kept as it is.
 """
 
 import collections
@@ -16,17 +19,19 @@ import pathlib
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import oldphoto_jax
-from oldphoto_jax import images
+from oldphoto_jax import blending, images, masks
 
 # Sides that photos are padded to: steps of a third to a half at first, of a quarter later.
 LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
 REPORT = 'report.json'
+MASKS = 'masks'  # folder of saved masks below the output folder
+LOSSY = ('JPEG', 'WEBP')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +43,9 @@ class Restorer:
   params: Any
   multiple: int  # H and W have to be multiples of it
   name: str  # says which weights these are, in the report
+  # The same for photos with holes, (params, photos, masks [B, H, W, 1], above 0 = hole); None
+  # where the system has no networks of its own for them.
+  fill: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +61,8 @@ class Result:
   size: tuple[int, int] | None = None  # height, width
   shape: tuple[int, int] | None = None  # height and width of the program that restored it
   sha256: str | None = None  # of the output file
+  damaged: float | None = None  # share of the pixels that the mask marks; None without masks
+  mask: str | None = None  # the saved mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +87,9 @@ def restore_photos(
   *,
   overwrite: bool = False,
   strength: float = 1.0,
+  mask: Callable[[pathlib.Path, images.Photo], np.ndarray] | None = None,
+  only_damage: bool = False,
+  save_masks: bool = False,
   tile: int = 2048,
   overlap: int = 64,
   max_shapes: int = 4,
@@ -94,7 +107,12 @@ def restore_photos(
     paths: photos and folders of photos, as for images.find_photos.
     out: the output folder; made if needed; left out where it lies inside an input folder.
     overwrite: replaces outputs that exist.
-    strength: 1 is the restored photo, 0 the original, between is a blend of the two.
+    strength: 1 is the restored photo, 0 the original, between is a blend of the two. Damage is
+      filled all the same.
+    mask: (path of a photo, photo) -> its damage, float32 [H, W, 1]: 1 is filled, 0 is not, between
+      is a blend. May raise images.PhotoError for a photo. None: nothing is filled.
+    only_damage: pixels where the mask is 0 keep the original's values, bit for bit.
+    save_masks: writes the masks as masks/NAME.png.
     tile: photos with a side longer than this are restored in tiles of it, in the memory of one.
     overlap: pixels over which neighbouring tiles are blended.
     max_shapes: number of programs to compile at most. A photo's padding, and with it the numbers
@@ -104,8 +122,10 @@ def restore_photos(
   Raises:
     images.PhotoError: nothing could be done: no photo, an output would replace an input, or the
       output folder cannot be written.
-    ValueError: an argument is out of range.
+    ValueError: an argument is out of range, or `only_damage` or `save_masks` has no `mask`.
   """
+  if mask is None and (only_damage or save_masks):
+    raise ValueError('without masks there is no damage to restore alone, and no mask to save.')
   if not 0 <= strength <= 1:
     raise ValueError(f'strength is {strength}; it has to be from 0 to 1.')
   if not 0 < 2 * overlap <= tile:
@@ -113,22 +133,34 @@ def restore_photos(
   out = pathlib.Path(out)
   found = images.find_photos(paths, skip=out)
   photos = plan_outputs([(path, _output_name(relative)) for path, relative in found], out)
-  _make_folder(out)
+  if save_masks:  # they must not replace an original, or the mask of another photo
+    named = [(path, _mask_name(relative)) for path, relative in found]
+    for i, (_, _, problem) in enumerate(plan_outputs(named, out / MASKS)):
+      photos[i] = (*photos[i][:2], photos[i][2] or problem)
+  images.make_folder(out)
   if not os.access(out, os.W_OK):
     raise images.PhotoError(f'{out}: nothing may be written in this folder; give another one.')
-  sizes = [size for path, _, problem in photos if not problem and (size := _size(path))]
+  sizes = [
+    size for path, _, problem in photos if not problem and (size := images.size_or_none(path))
+  ]
   shapes = plan_shapes(sizes, restorer.multiple, tile, max_shapes)
 
-  jitted, params = jax.jit(restorer.apply), jax.device_put(restorer.params)
+  run, run_fill = programs(restorer)
 
-  def restore(photo: images.Photo) -> tuple[images.Photo, tuple[int, int]]:
+  def restore(path: pathlib.Path, photo: images.Photo) -> _Restored:
+    weight = None if mask is None else mask(path, photo)
+    if weight is not None and weight.min() > 0:
+      raise images.PhotoError(
+        'its mask covers the whole photo, so nothing is left to restore it from; mark less.'
+      )
     values = images.to_float(photo)
     shape = choose_shape(photo.size, shapes, restorer.multiple, tile)
-    run = lambda batch: np.asarray(jitted(params, batch))
-    restored = restore_array(run, values, shape, overlap)
-    # This form is exact at both ends.
-    blended = strength * restored + (1 - strength) * values
-    return images.from_float(blended, photo), shape
+    values = repair_array(run, run_fill, values, weight, shape, overlap, strength, only_damage)
+    restored = images.from_float(values, photo)
+    if only_damage:
+      pixels = np.where(weight > 0, restored.pixels, photo.pixels)
+      restored = dataclasses.replace(restored, pixels=pixels)
+    return _Restored(restored, shape, weight, only_damage)
 
   results = []
   try:
@@ -138,7 +170,8 @@ def restore_photos(
       elif output.is_file() and not overwrite:
         result = Result(str(path), str(output), 'kept', sha256=_sha256(output))
       else:
-        result = _restore_file(restore, path, output, overwrite)
+        saved = out / MASKS / _mask_name(output.relative_to(out)) if save_masks else None
+        result = _restore_file(restore, path, output, saved, overwrite)
       results.append(result)
       if progress is not None:
         progress(len(results), len(photos), result)
@@ -147,7 +180,45 @@ def restore_photos(
   return Summary(tuple(results))
 
 
-def _restore_file(restore, path: pathlib.Path, output: pathlib.Path, overwrite: bool) -> Result:
+def programs(
+  restorer: Restorer,
+) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+  """Compiled forms of a system, one program a shape, for `repair_array`.
+
+  Returns:
+    The restoring of photos [B, H, W, 3]; and the filling of [B, H, W, 4], whose last channel is
+    above 0 in holes (one array, so that tiles cut the mask too). A system without networks for
+    holes fills them with what it makes of the photo.
+  """
+  params = jax.device_put(restorer.params)
+  apply = jax.jit(restorer.apply)
+  fill = None if restorer.fill is None else jax.jit(restorer.fill)
+
+  def run(photos):
+    return np.asarray(apply(params, photos))
+
+  def run_fill(photos):
+    if fill is None:
+      return run(photos[..., :3])
+    return np.asarray(fill(params, photos[..., :3], photos[..., 3:]))
+
+  return run, run_fill
+
+
+class _Restored(NamedTuple):
+  photo: images.Photo
+  shape: tuple[int, int]  # of the program
+  mask: np.ndarray | None  # float32 [H, W, 1]
+  only_damage: bool
+
+
+def _restore_file(
+  restore: Callable[[pathlib.Path, images.Photo], _Restored],
+  path: pathlib.Path,
+  output: pathlib.Path,
+  saved: pathlib.Path | None,
+  overwrite: bool,
+) -> Result:
   start = time.perf_counter()
 
   def failed(message: str) -> Result:
@@ -157,9 +228,23 @@ def _restore_file(restore, path: pathlib.Path, output: pathlib.Path, overwrite: 
 
   try:
     photo = images.read(path)
-    restored, shape = restore(photo)
-    _make_folder(output.parent)
-    images.write(restored, output, overwrite=overwrite)
+    restored = restore(path, photo)
+    images.make_folder(output.parent)
+    if saved is not None:
+      images.make_folder(saved.parent)
+      images.write(masks.to_photo(restored.mask, photo.dpi), saved, overwrite=True)
+    warnings = photo.warnings
+    if output.suffix != path.suffix:
+      warnings += (f'{photo.format} cannot hold a photo well; written as {output.name}.',)
+    if restored.only_damage and not restored.mask.any() and output.suffix == path.suffix:
+      images.write_bytes(output, path.read_bytes(), overwrite=overwrite)
+    else:
+      images.write(restored.photo, output, overwrite=overwrite)
+      if restored.only_damage and photo.format in LOSSY and not photo.lossless:
+        warnings += (
+          f'{photo.format} is compressed anew, which moves pixels outside the damage a little; '
+          'as PNG or TIFF they would stay the same.',
+        )
   except images.PhotoError as error:
     return failed(str(error))
   except MemoryError:
@@ -168,9 +253,6 @@ def _restore_file(restore, path: pathlib.Path, output: pathlib.Path, overwrite: 
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     return failed('the memory of the device is too small for this photo; use smaller tiles.')
-  warnings = photo.warnings
-  if output.suffix != path.suffix:
-    warnings += (f'{photo.format} cannot hold a photo well; written as {output.name}.',)
   return Result(
     str(path),
     str(output),
@@ -178,8 +260,10 @@ def _restore_file(restore, path: pathlib.Path, output: pathlib.Path, overwrite: 
     warnings=warnings,
     seconds=time.perf_counter() - start,
     size=photo.size,
-    shape=shape,
+    shape=restored.shape,
     sha256=_sha256(output),
+    damaged=None if restored.mask is None else float((restored.mask > 0).mean()),
+    mask=None if saved is None else str(saved),
   )
 
 
@@ -228,7 +312,7 @@ def write_report(
     **{status: counts[status] for status in ('restored', 'kept', 'failed')},
     'photos': [dataclasses.asdict(result) for result in results],
   }
-  _make_folder(path.parent)
+  images.make_folder(path.parent)
   images.write_bytes(path, json.dumps(report, indent=2).encode(), overwrite=True)
 
 
@@ -285,6 +369,42 @@ def pad_to(photo: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
   return np.pad(photo, ((0, shape[0] - height), (0, shape[1] - width), (0, 0)), 'reflect')
 
 
+def repair_array(
+  run: Callable[[np.ndarray], np.ndarray],
+  run_fill: Callable[[np.ndarray], np.ndarray],
+  photo: np.ndarray,
+  weight: np.ndarray | None,
+  shape: tuple[int, int],
+  overlap: int,
+  strength: float = 1.0,
+  only_damage: bool = False,
+) -> np.ndarray:
+  """Restores one photo, and fills what a mask marks: a photo outside of it stays protected.
+
+  Args:
+    run, run_fill: see `programs`.
+    photo: float32 [H, W, 3] in [-1, 1].
+    weight: of the filling, [H, W, 1] in [0, 1]; 0 somewhere. None: nothing is filled.
+    shape, overlap: see `restore_array`.
+    strength: of the restoring of what is not filled; 0 leaves it as it is.
+    only_damage: as strength 0.
+
+  Returns:
+    float32 [H, W, 3].
+  """
+  restored = photo
+  if strength > 0 and not only_damage:
+    # This form is exact at both ends.
+    whole = restore_array(run, photo, shape, overlap)
+    restored = strength * whole + (1 - strength) * photo
+  if weight is None or not weight.any():
+    return restored
+  holes = weight > 0
+  filled = restore_array(run_fill, np.concatenate([photo, holes], -1), shape, overlap)
+  filled = blending.match(filled, restored, holes)
+  return np.where(holes, weight * filled + (1 - weight) * restored, restored)
+
+
 def restore_array(
   run: Callable[[np.ndarray], np.ndarray],
   photo: np.ndarray,
@@ -294,13 +414,13 @@ def restore_array(
   """Restores one photo of any size by programs of one shape.
 
   Args:
-    run: float32 [1, *shape, 3] in [-1, 1] to the same.
-    photo: float32 [H, W, 3] in [-1, 1].
+    run: float32 [1, *shape, D] to [1, *shape, C], any numbers of channels.
+    photo: float32 [H, W, D].
     shape: height and width that `run` takes.
     overlap: pixels over which tiles are blended, for a photo larger than the shape.
 
   Returns:
-    float32 [H, W, 3].
+    float32 [H, W, C].
   """
   height, width = photo.shape[:2]
   if height <= shape[0] and width <= shape[1]:
@@ -320,7 +440,7 @@ def blend_tiles(
   (instance norm) sees each tile's own.
   """
   height, width = photo.shape[:2]
-  total = np.zeros_like(photo)
+  total = None
   weights = np.zeros((height, width, 1), np.float32)
   rows, columns = (_spans(*sides, overlap) for sides in zip((height, width), shape))
   for (top, bottom), (left, right) in itertools.product(rows, columns):
@@ -329,6 +449,8 @@ def blend_tiles(
     weight = (_ramp(top, bottom, height, overlap)[:, None] * _ramp(left, right, width, overlap))[
       ..., None
     ]
+    if total is None:
+      total = np.zeros((height, width, restored.shape[-1]), np.float32)
     total[top:bottom, left:right] += weight * restored
     weights[top:bottom, left:right] += weight
   return total / weights
@@ -357,18 +479,8 @@ def _output_name(relative: pathlib.PurePath) -> pathlib.PurePath:
   return relative.with_name(f'{relative.name}.png') if is_gif else relative
 
 
-def _size(path: pathlib.Path) -> tuple[int, int] | None:
-  try:
-    return images.size(path)
-  except images.PhotoError:
-    return None  # said when the photo's turn comes
-
-
-def _make_folder(path: pathlib.Path) -> None:
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise images.PhotoError(f'{path}: the folder cannot be made ({error.strerror}).') from error
+def _mask_name(relative: pathlib.PurePath) -> pathlib.PurePath:
+  return relative.with_suffix('.png')
 
 
 def _sha256(path: pathlib.Path) -> str:

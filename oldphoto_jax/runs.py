@@ -19,6 +19,9 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'nump
 # Settings that a run may be resumed with although they differ: they change no number of a step
 # already taken, but for the number of steps, which also moves the decay of the learning rate.
 FREE = ('stages', 'workdir', 'train.', 'evaluate.', 'data.threads', 'data.workers', 'data.cache_gb')
+# Of the system dip: what its size guard advises to change, and how it is spread over devices.
+FREE += ('max_hours', 'max_side', 'batch', 'save_every')
+FREE += ('detector',)  # is only released with the triplet system
 FREE_ENDING = '.steps'
 
 

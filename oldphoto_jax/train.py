@@ -129,7 +129,7 @@ def train(stage: Stage, folder: str | pathlib.Path, seed: int) -> Any:
     log = _Log(folder / 'metrics.jsonl', step, loop.tensorboard)
     flow = parallel.prefetch(batches)
     progress = tqdm.tqdm(total=loop.steps, initial=step, desc=stage.name, unit='step', disable=None)
-    with _Terminated() as terminated, progress:
+    with Terminated() as terminated, progress:
       pending = []
       while step < loop.steps:
         on_device, batch, position = next(flow)
@@ -263,7 +263,7 @@ def _step_of(line: str) -> float:
     return float('inf')
 
 
-class _Terminated:
+class Terminated:
   """Notes SIGTERM while the loop runs; the loop then saves and stops after the current step."""
 
   def __enter__(self):

@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -15,8 +15,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from oldphoto_jax import restore
-from oldphoto_jax.models import cyclegan, mapping, pix2pix, vae
+from oldphoto_jax import detect, restore
+from oldphoto_jax.models import cyclegan, mapping, pix2pix, scratch, vae
 
 FILE = 'weights.safetensors'  # its name in the folder of a run
 FORMAT = 'oldphoto_jax/1'
@@ -31,7 +31,7 @@ class Weights:
   """A trained system.
 
   Attributes:
-    system: which networks: 'triplet', 'pix2pix', 'cyclegan' (its G).
+    system: which networks: 'triplet', 'pix2pix', 'cyclegan' (its G), 'scratch' (the detector).
     model: their sizes, JSON values by name.
     params: nested dicts of float32 arrays.
   """
@@ -58,7 +58,10 @@ def save(path: str | os.PathLike, weights: Weights, card: dict[str, Any]) -> Non
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
+    temporary.touch()  # with the rights of any new file: safetensors' own are for the owner alone
+    rights = temporary.stat().st_mode
     safetensors.numpy.save_file(arrays, temporary, metadata)
+    temporary.chmod(rights)
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
@@ -82,7 +85,7 @@ def load(path: str | os.PathLike) -> Weights:
   system, model = metadata['system'], json.loads(metadata['model'])
   params = flax.traverse_util.unflatten_dict(flat, sep='/')
   try:
-    _, like, _ = _system(system, model)
+    like = _networks(system, model).like
   except WeightsError as error:
     raise WeightsError(f'{file}: {error}') from error
   check_shapes(params, like, str(file))
@@ -97,27 +100,83 @@ def load_restorer(path: str | os.PathLike) -> restore.Restorer:
   """
   weights = load(path)
   file = _file(path)
+  if weights.system == 'scratch':
+    raise WeightsError(
+      f'{file} holds a detector, which marks damage and restores nothing: use it with '
+      '`oldphoto detect`, and give the weights of a system that restores here'
+    )
   digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
   return restorer(weights, f'{weights.system} {file.name} {digest}')
 
 
+def load_detector(path: str | os.PathLike) -> detect.Detector:
+  """What `oldphoto detect --weights` uses: `load`, ready to mark damage.
+
+  Raises:
+    WeightsError: see `load`; and for the weights of a system without a detector.
+  """
+  detector = find_detector(path)
+  if detector is None:
+    raise WeightsError(
+      f'{_file(path)} holds a system that restores photos, without a detector of damage: use it '
+      'with `oldphoto restore`, and train a detector with configs/scratch.py'
+    )
+  return detector
+
+
+def find_detector(path: str | os.PathLike) -> detect.Detector | None:
+  """The detector of a file: its own, or the one that a triplet system was released with.
+
+  Raises:
+    WeightsError: see `load`.
+  """
+  weights, file = load(path), _file(path)
+  digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+  name = f'{weights.system} {file.name} {digest}'
+  if weights.system == 'triplet' and 'detector' in weights.model:
+    weights = Weights('scratch', weights.model['detector'], weights.params['detector'])
+  if weights.system != 'scratch':
+    return None
+  networks = _networks(weights.system, weights.model)
+  return detect.Detector(networks.apply, weights.params, networks.multiple, name)
+
+
 def restorer(weights: Weights, name: str) -> restore.Restorer:
   """The restoring function of trained weights; `name` identifies them in reports."""
-  apply, _, multiple = _system(weights.system, weights.model)
-  return restore.Restorer(apply, weights.params, multiple, name)
+  networks = _networks(weights.system, weights.model)
+  return restore.Restorer(
+    networks.apply, weights.params, networks.multiple, name, fill=networks.fill
+  )
 
 
-def triplet(model: mapping.Mapping, params: dict[str, Any]) -> Weights:
-  """Weights of the triplet system from its model and {'rx': {'encoder'}, 'y': {'decoder'}, ...}."""
-  sizes = {
-    'width': model.rx.width,
-    'latent': model.rx.latent,
-    'blocks': model.rx.blocks,
-    'norm': model.rx.norm,
-    't_width': model.width,
-    't_blocks': model.blocks,
-    't_residual': model.residual,
-  }
+def triplet(
+  model: mapping.Mapping,
+  params: dict[str, Any],
+  masked: mapping.Mapping | None = None,
+  detector: Weights | None = None,
+) -> Weights:
+  """Weights of the triplet system.
+
+  Args:
+    model: of the mapping without masks.
+    params: {'rx': {'encoder'}, 'y': {'decoder'}, 'mapping'}; with `masked` also 'masked':
+      {'y': {'decoder'}, 'mapping'}, which fills holes between the same encoder and its own decoder.
+    masked: the model of the mapping with masks, where there is one.
+    detector: weights of the system 'scratch', to find the holes.
+  """
+  one = model.rx
+  sizes = {'width': one.width, 'latent': one.latent, 'blocks': one.blocks, 'norm': one.norm}
+  sizes |= {'t_width': model.width, 't_blocks': model.blocks, 't_residual': model.residual}
+  if masked is not None:
+    sizes['masked'] = {
+      't_width': masked.width,
+      't_blocks': masked.blocks,
+      't_residual': masked.residual,
+      'mask_pool': masked.mask_pool,
+      'scaled': masked.scaled,
+    }
+  if detector is not None:
+    sizes['detector'], params = detector.model, params | {'detector': detector.params}
   return Weights('triplet', sizes, params)
 
 
@@ -149,43 +208,79 @@ def _file(path: str | os.PathLike) -> pathlib.Path:
   return path
 
 
-def _system(system: str, sizes: dict[str, Any]) -> tuple[Callable, Any, int]:
-  """(its restore function, the shapes of its parameters, what sides must be multiples of)."""
+class _Networks(NamedTuple):
+  """The functions of a system's weights: see restore.Restorer; `like` has the shapes of params."""
+
+  apply: Callable
+  fill: Callable | None
+  like: Any
+  multiple: int
+
+
+def _networks(system: str, sizes: dict[str, Any]) -> _Networks:
   key = jax.random.key(0)
   try:
     if system == 'triplet':
-      model = _triplet_model(sizes)
-      like = jax.eval_shape(partial(_triplet_params, model), key)
-      return partial(mapping.restore, model), like, vae.DOWNSAMPLING
+      return _triplet_networks(sizes, key)
     if system == 'pix2pix':
       model = pix2pix.from_sizes(sizes)
       like = jax.eval_shape(partial(pix2pix.init, model), key).released
-      return partial(pix2pix.restore, model), like, model.generator.multiple
+      return _Networks(partial(pix2pix.restore, model), None, like, model.generator.multiple)
     if system == 'cyclegan':
       model = cyclegan.from_sizes(sizes)
       like = jax.eval_shape(partial(cyclegan.init, model), key).released['G']
-      return partial(cyclegan.restore, model), like, model.generator.multiple
+      return _Networks(partial(cyclegan.restore, model), None, like, model.generator.multiple)
+    if system == 'scratch':
+      model = scratch.from_sizes(sizes)
+      like = jax.eval_shape(partial(scratch.init, model), key).released
+      return _Networks(partial(scratch.detect, model), None, like, model.net.multiple)
   except KeyError as error:
     raise WeightsError(f'the size {error} of the {system} networks is missing') from error
   raise WeightsError(f'the system {system!r} is unknown to this version')
 
 
-def _triplet_model(sizes: dict[str, Any]) -> mapping.Mapping:
+def _triplet_networks(sizes: dict[str, Any], key: jax.Array) -> _Networks:
+  model, masked = _triplet_models(sizes)
+  like = jax.eval_shape(partial(_triplet_params, model, masked), key)
+  if 'detector' in sizes:
+    like['detector'] = _networks('scratch', sizes['detector']).like
+
+  def fill(params, old, mask):
+    return mapping.restore(masked, {'rx': params['rx']} | params['masked'], old, mask)
+
+  apply = partial(mapping.restore, model)
+  return _Networks(apply, None if masked is None else fill, like, vae.DOWNSAMPLING)
+
+
+def _triplet_models(sizes: dict[str, Any]) -> tuple[mapping.Mapping, mapping.Mapping | None]:
+  """The mapping without masks, and the one with them or None."""
   one = vae.VAE(
     width=sizes['width'], latent=sizes['latent'], blocks=sizes['blocks'], norm=sizes['norm']
   )
-  return mapping.Mapping(
-    one, one, width=sizes['t_width'], blocks=sizes['t_blocks'], residual=sizes['t_residual']
-  )
+
+  def between(sizes):
+    return mapping.Mapping(
+      one, one, width=sizes['t_width'], blocks=sizes['t_blocks'], residual=sizes['t_residual']
+    )
+
+  masked = sizes.get('masked')
+  if masked is None:
+    return between(sizes), None
+  pool, scaled = masked['mask_pool'], masked['scaled']
+  with_mask = dataclasses.replace(between(masked), masked=True, mask_pool=pool, scaled=scaled)
+  return between(sizes), with_mask
 
 
-def _triplet_params(model: mapping.Mapping, key: jax.Array) -> dict[str, Any]:
+def _triplet_params(
+  model: mapping.Mapping, masked: mapping.Mapping | None, key: jax.Array
+) -> dict[str, Any]:
   rx, y = vae.init(model.rx, key).g, vae.init(model.y, key).g
-  return {
-    'rx': {'encoder': rx['encoder']},
-    'y': {'decoder': y['decoder']},
-    'mapping': mapping.init(model, key).g,
-  }
+  decoder = {'decoder': y['decoder']}
+  params = {'rx': {'encoder': rx['encoder']}, 'y': decoder}
+  params['mapping'] = mapping.init(model, key).g
+  if masked is not None:
+    params['masked'] = {'y': decoder, 'mapping': mapping.init(masked, key).g}
+  return params
 
 
 # Official PyTorch layouts -----------------------------------------------------------------------
@@ -274,6 +369,26 @@ def bopbtl_mapping(state: Mapping[str, Any]) -> dict[str, Any]:
   return read.done(params)
 
 
+def bopbtl_masked_mapping(state: Mapping[str, Any]) -> dict[str, Any]:
+  """`Mapping_Model_with_mask` (stage "scratch") -> parameters of a masked models.mapping.T.
+
+  The number of residual blocks after the partial non-local block is read from the keys.
+
+  Raises:
+    WeightsError: if a key is missing or left over.
+  """
+  read = _Reader(state, 'scratch mapping checkpoint')
+  blocks = len({k.split('.')[1] for k in state if k.startswith('after_NL.') and '.conv_b' in k})
+  params = {f'up{i}': read.conv(f'before_NL.{3 * i}') for i in range(4)}
+  params['nonlocal'] = {name: read.conv(f'NL.{name}') for name in ('g', 'theta', 'phi', 'W')}
+  refining = {f'block{i}': read.resnet_block(f'NL.res_block.{i}') for i in range(3)}
+  params['nonlocal'] |= refining
+  params |= {f'block{i}': read.resnet_block(f'after_NL.{i}') for i in range(blocks)}
+  params |= {f'down{i}': read.conv(f'after_NL.{blocks + 3 * i}') for i in range(3)}
+  params['conv_out'] = read.conv(f'after_NL.{blocks + 9}')
+  return read.done(params)
+
+
 def bopbtl_discriminator(state: Mapping[str, Any], scales: int = 2) -> dict[str, Any]:
   """`MultiscaleDiscriminator` of the official code -> models.vae.MultiScaleDiscriminator.
 
@@ -297,17 +412,24 @@ _BOPBTL_FILES = {
   'y': 'VAE_B_quality/latest_net_G.pth',
   'mapping': 'mapping_quality/latest_net_mapping_net.pth',
 }
+# For photos with scratches; taken where both are there.
+_BOPBTL_MASKED_FILES = {
+  'y': 'VAE_B_scratch/latest_net_G.pth',
+  'mapping': 'mapping_scratch/latest_net_mapping_net.pth',
+}
+_BOPBTL_LEFT_OUT = 'mapping_Patch_Attention/latest_net_mapping_net.pth'
 
 
-def import_bopbtl(folder: str | os.PathLike) -> Weights:
-  """Reads the official checkpoints of Wan et al. (stage "quality", without scratches).
+def import_bopbtl(folder: str | os.PathLike) -> tuple[Weights, list[str]]:
+  """Reads the official checkpoints of Wan et al., stages "quality" and, where it is, "scratch".
 
   Args:
-    folder: holds VAE_A_quality/, VAE_B_quality/ and mapping_quality/, or the official repository's
+    folder: holds VAE_A_quality/, VAE_B_quality/ and mapping_quality/, and for scratches
+      VAE_B_scratch/ and mapping_scratch/; or the official repository's
       Global/checkpoints/restoration/ with them.
 
   Returns:
-    Weights of the triplet system.
+    Weights of the triplet system, and a sentence for each file that was left out.
 
   Raises:
     WeightsError: where a file is missing or unreadable, or a key or shape does not fit.
@@ -322,26 +444,89 @@ def import_bopbtl(folder: str | os.PathLike) -> Weights:
   rx, y = bopbtl_vae(states['rx']), bopbtl_vae(states['y'])
   t = bopbtl_mapping(states['mapping'])
   kernel, latent = rx['encoder']['conv_in']['kernel'], rx['encoder']['down1']['kernel']
-  sizes = {
-    'width': kernel.shape[-1],
-    'latent': latent.shape[-1],
-    'blocks': 4,
-    'norm': True,
-    't_width': t['up3']['kernel'].shape[-1],
-    't_blocks': sum(name.startswith('block') for name in t),
-    't_residual': False,
-  }
-  params = {
-    'rx': {'encoder': rx['encoder']},
-    'y': {'decoder': y['decoder']},
-    'mapping': t,
-  }
-  like = jax.eval_shape(partial(_triplet_params, _triplet_model(sizes)), jax.random.key(0))
+  sizes = {'width': kernel.shape[-1], 'latent': latent.shape[-1], 'blocks': 4, 'norm': True}
+  params = {'rx': {'encoder': rx['encoder']}, 'y': {'decoder': y['decoder']}, 'mapping': t}
+  sizes |= _mapping_sizes(t)
+
+  left_out = []
+  scratch = {key: root / name for key, name in _BOPBTL_MASKED_FILES.items()}
+  if all(path.is_file() for path in scratch.values()):
+    masked = {'y': {'decoder': bopbtl_vae(_torch_load(scratch['y']))['decoder']}}
+    masked['mapping'] = bopbtl_masked_mapping(_torch_load(scratch['mapping']))
+    params['masked'] = masked
+    sizes['masked'] = _mapping_sizes(masked['mapping'])
+    sizes['masked'] |= {'mask_pool': 'reference', 'scaled': False}
+  else:
+    lacking = ' and '.join(str(path) for path in scratch.values() if not path.is_file())
+    left_out.append(f'the masked branch is left out: {lacking} is not there')
+  if (root / _BOPBTL_LEFT_OUT).is_file():
+    left_out.append(
+      f'{root / _BOPBTL_LEFT_OUT} is left out: the high-resolution variant that copies patches is '
+      'not supported, the scratch mapping fills holes at any size here'
+    )
+  like = jax.eval_shape(partial(_triplet_params, *_triplet_models(sizes)), jax.random.key(0))
   check_shapes(params, like, str(root))
-  return Weights('triplet', sizes, params)
+  return Weights('triplet', sizes, params), left_out
 
 
-def _torch_load(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _mapping_sizes(t: dict[str, Any]) -> dict[str, Any]:
+  blocks = sum(name.startswith('block') for name in t)
+  return {'t_width': t['up3']['kernel'].shape[-1], 't_blocks': blocks, 't_residual': False}
+
+
+def bopbtl_detector(state: Mapping[str, Any]) -> dict[str, Any]:
+  """`UNet` of the official scratch detection -> {'params', 'batch_stats'} of models.scratch.UNet.
+
+  The depth is read from the keys. Batch norm's counters may be missing.
+
+  Raises:
+    WeightsError: if any other key is missing or left over, or a blur is not the network's.
+  """
+  state = {k: v for k, v in state.items() if not k.endswith('.num_batches_tracked')}
+  read = _Reader(state, 'detector checkpoint')
+  depth = len({key.split('.')[1] for key in state if key.startswith('down_sample.')})
+  params, stats = {'conv_in': read.conv('first.1'), 'conv_out': read.conv('last.1')}, {}
+
+  def block(name, key, place):
+    norm = f'{key}.{place + 1}'
+    params[name] = read.conv(f'{key}.{place}')
+    params[f'{name}_norm'] = {'scale': read(f'{norm}.weight'), 'bias': read(f'{norm}.bias')}
+    mean, var = read(f'{norm}.running_mean'), read(f'{norm}.running_var')
+    stats[f'{name}_norm'] = {'mean': mean, 'var': var}
+
+  for i in range(depth):
+    block(f'pool{i}', f'down_sample.{i}', 1)
+    blur = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    if not np.allclose(read(f'down_sample.{i}.4.filt'), blur):
+      raise WeightsError(f'detector checkpoint: down_sample.{i}.4.filt is not the blur [1, 2, 1]')
+    up = f'up_path.{depth - 1 - i}'
+    params[f'up{i}'] = read.conv(f'{up}.up.2')
+    for j, place in ((1, 1), (2, 5)):
+      block(f'down{i}_conv{j}', f'down_path.{i}.block', place)
+      block(f'up{i}_conv{j}', f'{up}.conv_block.block', place)
+  return read.done({'params': params, 'batch_stats': stats})
+
+
+def import_bopbtl_detector(path: str | os.PathLike) -> Weights:
+  """Reads the official detector, Global/checkpoints/detection/FT_Epoch_latest.pt.
+
+  Raises:
+    WeightsError: if the file is missing, unreadable, or not that network.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise WeightsError(f'there is no file {path}')
+  params = bopbtl_detector(_torch_load(path, 'model_state'))
+  depth = sum(name.startswith('pool') and name.endswith('norm') for name in params['params'])
+  width = params['params']['conv_in']['kernel'].shape[-1]
+  model = scratch.Scratch(net=scratch.UNet(width=width, depth=depth))
+  weights = Weights('scratch', scratch.sizes(model), params)
+  check_shapes(params, _networks(weights.system, weights.model).like, str(path))
+  return weights
+
+
+def _torch_load(path: pathlib.Path, entry: str | None = None) -> dict[str, np.ndarray]:
+  """The state dict in a file, or that under the name `entry` of a dict in the file."""
   try:
     import torch
   except ImportError as error:
@@ -350,6 +535,9 @@ def _torch_load(path: pathlib.Path) -> dict[str, np.ndarray]:
     ) from error
   try:
     state = torch.load(path, map_location='cpu', weights_only=True)
+    state = state if entry is None else state[entry]
     return {name: value.numpy() for name, value in state.items()}
+  except KeyError as error:
+    raise WeightsError(f'{path} lacks {error}: this is not the file expected here') from error
   except Exception as error:
     raise WeightsError(f'{path} is not a state dict that PyTorch can read: {error}') from error

@@ -1,5 +1,6 @@
 """The command: what it writes, what it says, and its exit codes."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from oldphoto_jax import cli, images, restore, weights
-from oldphoto_jax.degradation import recipes
+from oldphoto_jax.degradation import damage, recipes
+from oldphoto_jax.systems import build
 
 
 def save(path, height=24, width=32, seed=0):
@@ -33,6 +35,7 @@ def run(monkeypatch, capsys):
     return restore.Restorer(apply, jnp.float32(0.5), 16, 'half, sha256 0f')
 
   monkeypatch.setattr(weights, 'load_restorer', load, raising=False)
+  monkeypatch.setattr(weights, 'find_detector', lambda path: None)
 
   def command(*words):
     try:
@@ -120,7 +123,7 @@ def test_help_does_not_wait_for_jax():
   assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize('recipe', cli.RECIPES)
+@pytest.mark.parametrize('recipe', ['wan2020', 'report', 'aging'])
 def test_degrade_writes_copies_masks_and_a_sheet(run, tmp_path, recipe):
   photo = save(tmp_path / 'in/sub/a.jpg', 40, 56)
   out = tmp_path / 'out'
@@ -138,6 +141,30 @@ def test_degrade_writes_copies_masks_and_a_sheet(run, tmp_path, recipe):
       assert mask.gray and set(np.unique(mask.pixels)) == {0, 255}
       assert old[mask.pixels[..., 0] == 255].mean() > 225
   assert images.size(out / 'contact-sheet-1.png')[1] > 3 * 56
+
+
+def test_degrade_print_shows_each_artefact_alone(run, tmp_path, monkeypatch):
+  @dataclasses.dataclass(frozen=True)
+  class Light:  # compiles at once
+    dust: tuple = (1.0, damage.Dust(count=(3, 9)))
+    yellowing: tuple = (1.0, damage.Yellowing())
+
+    def __call__(self, key, clean):
+      old, mask, _ = self.dust[1](key, clean)
+      return recipes.Aged(old, clean, mask)
+
+  asked = []
+  monkeypatch.setattr(build, 'print_recipe', lambda *paths: asked.append(paths) or Light())
+  save(tmp_path / 'in/a.png', 40, 56)
+  words = ['degrade', tmp_path / 'in', '-o', tmp_path / 'out', '--copies', 1, '--textures', 'paper']
+  assert run(*words, '--recipe', 'print')[0] == 0
+  assert asked == [('', 'paper')]
+  assert images.read(tmp_path / 'out/mask-1/a.png').gray
+  sheets = sorted(path.name for path in (tmp_path / 'out').glob('artefact-*'))
+  assert sheets == ['artefact-dust.png', 'artefact-yellowing.png']
+  assert images.size(tmp_path / 'out/artefact-dust.png')[1] > 5 * 256
+  code, _, errors = run(*words, '--recipe', 'aging')
+  assert (code, 'belong to --recipe print' in errors) == (2, True)
 
 
 def test_degrade_depends_on_seed_and_name_alone(run, tmp_path, monkeypatch):
@@ -178,3 +205,34 @@ def test_degrade_pads_where_there_are_many_sizes(tmp_path):
   old, mask = cli._age(age, None, photo, [(128, 128)])
   np.testing.assert_array_equal(old.pixels, photo.pixels)
   assert mask is None
+
+
+def test_restore_fills_what_a_mask_marks_and_leaves_the_rest(run, tmp_path):
+  photo = save(tmp_path / 'in/a.png')
+  mask = np.zeros((24, 32), np.uint8)
+  mask[5:9, 10:20] = 255
+  (tmp_path / 'masks').mkdir()
+  Image.fromarray(mask).save(tmp_path / 'masks/a.png')
+  out = tmp_path / 'out'
+  words = ['restore', photo, '-o', out, '--weights', 'half', '--mask', tmp_path / 'masks']
+  code, _, errors = run(*words, '--only-damage', '--save-mask')
+  assert (code, errors) == (0, '')
+  before, after = images.read_rgb8(photo), images.read_rgb8(out / 'a.png')
+  np.testing.assert_array_equal((before != after).any(-1) & (mask == 0), False)
+  assert (before[mask > 0] != after[mask > 0]).any(-1).mean() > 0.9
+  np.testing.assert_array_equal(images.read_rgb8(out / 'masks/a.png')[..., 0], mask)
+  page = (out / 'before-after.html').read_text()
+  assert 'data-shows="mask"' in page and 'data-shows="change"' in page
+
+
+def test_restore_says_what_is_wrong_with_masks(run, tmp_path):
+  photo, out = save(tmp_path / 'a.png'), tmp_path / 'out'
+  words = ['restore', photo, '-o', out, '--weights', 'half']
+  code, _, errors = run(*words, '--only-damage')
+  assert code == 2 and '--only-damage needs to know what is damaged' in errors
+  code, _, errors = run(*words, '--mask', tmp_path / 'nothing')
+  assert code == 2 and 'there is no such mask or folder' in errors
+  code, _, errors = run(*words, '--mask', save(tmp_path / 'm.png', 24, 30))
+  assert code == 1 and 'the mask is 30x24 and its photo 32x24' in errors
+  code, _, errors = run(*words, '--detector', tmp_path / 'nothing')
+  assert code == 2 and 'the detector cannot be used: there is no file of weights' in errors

@@ -23,7 +23,6 @@ from oldphoto_jax.fit import (
   fit_photos,
   measure,
   paste,
-  restore,
   shrink,
 )
 from oldphoto_jax.layers import count_parameters
@@ -477,26 +476,13 @@ def test_paste_changes_the_damage_alone():
   np.testing.assert_allclose(pasted[mask[..., 0] == 1], 0.25, atol=1e-6)
 
 
-def test_restore_at_a_smaller_size():
-  photo = 2 * picture(24, 32)[0] - 1
-  mask = np.zeros((24, 32, 1), np.float32)
-  mask[10:13] = 1
-  settings = dataclasses.replace(SETTINGS, iterations=10)
-  seen = []
-  image = restore(settings, photo, mask, KEY, max_side=16, on_chunk=seen.append)
-  np.testing.assert_array_equal(image[mask[..., 0] == 0], photo[mask[..., 0] == 0])
-  assert np.abs(image - photo)[10:13].max() > 0.01 and seen[0].t.tolist() == [10]
-  with pytest.raises(ValueError, match='only with a mask'):
-    restore(settings, photo, None, KEY, max_side=16)
-
-
 def test_time_is_told_and_limited():
   settings = dip_presets.denoise()
   speed = Speed(2.0, 256, 256)
   assert estimate(settings, speed, 256, 256) == 6000
   assert estimate(settings, speed, 512, 500) == 4 * 6000
   assert '1.7 h' in check_time(settings, speed, 256, 256, limit=7000)
-  with pytest.raises(ValueError, match='over the limit of 30 min; a max_side of 128 keeps to it'):
+  with pytest.raises(ValueError, match='over the limit of 30 min; 128 px on its longer side keep'):
     check_time(settings, speed, 1024, 768, limit=1800)
   with pytest.raises(ValueError, match='fewer iterations'):
     check_time(settings, speed, 1024, 768, limit=1)

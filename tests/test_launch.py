@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from oldphoto_jax import checkpoints
+from oldphoto_jax import checkpoints, weights
 from oldphoto_jax.models import vae
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -124,6 +124,24 @@ def test_what_was_trained_restores_photos_of_any_size(trained, tmp_path):
   assert (tmp_path / 'out' / 'before-after.html').exists()
 
 
+def test_the_masked_mapping_is_trained_into_the_same_run_and_fills_holes(trained, place):
+  run, _ = trained
+  assert weights.load_restorer(run).fill is None
+  launch(place, f'--config.workdir={run}', '--config.stages=mapping_masked', *STEPS)
+  rows = (run / 'mapping_masked' / 'metrics.jsonl').read_text().splitlines()
+  scores = [json.loads(row) for row in rows if 'eval_psnr_holes' in row][-1]
+  assert np.isfinite([scores['eval_psnr_holes'], scores['eval_psnr_old_holes']]).all()
+  restorer = weights.load_restorer(run)
+  photo = np.zeros((1, 32, 32, 3), np.float32)
+  holes = np.zeros((1, 32, 32, 1), np.float32)
+  holes[:, 10:14, 5:20] = 1
+  plain, filled = (
+    restorer.apply(restorer.params, photo),
+    restorer.fill(restorer.params, photo, holes),
+  )
+  assert filled.shape == plain.shape and (np.abs(filled - plain) > 1e-4).any()
+
+
 def test_evaluation_prints_the_row_of_doing_nothing(trained, place):
   run, _ = trained
   said = launch(place, f'--config.workdir={run}', '--mode=evaluate')
@@ -189,7 +207,8 @@ def test_published_sizes_are_those_of_the_config():
 
   for variant in ('paper', 'report'):
     config = recipe.get_config(variant)
-    rx, y, t, _ = triplet.models(config)
+    m = triplet.models(config)
+    rx, y, t = m.rx, m.y, m.mapping
     assert (rx.width, rx.latent, rx.blocks, rx.norm, rx.posterior_std) == (64, 64, 4, True, 1.0)
     assert (t.width, t.blocks, t.residual) == (512, 6, False)
     assert rx.weights == vae.WEIGHTS and rx.latent_gan and not y.latent_gan
@@ -199,4 +218,7 @@ def test_published_sizes_are_those_of_the_config():
       'feature_matching': 10,
       'perceptual': 10,
       'l1': 0,
+      'hole_l1': 0,
     }
+    assert m.masked.masked and not t.masked
+    assert (m.masked.mask_pool, m.masked.scaled) == ('reference', False)

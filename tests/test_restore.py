@@ -306,3 +306,82 @@ def test_tiles_cover_every_pixel_and_overlap_enough(side, tile):
   assert (spans[0][0], spans[-1][1]) == (0, side)
   assert all(a_end - b_start >= 32 for (_, a_end), (b_start, _) in itertools.pairwise(spans))
   assert len(spans) == (1 if side <= tile else math.ceil((side - 32) / (tile - 32)))
+
+
+# Masks -------------------------------------------------------------------------------------------
+
+
+def half_mask(path, photo):
+  """The upper left quarter is damaged, its last column by half."""
+  mask = np.zeros((*photo.size, 1), np.float32)
+  mask[:10, :15] = 1
+  mask[:10, 14] = 0.5
+  return mask
+
+
+def filling(around=1.0):
+  """Makes photos half as strong, holes black, and `around` times as strong what is around them."""
+  apply = lambda params, batch: batch * params
+  fill = lambda params, batch, holes: jnp.where(holes > 0, -1, batch * around) * (2 * params)
+  return restore.Restorer(apply, jnp.float32(0.5), 16, 'test', fill=fill)
+
+
+def test_damage_is_filled_and_the_rest_restored(tmp_path):
+  photo = save(tmp_path / 'a.png')
+  before = images.to_float(images.read(photo))
+  restore.restore_photos(filling(0.75), [photo], tmp_path / 'out', mask=half_mask, strength=0.5)
+  after = images.to_float(images.read(tmp_path / 'out/a.png'))
+  assert (after[:10, :14] == -1).all()
+  np.testing.assert_allclose(after[10:], 0.75 * before[10:], atol=1 / 127)
+  np.testing.assert_allclose(after[:10, 14], -0.5 + 0.375 * before[:10, 14], atol=1 / 127)
+
+
+@pytest.mark.parametrize('tile', [16, 2048])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_only_damage_keeps_every_other_pixel(tmp_path, dtype, tile):
+  pixels = random_array(20, 30, 3, dtype=dtype)
+  path, out = tmp_path / 'a.png', tmp_path / 'out'
+  images.write(images.Photo(pixels), path)
+  summary = restore.restore_photos(
+    filling(), [path], out, mask=half_mask, only_damage=True, save_masks=True, tile=tile, overlap=4
+  )
+  after = images.read(out / 'a.png').pixels
+  assert after.dtype == dtype
+  saved = images.read_rgb8(out / 'masks/a.png')[..., 0]
+  np.testing.assert_array_equal(after[saved == 0], pixels[saved == 0])
+  assert (after[:10, :14] == 0).all() and (saved == 0).sum() == 20 * 30 - 150
+  assert (summary.results[0].damaged, summary.results[0].mask) == (0.25, str(out / 'masks/a.png'))
+
+
+def test_systems_without_networks_for_holes_give_what_they_make_of_the_photo(tmp_path):
+  """Which is moved to fit what is around it."""
+  pixels = np.full((20, 30, 3), 200, np.uint8)
+  pixels[:10, :15] = 100
+  path = tmp_path / 'a.png'
+  Image.fromarray(pixels).save(path)
+  half = restorer(params=0.5)
+  restore.restore_photos(half, [path], tmp_path / 'out', mask=half_mask, only_damage=True)
+  after = images.read_rgb8(tmp_path / 'out/a.png').astype(np.float32)
+  halved = (pixels[:10, :14] - 127.5) / 2 + 127.5
+  np.testing.assert_allclose(after[:10, :14], halved + (200 - 127.5) / 2, atol=0.6)
+  np.testing.assert_array_equal(after[10:], 200)
+
+
+def test_a_photo_without_damage_is_copied_and_a_jpeg_with_damage_says_what_moves(tmp_path):
+  photo, out = save(tmp_path / 'a.jpg'), tmp_path / 'out'
+  none = lambda path, photo: np.zeros((*photo.size, 1), np.float32)
+  restore.restore_photos(filling(), [photo], out, mask=none, only_damage=True)
+  assert (out / 'a.jpg').read_bytes() == photo.read_bytes()
+  summary = restore.restore_photos(
+    filling(), [photo], out, mask=half_mask, only_damage=True, overwrite=True
+  )
+  assert 'JPEG is compressed anew' in summary.results[0].warnings[0]
+
+
+def test_a_mask_of_the_whole_photo_is_refused_with_a_sentence(tmp_path):
+  photo = save(tmp_path / 'a.png')
+  everything = lambda path, photo: np.ones((*photo.size, 1), np.float32)
+  summary = restore.restore_photos(filling(), [photo], tmp_path / 'out', mask=everything)
+  assert 'mask covers the whole photo' in summary.results[0].message
+  with pytest.raises(ValueError, match='without masks there is no damage'):
+    restore.restore_photos(filling(), [photo], tmp_path / 'out', only_damage=True)

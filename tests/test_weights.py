@@ -1,5 +1,6 @@
 """Files of weights, and the official checkpoints: what fits round-trips, the rest is refused."""
 
+import dataclasses
 import json
 
 import jax
@@ -20,7 +21,7 @@ def model(width=8):
 @pytest.fixture(scope='module')
 def trained():
   m = model()
-  return weights.triplet(m, jax.device_get(weights._triplet_params(m, jax.random.key(0))))
+  return weights.triplet(m, jax.device_get(weights._triplet_params(m, None, jax.random.key(0))))
 
 
 def test_a_saved_system_restores_as_the_one_in_memory(tmp_path, trained):
@@ -33,6 +34,8 @@ def test_a_saved_system_restores_as_the_one_in_memory(tmp_path, trained):
     np.testing.assert_array_equal(restorer.apply(restorer.params, photo), expected)
     assert restorer.multiple == 4
     assert restorer.name.startswith('triplet weights.safetensors ')
+  (tmp_path / 'new').touch()
+  assert path.stat().st_mode == (tmp_path / 'new').stat().st_mode
   with safetensors.safe_open(path, 'numpy') as file:
     assert json.loads(file.metadata()['card']) == {'psnr': 1.5}
 
@@ -112,13 +115,14 @@ def test_official_checkpoints_are_refused_where_a_key_or_shape_does_not_fit(offi
     weights.import_bopbtl(write({name: more}))
 
 
-def test_official_checkpoints_import_and_restore(tmp_path):
+def test_official_checkpoints_import_and_restore(tmp_path, capsys):
   """The published sizes, written in the official layout from our own random parameters."""
   torch = pytest.importorskip('torch')
   one = vae.VAE()
   rx, y = (vae.init(one, jax.random.key(i)).g for i in range(2))
   t_model = mapping.Mapping(one, one)
   t = mapping.init(t_model, jax.random.key(2)).g
+  masked = mapping.init(dataclasses.replace(t_model, masked=True), jax.random.key(3)).g
   root = tmp_path / 'Global' / 'checkpoints' / 'restoration'
 
   def conv(key, leaf, transposed=False):
@@ -149,18 +153,51 @@ def test_official_checkpoints_import_and_restore(tmp_path):
   for i in range(3):
     t_state |= conv(f'model.{18 + 3 * i}', t[f'down{i}'])
   t_state |= conv('model.27', t['conv_out'])
-  for name, state in (
-    ('VAE_A_quality/latest_net_G.pth', vae_state(rx)),
-    ('VAE_B_quality/latest_net_G.pth', vae_state(y)),
-    ('mapping_quality/latest_net_mapping_net.pth', t_state),
-  ):
-    (root / name).parent.mkdir(parents=True)
-    torch.save(state, root / name)
+  masked = jax.device_get(masked)
+  masked_state = {}
+  for i in range(4):
+    masked_state |= conv(f'before_NL.{3 * i}', masked[f'up{i}'])
+  for name in ('g', 'theta', 'phi', 'W'):
+    masked_state |= conv(f'NL.{name}', masked['nonlocal'][name])
+  for i in range(3):
+    masked_state |= block(f'NL.res_block.{i}', masked['nonlocal'][f'block{i}'])
+    masked_state |= conv(f'after_NL.{6 + 3 * i}', masked[f'down{i}'])
+  for i in range(6):
+    masked_state |= block(f'after_NL.{i}', masked[f'block{i}'])
+  masked_state |= conv('after_NL.15', masked['conv_out'])
 
+  def save(states):
+    for name, state in states.items():
+      (root / name).parent.mkdir(parents=True)
+      torch.save(state, root / name)
+
+  save(
+    {
+      'VAE_A_quality/latest_net_G.pth': vae_state(rx),
+      'VAE_B_quality/latest_net_G.pth': vae_state(y),
+      'mapping_quality/latest_net_mapping_net.pth': t_state,
+    }
+  )
   out = tmp_path / 'official.safetensors'
-  assert cli.main(['import', 'bopbtl', str(tmp_path), '-o', str(out)]) == 0
+  words = ['import', 'bopbtl', str(tmp_path), '-o', str(out)]
+  assert cli.main(words) == 0
+  assert 'the masked branch is left out' in capsys.readouterr().out
+  assert 'masked' not in weights.load(out).model
+
+  save(
+    {
+      'VAE_B_scratch/latest_net_G.pth': vae_state(rx),
+      'mapping_scratch/latest_net_mapping_net.pth': masked_state,
+      'mapping_Patch_Attention/latest_net_mapping_net.pth': {},
+    }
+  )
+  assert cli.main(words) == 0
+  said = capsys.readouterr().out
+  assert 'the masked branch' not in said and 'mapping_Patch_Attention' in said
   loaded = weights.load(out)
+  assert loaded.model['masked']['mask_pool'] == 'reference'
   expected = {'rx': {'encoder': rx['encoder']}, 'y': {'decoder': y['decoder']}, 'mapping': t}
+  expected['masked'] = {'y': {'decoder': rx['decoder']}, 'mapping': masked}
   jax.tree.map(np.testing.assert_array_equal, loaded.params, jax.device_get(expected))
   assert (loaded.model['t_width'], loaded.model['t_blocks'], loaded.model['norm']) == (512, 6, True)
 

@@ -46,6 +46,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument('--out', required=True, type=pathlib.Path)
   parser.add_argument('--side', type=int, default=256)
   parser.add_argument('--net', choices=NETS, default='small')
+  parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS)
   parser.add_argument('--iterations', type=int, default=3001)
   parser.add_argument('--patience', type=int, default=1000, help='of ES-EMV')
   parser.add_argument('--seeds', type=int, default=3)
@@ -136,10 +137,14 @@ def main():
   args.out.mkdir(parents=True, exist_ok=True)
   stop = dip.Emv(patience=args.patience)
   figure, axes = pyplot.subplots(
-    len(TASKS), len(args.photos), figsize=(4 * len(args.photos), 6), squeeze=False, sharex=True
+    len(args.tasks),
+    len(args.photos),
+    figsize=(4 * len(args.photos), 3 * len(args.tasks)),
+    squeeze=False,
+    sharex=True,
   )
   rows = []
-  for i, task in enumerate(TASKS):
+  for i, task in enumerate(args.tasks):
     for axis, path in zip(axes[i], args.photos):
       truth = read(path, args.side)
       image, mask = damage(truth, task)

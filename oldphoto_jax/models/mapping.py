@@ -4,8 +4,11 @@ T takes the latent of an old photo (encoder of R and X) to the latent of its cle
 Y). Both VAEs are frozen; gradients flow through the frozen decoder of Y. Restoring a photo r is
 decoder_Y(T(encoder_RX(r))).
 
-Networks, losses and settings follow the published code (`Mapping_Model`, `Pix2PixHDModel_Mapping`,
-stage "quality").
+For scratches and holes a second T has a partial non-local block in its middle and takes a mask:
+restoring is decoder_Y(T(encoder_RX(r with white holes), mask)).
+
+Networks, losses and settings follow the published code (`Mapping_Model`, `Mapping_Model_with_mask`,
+`Pix2PixHDModel_Mapping`, stages "quality" and "scratch").
 """
 
 import dataclasses
@@ -19,7 +22,7 @@ import optax
 from flax import struct
 
 from oldphoto_jax import layers, losses, metrics
-from oldphoto_jax.models import vae
+from oldphoto_jax.models import partial_nonlocal, vae
 
 # The total loss of the published code. Terms of weight 0 are not computed.
 WEIGHTS = {
@@ -28,6 +31,7 @@ WEIGHTS = {
   'feature_matching': 10.0,
   'perceptual': 10.0,
   'l1': 0.0,  # not in the reference: pixels of the restored photo against the clean one
+  'hole_l1': 0.0,  # nor this: the same over the pixels of holes alone, which are few
 }
 
 
@@ -36,7 +40,8 @@ class T(nn.Module):
 
   Four 3x3 convolutions that double the channels up to `width` (zero padding, IN, ReLU), residual
   blocks, and the mirror image; the last convolution has neither norm nor activation. The
-  reference has no skip from input to output; `residual` adds one.
+  reference has no skip from input to output; `residual` adds one. With `masked` the partial
+  non-local block stands before the residual blocks; see partial_nonlocal for its fields.
   """
 
   width: int = 512
@@ -44,16 +49,24 @@ class T(nn.Module):
   blocks: int = 6
   norm: bool = True
   residual: bool = False
+  masked: bool = False
+  scaled: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z):
+  def __call__(self, z, valid=None):
+    """`valid` [B, h, w, 1], 1 = nothing lost: needed with `masked` and only there."""
     channels = [min(self.latent * 2**i, self.width) for i in range(5)]
     norm = layers.instance_norm if self.norm else lambda x: x
     x = z
     for i, features in enumerate(channels[1:]):
       x = layers.Conv(features, 3, pad=1, dtype=self.dtype, name=f'up{i}')(x)
       x = nn.relu(norm(x))
+    if self.masked:
+      block = partial_nonlocal.PartialNonLocal(
+        channels[-1], norm=self.norm, scaled=self.scaled, dtype=self.dtype, name='nonlocal'
+      )
+      x = block(x, valid)
     for i in range(self.blocks):
       x = layers.ResnetBlock(channels[-1], self.norm, self.dtype, name=f'block{i}')(x)
     for i, features in enumerate(channels[-2:0:-1]):
@@ -72,7 +85,10 @@ class Mapping:
     rx, y: the VAEs; only their networks are used.
     width: most channels of T.
     blocks: residual blocks of T.
-    residual: T adds to its input, which is the right start where the two VAEs resemble each other.
+    residual: T adds to its input, the right start where the two VAEs resemble each other.
+    masked: T has the partial non-local block and takes masks (stage "scratch").
+    mask_pool: how masks are reduced, 'max' or 'reference'; see partial_nonlocal.sound.
+    scaled: of the attention; the reference does not scale.
     d_width, d_layers, d_scales: the discriminator, which sees the old photo beside the result.
     ema: decay of the moving average of T's parameters; 0: none.
     weights: of the loss terms, by name; see WEIGHTS.
@@ -87,6 +103,9 @@ class Mapping:
   width: int = 512
   blocks: int = 6
   residual: bool = False
+  masked: bool = False
+  mask_pool: str = 'max'
+  scaled: bool = False
   d_width: int = 64
   d_layers: int = 3
   d_scales: int = 2
@@ -100,7 +119,16 @@ class Mapping:
 
   @property
   def net(self) -> T:
-    return T(self.width, self.rx.latent, self.blocks, self.rx.norm, self.residual, self.dtype)
+    return T(
+      self.width,
+      self.rx.latent,
+      self.blocks,
+      self.rx.norm,
+      self.residual,
+      self.masked,
+      self.scaled,
+      self.dtype,
+    )
 
   @property
   def discriminator(self) -> vae.MultiScaleDiscriminator:
@@ -136,7 +164,8 @@ def init(model: Mapping, key: jax.Array) -> State:
     )
   g_key, d_key = jax.random.split(key)
   std = 0.02 if model.rx.norm else None
-  g = layers.init_normal(model.net, g_key, jnp.zeros((1, 16, 16, model.rx.latent)), std=std)
+  inputs = [jnp.zeros((1, 16, 16, model.rx.latent))] + [jnp.ones((1, 16, 16, 1))] * model.masked
+  g = layers.init_normal(model.net, g_key, *inputs, std=std)
   d = layers.init_normal(model.discriminator, d_key, jnp.zeros((1, 64, 64, 6)))
   return State(
     step=jnp.zeros((), jnp.int32),
@@ -148,13 +177,35 @@ def init(model: Mapping, key: jax.Array) -> State:
   )
 
 
-def restore(model: Mapping, params: dict[str, Any], old: jax.Array) -> jax.Array:
+def whiten(old: jax.Array, mask: jax.Array) -> jax.Array:
+  """The photo with its holes (mask above 0) in pure white, as the reference shows them to nets."""
+  return jnp.where(mask > 0, 1.0, old)
+
+
+def translate(model: Mapping, g: Any, z: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """T with parameters `g`: latents [B, h, w, latent] of old photos to those of clean ones.
+
+  `mask` [B, 4h, 4w, 1] is for a masked T, None for the other one.
+  """
+  if not model.masked:
+    return model.net.apply({'params': g}, z)
+  return model.net.apply({'params': g}, z, partial_nonlocal.sound(mask, model.mask_pool))
+
+
+def restore(
+  model: Mapping, params: dict[str, Any], old: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
   """Restores old photos [B, H, W, 3] in [-1, 1]; H and W multiples of 4.
 
-  `params` is {'rx': {'encoder'}, 'y': {'decoder'}, 'mapping'}.
+  Args:
+    model: with `masked`, holes are filled.
+    params: {'rx': {'encoder'}, 'y': {'decoder'}, 'mapping'}.
+    old: the photos; what they show inside holes does not matter.
+    mask: [B, H, W, 1], above 0 = hole; for a masked model, and only there. Where it covers a whole
+      photo nothing is known, and the answer is some flat picture.
   """
-  z = vae.encode(model.rx, params['rx'], old)
-  return vae.decode(model.y, params['y'], model.net.apply({'params': params['mapping']}, z))
+  z = vae.encode(model.rx, params['rx'], whiten(old, mask) if model.masked else old)
+  return vae.decode(model.y, params['y'], translate(model, params['mapping'], z, mask))
 
 
 def train_step(
@@ -169,17 +220,21 @@ def train_step(
     model: hyper-parameters.
     state: replicated.
     constants: {'rx', 'y': parameters of the frozen VAEs, 'perceptual': see vae.train_step}.
-    batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1].
+    batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1]; 'mask' [b, S, S, 1], above 0 = hole, for a
+      masked model. Holes are filled with white here.
     keys: unused: this step draws nothing.
 
   Returns:
     The new state, and every loss term by name (unweighted) with gradient norms.
   """
   del keys
-  old, clean, weights = batch['old'], batch['clean'], model.weights
+  clean, weights = batch['clean'], model.weights
+  mask = batch['mask'] if model.masked else None
+  old = whiten(batch['old'], mask) if model.masked else batch['old']
   has_gan = weights['gan'] > 0 or weights['feature_matching'] > 0
   has_perceptual = model.features is not None and weights['perceptual'] > 0
-  needs_pixels = has_gan or has_perceptual or weights['l1'] > 0
+  has_holes = model.masked and weights['hole_l1'] > 0
+  needs_pixels = has_gan or has_perceptual or has_holes or weights['l1'] > 0
   z_x = jax.lax.stop_gradient(vae.encode(model.rx, constants['rx'], old))
   z_y = jax.lax.stop_gradient(vae.encode(model.y, constants['y'], clean))
 
@@ -188,7 +243,7 @@ def train_step(
     return model.discriminator.apply({'params': d}, pair)
 
   def g_loss(g):
-    z = model.net.apply({'params': g}, z_x)
+    z = translate(model, g, z_x, mask)
     terms = {'latent_l1': losses.l1(z, z_y)}
     fake = vae.decode(model.y, constants['y'], z) if needs_pixels else None
     if has_gan:
@@ -200,6 +255,10 @@ def train_step(
       terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
     if weights['l1'] > 0:
       terms['l1'] = losses.l1(fake, clean)
+    if has_holes:
+      # Per pixel of a hole, the same on every device however the holes are spread.
+      error = jnp.abs(fake - clean).mean(-1, keepdims=True)
+      terms['hole_l1'] = losses.masked_mean(error, (mask > 0).astype(jnp.float32), layers.AXIS)
     return losses.total(terms, weights), (fake, terms)
 
   def d_loss(d, fake):
@@ -238,19 +297,26 @@ def eval_step(
 
   Returns:
     Per-example scores [b]: 'psnr', 'ssim' of the restored photo and 'psnr_old', 'ssim_old' of
-    doing nothing, both against the clean one; images {'old', 'reconstruction' (of the old photo
-    by the VAE of R and X), 'restored', 'clean'} [b, S, S, 3].
+    doing nothing, both against the clean one; for a masked model also 'psnr_holes' and
+    'psnr_old_holes', over the pixels of holes alone, MAX_PSNR for a photo without any; images
+    {'old', 'reconstruction' (of the old photo by the VAE of R and X), 'restored', 'clean'}
+    [b, S, S, 3].
   """
   old, clean = batch['old'], batch['clean']
-  params = {'rx': constants['rx'], 'y': constants['y'], 'mapping': state.released}
-  z = vae.encode(model.rx, constants['rx'], old)
-  restored = restore(model, params, old)
+  mask = batch['mask'] if model.masked else None
+  z = vae.encode(model.rx, constants['rx'], whiten(old, mask) if model.masked else old)
+  restored = vae.decode(model.y, constants['y'], translate(model, state.released, z, mask))
   scores = {
     'psnr': jnp.minimum(metrics.psnr(restored, clean), metrics.MAX_PSNR),
     'ssim': metrics.ssim(restored, clean),
     'psnr_old': jnp.minimum(metrics.psnr(old, clean), metrics.MAX_PSNR),
     'ssim_old': metrics.ssim(old, clean),
   }
+  if model.masked:
+    holes = (mask > 0).astype(jnp.float32)
+    for name, photo in (('psnr_holes', restored), ('psnr_old_holes', old)):
+      inside = metrics.psnr_inside(photo, clean, holes)
+      scores[name] = jnp.nan_to_num(jnp.minimum(inside, metrics.MAX_PSNR), nan=metrics.MAX_PSNR)
   reconstruction = vae.decode(model.rx, constants['rx'], z)
   images = {'old': old, 'reconstruction': reconstruction, 'restored': restored, 'clean': clean}
   return scores, images

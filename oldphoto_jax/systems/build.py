@@ -15,11 +15,12 @@ import optax
 from ml_collections import ConfigDict
 
 from oldphoto_jax import checkpoints, data, evaluation, features, parallel, restore, train
-from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.data import artefacts
+from oldphoto_jax.degradation import damage, photographic, recipes
 
 _log = logging.getLogger(__name__)
 
-RECIPES = {'wan2020': recipes.Wan2020, 'report': recipes.Report, 'aging': recipes.Aging}
+RECIPES = ('wan2020', 'report', 'aging', 'print', 'holes')
 
 
 class ConfigError(ValueError):
@@ -117,8 +118,10 @@ def eval_batches(config: ConfigDict, source: data.Source) -> Iterable[dict[str, 
   )
 
 
-def recipe(names: str) -> recipes.Recipe:
+def recipe(names: str, overlays: str = '', textures: str = '') -> recipes.Recipe:
   """`names`: one of RECIPES, or several with commas between: each photo then draws one of them.
+
+  `overlays` and `textures` are folders for the recipe `print`, see `print_recipe`.
 
   Raises:
     ConfigError: for an unknown name.
@@ -127,8 +130,36 @@ def recipe(names: str) -> recipes.Recipe:
   for name in chosen:
     if name not in RECIPES:
       raise ConfigError(f'there is no recipe {name!r}: choose from {", ".join(RECIPES)}')
-  parts = tuple(RECIPES[name]() for name in chosen)
+  printed = print_recipe(overlays, textures)
+  known = {
+    'wan2020': recipes.Wan2020(),
+    'report': recipes.Report(),
+    'aging': recipes.Aging(),
+    'print': printed,
+    'holes': recipes.Holes(printed),
+  }
+  parts = tuple(known[name] for name in chosen)
   return parts[0] if len(parts) == 1 else recipes.Mixture(parts)
+
+
+def train_recipe(config: ConfigDict, names: str) -> recipes.Recipe:
+  """The recipe of these names with the folders of the whole `config`."""
+  return recipe(names, config.data.overlays, config.data.textures)
+
+
+def print_recipe(overlays: str = '', textures: str = '') -> damage.Print:
+  """The recipe `print`, with drawn artefacts and paper textures of folders mixed in.
+
+  Args:
+    overlays: folder of pictures with transparency; '' for none.
+    textures: folder of pictures of surfaces; '' for none.
+
+  Raises:
+    images.PhotoError: for a folder that is missing or empty, or an overlay without transparency.
+  """
+  drawn = (0.4, damage.Overlays(artefacts.overlays(overlays))) if overlays else None
+  surfaces = (0.3, damage.Textures(artefacts.textures(textures))) if textures else None
+  return damage.Print(overlays=drawn, textures=surfaces)
 
 
 def prepare_pairs(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:
@@ -221,8 +252,8 @@ def dtype(name: str) -> Any:
   return jnp.dtype(name)
 
 
-def trained(config: ConfigDict, name: str, model: Any, init: Callable) -> Any:
-  """The released parameters of a stage, from its newest checkpoint.
+def trained(config: ConfigDict, name: str, model: Any, init: Callable, score: str = 'psnr') -> Any:
+  """The released parameters of a stage, from its newest checkpoint; `score` is that of its Stage.
 
   Raises:
     CheckpointError: where there is none.
@@ -231,7 +262,7 @@ def trained(config: ConfigDict, name: str, model: Any, init: Callable) -> Any:
   like = jax.eval_shape(partial(init, model), jax.random.key(0))
   loaded = None
   if folder.is_dir():
-    with checkpoints.manager(folder, 'psnr') as saved:
+    with checkpoints.manager(folder, score) as saved:
       loaded = checkpoints.restore(saved, like)
   if loaded is None:
     raise checkpoints.CheckpointError(

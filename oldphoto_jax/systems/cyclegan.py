@@ -68,7 +68,7 @@ def model(config: ConfigDict) -> cyclegan.CycleGAN:
 def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
   """The stage, ready to train. X is real where the config names old photos, else synthetic."""
   net = model(config)
-  d, recipe = config.data, build.recipe(config.degradation)
+  d, recipe = config.data, build.train_recipe(config, config.degradation)
   if photos.old is None:
     _log.info('data.old is not set: X is made of clean photos by the recipe %s', config.degradation)
   others = photos.train if photos.old is None else photos.old

@@ -40,7 +40,7 @@ def model(config: ConfigDict) -> pix2pix.Pix2Pix:
 def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
   """The stage, ready to train."""
   net = model(config)
-  d, recipe = config.data, build.recipe(config.degradation)
+  d, recipe = config.data, build.train_recipe(config, config.degradation)
   return train.Stage(
     name=STAGE,
     init=partial(pix2pix.init, net),

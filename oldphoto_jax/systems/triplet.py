@@ -1,11 +1,17 @@
-"""The triplet system: VAE of R and X, VAE of Y, then the mapping T between their latents."""
+"""The triplet system: VAE of R and X, VAE of Y, then the mapping T between their latents.
 
+A second mapping fills holes (stage `mapping_masked`), between the same encoder and the decoder of
+Y, or one of its own (`vae_y_masked`).
+"""
+
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -17,7 +23,7 @@ from oldphoto_jax.systems import build
 
 _log = logging.getLogger(__name__)
 
-STAGES = ('vae_rx', 'vae_y', 'mapping')
+STAGES = ('vae_rx', 'vae_y', 'mapping', 'vae_y_masked', 'mapping_masked')
 
 
 def prepare_rx(
@@ -74,8 +80,43 @@ def prepare_y(gray: float) -> Callable[[dict, jax.Array], dict]:
   return lambda batch, keys: {'image': jax.vmap(one)(keys, batch['image'])}
 
 
-def models(config: ConfigDict) -> tuple[vae.VAE, vae.VAE, mapping.Mapping, Any]:
-  """The VAE of R and X, the VAE of Y, the mapping, and the perceptual network's parameters."""
+def prepare_holes(
+  recipe: recipes.Recipe, grow: tuple[int, int]
+) -> Callable[[dict, jax.Array], dict]:
+  """Batches as build.prepare_pairs, whose 'mask' is what a detector or a person would draw.
+
+  Pixels that are lost by a quarter or more are holes, grown by `grow` pixels at least and at most.
+  """
+  pairs = build.prepare_pairs(recipe)
+
+  def draw(key, mask):
+    pixels = jax.random.randint(jax.random.fold_in(key, 1), (), grow[0], grow[1] + 1)
+    return jax.lax.fori_loop(
+      0, pixels, lambda _, mask: nn.max_pool(mask, (3, 3), (1, 1), 'SAME'), mask
+    )
+
+  def prepare(batch, keys):
+    batch = pairs(batch, keys)
+    holes = (batch['mask'] > 0.25).astype(jnp.float32)
+    return batch | {'mask': jax.vmap(draw)(keys, holes)}
+
+  return prepare
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+  """The networks of a run: two VAEs and two mappings, and the perceptual network's parameters."""
+
+  rx: vae.VAE
+  y: vae.VAE
+  y_masked: vae.VAE
+  mapping: mapping.Mapping
+  masked: mapping.Mapping
+  perceptual: Any
+
+
+def models(config: ConfigDict) -> Models:
+  """Hyper-parameters of all stages."""
   perceptual = build.perceptual(config.perceptual)
   m = config.model
 
@@ -99,95 +140,139 @@ def models(config: ConfigDict) -> tuple[vae.VAE, vae.VAE, mapping.Mapping, Any]:
       feature_weights=perceptual.level_weights,
     )
 
-  rx, y, c = a_vae(config.vae_rx, True), a_vae(config.vae_y, False), config.mapping
-  t = mapping.Mapping(
-    rx=rx,
-    y=y,
-    width=m.t_width,
-    blocks=m.t_blocks,
-    residual=m.t_residual,
-    d_width=m.d_width,
-    d_layers=m.d_layers,
-    d_scales=m.d_scales,
-    ema=c.ema,
-    weights=build.weights(c.weights, mapping.WEIGHTS),
-    g_tx=build.adam(c, c.lr, c.steps),
-    d_tx=build.adam(c, c.d_lr, c.steps),
-    dtype=build.dtype(m.dtype),
-    features=perceptual.features,
-    feature_weights=perceptual.level_weights,
-  )
-  return rx, y, t, perceptual.params
+  def a_mapping(c, y, masked):
+    return mapping.Mapping(
+      rx=rx,
+      y=y,
+      width=m.t_width,
+      blocks=m.t_blocks,
+      residual=m.t_residual,
+      masked=masked,
+      mask_pool=m.mask_pool,
+      scaled=m.scaled_attention,
+      d_width=m.d_width,
+      d_layers=m.d_layers,
+      d_scales=m.d_scales,
+      ema=c.ema,
+      weights=build.weights(c.weights, mapping.WEIGHTS),
+      g_tx=build.adam(c, c.lr, c.steps),
+      d_tx=build.adam(c, c.d_lr, c.steps),
+      dtype=build.dtype(m.dtype),
+      features=perceptual.features,
+      feature_weights=perceptual.level_weights,
+    )
+
+  rx, y = a_vae(config.vae_rx, True), a_vae(config.vae_y, False)
+  y_masked = a_vae(config.vae_y_masked, False)
+  t, masked = a_mapping(config.mapping, y, False), a_mapping(config.mapping_masked, y_masked, True)
+  return Models(rx, y, y_masked, t, masked, perceptual.params)
+
+
+def _y_of_masked(config: ConfigDict) -> str:
+  """The stage whose decoder the masked mapping uses."""
+  return 'vae_y_masked' if config.mapping_masked.own_y else 'vae_y'
 
 
 def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
-  """One of STAGES. The mapping reads the VAEs from their checkpoints in the run's folder.
+  """One of STAGES. The mappings read the VAEs from their checkpoints in the run's folder.
 
   Raises:
-    checkpoints.CheckpointError: if a VAE that the mapping needs is not trained.
+    checkpoints.CheckpointError: if a network that the stage needs is not trained.
   """
-  rx, y, t, perceptual = models(config)
-  d = config.data
-  crop, recipe = build.crop(d), build.recipe(config.degradation)
-  eval_batches = partial(build.eval_batches, config, photos.val)
+  m = models(config)
   if name == 'vae_rx':
-    if photos.old is None:
-      _log.info('data.old is not set: R is played by clean photos aged with another recipe than X')
-    aging = recipes.Aging() if photos.old is None else None
-    real = photos.train if photos.old is None else photos.old
-    stream = data.RealAndClean(photos.train, real, crop, d.p_real)
-    return train.Stage(
-      name=name,
-      init=partial(vae.init, rx),
-      prepare=prepare_rx(recipe, aging, d.gray),
-      prepare_eval=prepare_rx_eval(recipe),
-      train_step=partial(vae.train_step, rx),
-      eval_step=partial(vae.eval_step, rx),
-      constants={'perceptual': perceptual},
-      batches=partial(build.train_batches, config, stream, config.vae_rx.batch_size),
-      eval_batches=eval_batches,
-      score='psnr',
-      loop=build.loop(config.train, config.vae_rx.steps),
-      columns=('input', 'reconstruction'),
-    )
+    return _stage_rx(config, photos, m)
   if name == 'vae_y':
-    return train.Stage(
-      name=name,
-      init=partial(vae.init, y),
-      prepare=prepare_y(d.gray),
-      prepare_eval=prepare_y(0.0),
-      train_step=partial(vae.train_step, y),
-      eval_step=partial(vae.eval_step, y),
-      constants={'perceptual': perceptual},
-      batches=partial(
-        build.train_batches, config, data.Photos(photos.train, crop), config.vae_y.batch_size
-      ),
-      eval_batches=eval_batches,
-      score='psnr',
-      loop=build.loop(config.train, config.vae_y.steps),
-      columns=('input', 'reconstruction'),
-    )
-  constants = {
-    'rx': build.trained(config, 'vae_rx', rx, vae.init),
-    'y': build.trained(config, 'vae_y', y, vae.init),
-    'perceptual': perceptual,
-  }
+    return _stage_y(config, photos, m.y, m.perceptual, name)
+  if name == 'vae_y_masked':
+    return _stage_y(config, photos, m.y_masked, m.perceptual, name)
+  return _stage_mapping(config, photos, m, masked=name == 'mapping_masked')
+
+
+def _stage_rx(config: ConfigDict, photos: build.Photos, m: Models) -> train.Stage:
+  d, recipe = config.data, build.train_recipe(config, config.degradation)
+  if photos.old is None:
+    _log.info('data.old is not set: R is played by clean photos aged with another recipe than X')
+  aging = recipes.Aging() if photos.old is None else None
+  real = photos.train if photos.old is None else photos.old
+  stream = data.RealAndClean(photos.train, real, build.crop(d), d.p_real)
+  return train.Stage(
+    name='vae_rx',
+    init=partial(vae.init, m.rx),
+    prepare=prepare_rx(recipe, aging, d.gray),
+    prepare_eval=prepare_rx_eval(recipe),
+    train_step=partial(vae.train_step, m.rx),
+    eval_step=partial(vae.eval_step, m.rx),
+    constants={'perceptual': m.perceptual},
+    batches=partial(build.train_batches, config, stream, config.vae_rx.batch_size),
+    eval_batches=partial(build.eval_batches, config, photos.val),
+    score='psnr',
+    loop=build.loop(config.train, config.vae_rx.steps),
+    columns=('input', 'reconstruction'),
+  )
+
+
+def _stage_y(
+  config: ConfigDict, photos: build.Photos, y: vae.VAE, perceptual: Any, name: str
+) -> train.Stage:
+  c, stream = config[name], data.Photos(photos.train, build.crop(config.data))
   return train.Stage(
     name=name,
-    init=partial(mapping.init, t),
-    prepare=build.prepare_pairs(recipe),
-    prepare_eval=build.prepare_pairs(recipe),
+    init=partial(vae.init, y),
+    prepare=prepare_y(config.data.gray),
+    prepare_eval=prepare_y(0.0),
+    train_step=partial(vae.train_step, y),
+    eval_step=partial(vae.eval_step, y),
+    constants={'perceptual': perceptual},
+    batches=partial(build.train_batches, config, stream, c.batch_size),
+    eval_batches=partial(build.eval_batches, config, photos.val),
+    score='psnr',
+    loop=build.loop(config.train, c.steps),
+    columns=('input', 'reconstruction'),
+  )
+
+
+def _stage_mapping(
+  config: ConfigDict, photos: build.Photos, m: Models, masked: bool
+) -> train.Stage:
+  if masked:
+    name, t, y, y_name = 'mapping_masked', m.masked, m.y_masked, _y_of_masked(config)
+    c = config.mapping_masked
+    prepare = prepare_holes(build.train_recipe(config, c.degradation), tuple(c.grow))
+  else:
+    name, t, y, y_name, c = 'mapping', m.mapping, m.y, 'vae_y', config.mapping
+    prepare = build.prepare_pairs(build.train_recipe(config, config.degradation))
+  init = partial(mapping.init, t)
+  if masked and c.warm_start:
+    # All but the partial non-local block, which has no part in photos without holes.
+    start = build.trained(config, 'mapping', m.mapping, mapping.init)
+    init = partial(_start_from, init, jax.device_get(start))
+  stream = data.Photos(photos.train, build.crop(config.data))
+  return train.Stage(
+    name=name,
+    init=init,
+    prepare=prepare,
+    prepare_eval=prepare,
     train_step=partial(mapping.train_step, t),
     eval_step=partial(mapping.eval_step, t),
-    constants=constants,
-    batches=partial(
-      build.train_batches, config, data.Photos(photos.train, crop), config.mapping.batch_size
-    ),
-    eval_batches=eval_batches,
+    constants={
+      'rx': build.trained(config, 'vae_rx', m.rx, vae.init),
+      'y': build.trained(config, y_name, y, vae.init),
+      'perceptual': m.perceptual,
+    },
+    batches=partial(build.train_batches, config, stream, c.batch_size),
+    eval_batches=partial(build.eval_batches, config, photos.val),
     score='psnr',
-    loop=build.loop(config.train, config.mapping.steps),
+    loop=build.loop(config.train, c.steps),
     columns=('old', 'reconstruction', 'restored', 'clean'),
   )
+
+
+def _start_from(init: Callable, trained: Any, key: jax.Array) -> mapping.State:
+  """The state of `init` with the parameters that `trained` has."""
+  state = init(key)
+  g = state.g | trained
+  return state.replace(g=g, ema=None if state.ema is None else jax.tree.map(jnp.copy, g))
 
 
 def run(config: ConfigDict) -> None:
@@ -208,24 +293,45 @@ def run(config: ConfigDict) -> None:
 
 
 def is_complete(config: ConfigDict) -> bool:
-  """Whether the run holds a checkpoint of every stage, so that `export` can write weights."""
-  folders = [pathlib.Path(config.workdir) / name / 'checkpoints' for name in STAGES]
-  return all(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+  """Whether the run holds a checkpoint of all networks that `export` needs at least."""
+  return all(_is_trained(config, name) for name in ('vae_rx', 'vae_y', 'mapping'))
+
+
+def _is_trained(config: ConfigDict, name: str) -> bool:
+  folder = pathlib.Path(config.workdir) / name / 'checkpoints'
+  return folder.is_dir() and any(folder.iterdir())
 
 
 def export(config: ConfigDict) -> pathlib.Path:
-  """Writes the run's newest parameters of all stages as one file of weights.
+  """Writes the run's newest parameters as one file: the mapping, and the masked one if trained.
 
   Raises:
     CheckpointError: where a stage has no checkpoint.
+    WeightsError: where `config.detector` is no detector.
   """
-  rx, y, t, _ = models(config)
+  m, masked = models(config), None
   params = {
-    'rx': {'encoder': build.trained(config, 'vae_rx', rx, vae.init)['encoder']},
-    'y': {'decoder': build.trained(config, 'vae_y', y, vae.init)['decoder']},
-    'mapping': build.trained(config, 'mapping', t, mapping.init),
+    'rx': {'encoder': build.trained(config, 'vae_rx', m.rx, vae.init)['encoder']},
+    'y': {'decoder': build.trained(config, 'vae_y', m.y, vae.init)['decoder']},
+    'mapping': build.trained(config, 'mapping', m.mapping, mapping.init),
   }
+  if _is_trained(config, 'mapping_masked'):
+    masked = m.masked
+    y = build.trained(config, _y_of_masked(config), m.y_masked, vae.init)
+    params['masked'] = {
+      'y': {'decoder': y['decoder']},
+      'mapping': build.trained(config, 'mapping_masked', masked, mapping.init),
+    }
   path = pathlib.Path(config.workdir) / weights.FILE
   if parallel.is_main():
-    weights.save(path, weights.triplet(t, params), card={'run': config.to_json()})
+    detector = None
+    if config.detector:
+      detector = weights.load(config.detector)
+      if detector.system != 'scratch':
+        raise weights.WeightsError(
+          f'{config.detector} holds the system {detector.system}: config.detector takes the run or '
+          'weights of configs/scratch.py'
+        )
+    released = weights.triplet(m.mapping, params, masked, detector)
+    weights.save(path, released, card={'run': config.to_json()})
   return path

@@ -1,0 +1,122 @@
+"""The scratch detector (Wan et al. 2020, section 3.3): a U-Net that marks damage.
+
+python launch.py --config=configs/scratch.py           # small; anywhere, from nothing, in minutes
+python launch.py --config=configs/scratch.py:cpu       # about an hour of CPU time, your own photos
+python launch.py --config=configs/scratch.py:paper     # the published network, for accelerators
+
+Then: oldphoto detect PHOTOS -o OUT --weights runs/scratch
+"""
+
+import ml_collections
+
+
+def get_config(variant=''):
+  c = ml_collections.ConfigDict()
+  c.system = 'scratch'
+  c.seed = 0
+  c.workdir = 'runs/scratch'
+
+  c.data = ml_collections.ConfigDict()
+  c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
+  c.data.val = ''  # folder for validation; '': a tenth of data.photos
+  c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
+  c.data.old = ''  # stays empty: nobody has marked the damage of real old photos
+  c.data.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
+  c.data.textures = ''  # folder of paper textures for it
+  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
+  c.data.tfds_name = ''
+  c.data.tfds_split = 'train'
+  c.data.subset_train = 0  # photos chosen by the seed; 0: all
+  c.data.subset_val = 0
+  c.data.subset_test = 0
+  c.data.crop = 192  # pixels, a multiple of 2**depth
+  c.data.scale = (0.5, 1.0)  # photos are shrunk by a random factor first: more content in a crop
+  c.data.flip = 0.5
+  c.data.threads = 2
+  c.data.workers = 0  # processes that decode; 0: threads of this one
+  c.data.cache_gb = 1.0  # decoded photos kept in memory
+
+  c.degradation = 'print'  # whose masks are learnt; several: one is drawn per photo
+  c.distractors = ml_collections.ConfigDict()
+  c.distractors.lines = 0.15  # probability of wires or railings in a training photo, not damage
+  c.distractors.border = 0.15  # and of the border of a print
+
+  c.model = ml_collections.ConfigDict()
+  c.model.width = 16
+  c.model.depth = 4
+  c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
+
+  c.scratch = ml_collections.ConfigDict()
+  c.scratch.steps = 500
+  c.scratch.batch_size = 4  # over all devices
+  c.scratch.lr = 1e-3
+  c.scratch.b1 = 0.9
+  c.scratch.b2 = 0.999
+  c.scratch.decay = 0.6  # share of the steps over which the learning rate falls to 0
+  c.scratch.ema = 0.99
+  c.scratch.weights = dict(bce=1.0, dice=1.0)  # or dict(focal=..., dice=...)
+  c.scratch.focal_gamma = 2.0
+  c.scratch.focal_alpha = 0.25
+  c.scratch.sync_batch_norm = False  # batch norm over the photos of all devices
+
+  c.train = ml_collections.ConfigDict()
+  c.train.log_every = 20
+  c.train.evaluate_every = 250  # steps; also of checkpoints
+  c.train.eval_batch = 8
+  c.train.sheet_rows = 6
+  c.train.tensorboard = False
+
+  c.evaluate = ml_collections.ConfigDict()
+  c.evaluate.degradations = 'print'  # one table each
+  c.evaluate.crop = 352
+  c.evaluate.limit = 0  # photos; 0: all
+
+  if variant == 'cpu':
+    cpu(c)
+  elif variant == 'paper':
+    paper(c)
+  elif variant == 'tiny':
+    tiny(c)
+  elif variant:
+    raise ValueError(f'configs/scratch.py has no variant {variant!r}: cpu, paper, tiny')
+  return c.lock()
+
+
+def cpu(c):
+  """About an hour of CPU time: a step of 1.1 s, most of it on both of two cores."""
+  c.workdir = 'runs/scratch_cpu'
+  c.scratch.steps = 3000
+  c.scratch.ema = 0.995
+  c.train.evaluate_every = 500
+
+
+def paper(c):
+  """The published network; its training was never released, so the rest is ours. VOC 2012."""
+  c.workdir = 'runs/scratch_paper'
+  c.data.crop = 256
+  c.data.scale = (0.6, 1.0)
+  c.data.threads = 16
+  c.model.width = 64
+  c.model.dtype = 'bfloat16'
+  s = c.scratch
+  s.batch_size = 64
+  s.steps = 60 * 17125 // 64
+  s.lr = 5e-4
+  s.ema = 0.999
+  c.train.evaluate_every = 2000
+  c.train.eval_batch = 64
+
+
+def tiny(c):
+  """Seconds: for tests."""
+  c.data.crop = 32
+  c.degradation = 'report'  # print takes longer to compile than the network
+  c.model.width = 4
+  c.model.depth = 1
+  c.scratch.steps = 6
+  c.scratch.weights = dict(bce=1.0, dice=1.0, focal=1.0)
+  c.train.log_every = 2
+  c.train.evaluate_every = 3
+  c.train.eval_batch = 4
+  c.evaluate.degradations = 'report'
+  c.evaluate.crop = 64

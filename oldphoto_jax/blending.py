@@ -1,0 +1,62 @@
+"""Filled damage that fits into the photo around it.
+
+A network fills a hole with the colours of a clean photo; the photo around may be faded, yellow or
+kept as it is. What the two differ by next to the hole is carried on into it.
+"""
+
+import numpy as np
+
+
+def match(filled: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
+  """`filled` with its slow differences from `around` taken away, so that holes show no seam.
+
+  Args:
+    filled: the photo with its holes filled; its other pixels say how the filling differs from
+      `around`. float32 [H, W, C].
+    around: what the result is put into, [H, W, C]; what it holds inside the holes does not matter.
+    holes: bool [H, W, 1]; not everywhere.
+
+  Returns:
+    float32 [H, W, C].
+  """
+  return filled + extend(np.where(holes, 0, around - filled), ~holes)
+
+
+def extend(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """Values for all pixels from the known ones, smoother the farther from them (push and pull).
+
+  Each unknown pixel takes the mean of the known ones in the smallest neighbourhood that has any,
+  of 2x2, 4x4, 8x8 ... pixels, interpolated linearly between neighbourhoods (Gortler et al. 1996,
+  "The Lumigraph", section 3.4).
+
+  Args:
+    values: [H, W, C]; 0 where unknown.
+    known: bool [H, W, 1] or weights in [0, 1]; not 0 everywhere.
+  """
+  weight = known.astype(np.float32)
+  height, width = values.shape[:2]
+  if weight.min() >= 1 or height * width == 1:
+    return values
+  # To even sides by repeating the last row or column, which changes no mean of known pixels much.
+  pad = ((0, height % 2), (0, width % 2), (0, 0))
+  weights = np.pad(weight, pad, 'edge')
+  sums = _sum_2x2(np.pad(values * weight, pad, 'edge'))
+  totals = _sum_2x2(weights)
+  coarse = extend(sums / np.maximum(totals, 1e-12), np.minimum(totals, 1))
+  fine = _double(coarse)[:height, :width]
+  return weight * values + (1 - weight) * fine
+
+
+def _sum_2x2(x: np.ndarray) -> np.ndarray:
+  return x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]
+
+
+def _double(x: np.ndarray) -> np.ndarray:
+  """Twice the sides, linear between the centres of the pixels."""
+  for axis in (0, 1):
+    ends = [(1, 1) if i == axis else (0, 0) for i in range(3)]
+    padded = np.moveaxis(np.pad(x, ends, 'edge'), axis, 0)
+    here, before, after = padded[1:-1], padded[:-2], padded[2:]
+    pairs = np.stack([0.75 * here + 0.25 * before, 0.75 * here + 0.25 * after], 1)
+    x = np.moveaxis(pairs.reshape(-1, *here.shape[1:]), 0, axis)
+  return x

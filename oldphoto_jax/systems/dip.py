@@ -1,0 +1,212 @@
+"""The system dip, Deep Image Prior: nothing is trained, a network is fitted to each photo."""
+
+import dataclasses
+import logging
+import pathlib
+from functools import partial
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from oldphoto_jax import data, fit_files, images, masks, restore, train
+from oldphoto_jax.models import dip_presets
+from oldphoto_jax.models.dip import Dip, Emv
+from oldphoto_jax.systems import build
+
+_log = logging.getLogger(__name__)
+
+PRESETS = {
+  'small': dip_presets.small,
+  'report': dip_presets.report,
+  'denoise': dip_presets.denoise,
+  'inpaint': dip_presets.inpaint,
+  'hole': dip_presets.hole,
+  'restoration': dip_presets.restoration,
+  'superres': dip_presets.superres,
+  'superres8': partial(dip_presets.superres, 8),
+}
+RESTORED, SAMPLES, REPORT = 'restored', 'samples', 'report.md'
+SAMPLE_SIDE, SAMPLE_SIGMA, SAMPLE_COUNT = 128, 25 / 255, 2  # a minute each on a laptop's CPU
+
+
+def settings(config: ConfigDict, channels: int) -> Dip:
+  """The settings of the fit of a photo with 3 channels or 1.
+
+  Raises:
+    ValueError: for settings that cannot work.
+  """
+  if config.preset not in PRESETS:
+    raise build.ConfigError(
+      f'there is no preset {config.preset!r}: choose from {", ".join(PRESETS)}'
+    )
+  preset = PRESETS[config.preset](channels=channels)
+  stop = None
+  if config.patience:
+    stop = dataclasses.replace(preset.stop or Emv(), patience=config.patience)
+  return dataclasses.replace(preset, stop=stop, **config.fit.to_dict())
+
+
+def check(config: ConfigDict, mode: str) -> None:
+  """Looks at what can be wrong before a run's folder is made.
+
+  Raises:
+    ConfigError: for another mode than train, several hosts, or settings that do not fit together.
+    images.PhotoError: where there is no photo, or no folder of masks or truths.
+    ValueError: for settings of the fit that cannot work.
+  """
+  if mode != 'train':
+    raise build.ConfigError(
+      f'Deep Image Prior has nothing to {mode}: it learns nothing but the photo itself. Leave '
+      '--mode out; with config.truths, the report has the scores'
+    )
+  if jax.process_count() > 1:
+    raise build.ConfigError(
+      'photos are fitted on one host: start one run without --multihost on each host, with a '
+      'folder of photos and a workdir of its own'
+    )
+  factor = settings(config, 3).factor
+  if config.photos:
+    images.find_photos([config.photos], skip=config.workdir)
+  elif config.masks or config.truths:
+    raise build.ConfigError('masks and truths belong to photos: set config.photos as well')
+  elif factor != 1:
+    raise build.ConfigError(
+      f'the sample photos are for denoising, preset {config.preset} enlarges: set config.photos'
+    )
+  for name in ('masks', 'truths'):
+    if config[name] and not pathlib.Path(config[name]).exists():
+      raise build.ConfigError(f'config.{name}: there is no folder {config[name]}')
+
+
+def run(config: ConfigDict) -> None:
+  """Restores the photos of a config from where the run is.
+
+  Writes restored/, report.json, report.md and curves/ into the run's folder.
+
+  Raises:
+    ConfigError: at the end, if a photo failed.
+    images.PhotoError: nothing could be done; see fit_files.restore_files.
+    train.Stopped: after SIGTERM, when a checkpoint is saved.
+  """
+  workdir = pathlib.Path(config.workdir)
+  photos, truths = config.photos, config.truths
+  if not photos:
+    photos, truths = _samples(workdir / SAMPLES)
+  mask = lambda path, photo: masks.read(masks.find(config.masks, path), photo.size)
+  job = fit_files.Job(
+    settings=partial(settings, config),
+    name=f'preset {config.preset}',
+    seed=config.seed,
+    mask=mask if config.masks else None,
+    truths=truths or None,
+    paste=config.paste,
+    gray=config.gray,
+    max_side=config.max_side or None,
+    max_seconds=3600 * config.max_hours,
+    chunk=config.chunk,
+    save_every=config.save_every,
+    batch=config.batch,
+    curves=True,
+  )
+
+  def progress(done: int, total: int, result: fit_files.Result) -> None:
+    if result.status == 'failed':
+      _log.warning('[%d/%d] %s', done, total, result.message)
+      return
+    _log.info('[%d/%d] %s %s%s', done, total, result.output, result.status, _sentence(result))
+    for warning in result.warnings:
+      _log.warning('%s: %s', result.input, warning)
+
+  with train.Terminated() as terminated:
+    summary = fit_files.restore_files(
+      job,
+      [photos],
+      workdir / RESTORED,
+      workdir,
+      progress=progress,
+      tell=_log.info,
+      stop=lambda: terminated.requested,
+    )
+  table = report(summary.results)
+  images.write_bytes(workdir / REPORT, table.encode(), overwrite=True)
+  _log.info('see %s and %s\n%s', workdir / REPORT, workdir / RESTORED, table)
+  if summary.exit_code:
+    raise build.ConfigError(
+      f'{summary.count("failed")} of {len(summary.results)} photos failed: '
+      f'{workdir / restore.REPORT} says why'
+    )
+
+
+def is_complete(config: ConfigDict) -> bool:
+  """False: there are never weights to export."""
+  del config
+  return False
+
+
+def report(results: tuple[fit_files.Result, ...]) -> str:
+  """A Markdown table, a row a photo; with truths, of PSNR in dB and what the stop cost."""
+  with_truth = any(result.psnr is not None for result in results)
+  header = ['photo', 'fitted at', 'iterations', 'chosen', 'seconds']
+  if with_truth:
+    header += ['PSNR before', 'PSNR written', 'network, chosen', 'network, best', 'lost']
+  rows = []
+  for result in results:
+    name = pathlib.Path(result.output or result.input).name.replace('|', r'\|')
+    if result.status == 'failed':
+      rows.append([name, 'failed'] + [''] * (len(header) - 2))
+      continue
+    if result.iteration is None:
+      rows.append([name, 'not fitted'] + [''] * (len(header) - 2))
+      continue
+    cells = [name, '{1}x{0}'.format(*result.shape), result.iterations, result.iteration]
+    cells += [f'{result.seconds:.0f}']
+    if with_truth:
+      cells += [
+        '' if result.psnr_before is None else f'{result.psnr_before:.2f}',
+        f'{result.psnr:.2f}',
+        f'{result.psnr_chosen:.2f}',
+        f'{result.psnr_best:.2f} at {result.best}',
+        f'{result.psnr_best - result.psnr_chosen:.2f}',
+      ]
+    rows.append(cells)
+  lines = [header, ['---'] * len(header), *rows]
+  return ''.join('| ' + ' | '.join(str(cell) for cell in line) + ' |\n' for line in lines)
+
+
+def _sentence(result: fit_files.Result) -> str:
+  """What a log line says of a fit."""
+  if result.iteration is None:
+    return ''
+  text = f': iteration {result.iteration} of {result.iterations}, {result.seconds:.0f} s'
+  if result.psnr is None:
+    return text
+  return (
+    f'{text}, {result.psnr:.2f} dB; the best iteration was {result.best}, '
+    f'{result.psnr_best - result.psnr_chosen:.2f} dB better'
+  )
+
+
+def _samples(folder: pathlib.Path) -> tuple[str, str]:
+  """Writes noisy sample photos and the sound ones: (folder of photos, folder of truths)."""
+  _log.info(
+    'photos is not set: denoising %d sample photos of scikit-image, made small, sigma %.0f',
+    SAMPLE_COUNT,
+    255 * SAMPLE_SIGMA,
+  )
+  source = data.sample_photos()
+  rng = np.random.default_rng(0)
+  for i, name in enumerate(source.names[:SAMPLE_COUNT]):
+    photo = source[i]
+    side = min(photo.shape[:2])
+    top, left = ((length - side) // 2 for length in photo.shape[:2])
+    values = photo[top : top + side, left : left + side].astype(np.float32)
+    clean = np.asarray(jax.image.resize(values, (SAMPLE_SIDE, SAMPLE_SIDE, 3), 'linear'))
+    noisy = clean + rng.normal(0, 255 * SAMPLE_SIGMA, clean.shape)
+    for kind, pixels in (('noisy', noisy), ('clean', clean)):
+      path = folder / kind / f'{pathlib.PurePath(name).stem}.png'
+      if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        levels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        images.write(images.Photo(levels), path)
+  return str(folder / 'noisy'), str(folder / 'clean')
