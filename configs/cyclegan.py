@@ -1,7 +1,7 @@
 """CycleGAN (Zhu et al. 2017): old to clean photos and back, learnt without pairs.
 
 python launch.py --config=configs/cyclegan.py          # small; anywhere, from nothing, in minutes
-python launch.py --config=configs/cyclegan.py:cpu      # half an hour on two cores, your own photos
+python launch.py --config=configs/cyclegan.py:cpu      # under an hour on two cores, your own photos
 python launch.py --config=configs/cyclegan.py:paper    # the official recipe, for accelerators
 python launch.py --config=configs/cyclegan.py:report   # what the student report set
 """
@@ -97,7 +97,7 @@ def get_config(variant=''):
 
 
 def cpu(c):
-  """Half an hour on two cores."""
+  """38 minutes on two busy cores: benchmarks/gans_cpu."""
   c.workdir = 'runs/cyclegan_cpu'
   c.model.width = 32
   c.cyclegan.steps = 6000

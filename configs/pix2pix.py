@@ -1,7 +1,7 @@
 """pix2pix (Isola et al. 2017): a U-Net from old to clean photos, with a patch discriminator.
 
 python launch.py --config=configs/pix2pix.py           # small; anywhere, from nothing, in minutes
-python launch.py --config=configs/pix2pix.py:cpu       # half an hour on two cores, your own photos
+python launch.py --config=configs/pix2pix.py:cpu       # under an hour on two cores, your own photos
 python launch.py --config=configs/pix2pix.py:paper     # the official recipe, for accelerators
 python launch.py --config=configs/pix2pix.py:report    # what the student report really ran
 """
@@ -94,7 +94,7 @@ def get_config(variant=''):
 
 
 def cpu(c):
-  """Half an hour on two cores."""
+  """50 minutes on two busy cores: benchmarks/gans_cpu."""
   c.workdir = 'runs/pix2pix_cpu'
   c.pix2pix.steps = 8000
   c.pix2pix.lr = 5e-4

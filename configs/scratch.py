@@ -1,7 +1,7 @@
 """The scratch detector (Wan et al. 2020, section 3.3): a U-Net that marks damage.
 
 python launch.py --config=configs/scratch.py           # small; anywhere, from nothing, in minutes
-python launch.py --config=configs/scratch.py:cpu       # about an hour of CPU time, your own photos
+python launch.py --config=configs/scratch.py:cpu       # for a few cores, your own photos
 python launch.py --config=configs/scratch.py:paper     # the published network, for accelerators
 
 Then: oldphoto detect PHOTOS -o OUT --weights runs/scratch
@@ -83,7 +83,7 @@ def get_config(variant=''):
 
 
 def cpu(c):
-  """About an hour of CPU time: a step of 1.1 s, most of it on both of two cores."""
+  """For a few cores. It has not been trained to its end: benchmarks/scratch."""
   c.workdir = 'runs/scratch_cpu'
   c.scratch.steps = 3000
   c.scratch.ema = 0.995

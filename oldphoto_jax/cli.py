@@ -624,12 +624,7 @@ def _age(age, key, photo: images.Photo, shapes) -> tuple[images.Photo, images.Ph
 
 
 def _write(photo: images.Photo, path: pathlib.Path, overwrite: bool) -> None:
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise images.PhotoError(
-      f'{path.parent}: the folder cannot be made ({os.strerror(error.errno)}).'
-    ) from error
+  images.make_folder(path.parent)
   images.write(photo, path, overwrite=overwrite)
 
 

@@ -49,21 +49,6 @@ class Result:
   damaged: float | None = None  # share of the pixels at or over the threshold
 
 
-@dataclasses.dataclass(frozen=True)
-class Summary:
-  """What became of all photos, in the order in which they were found."""
-
-  results: tuple[Result, ...]
-
-  def count(self, status: str) -> int:
-    return sum(result.status == status for result in self.results)
-
-  @property
-  def exit_code(self) -> int:
-    """0, or 1 where a photo failed."""
-    return int(self.count('failed') > 0)
-
-
 def marker(
   detector: Detector,
   sizes: Iterable[tuple[int, int]],
@@ -114,7 +99,7 @@ def detect_photos(
   overlap: int = 128,
   max_shapes: int = 4,
   progress: Callable[[int, int, Result], None] | None = None,
-) -> Summary:
+) -> restore.Summary:
   """Writes a mask and an overlay picture of each photo into a folder, and report.json.
 
   out/masks/NAME.png is gray, 8 bits, of the photo's size: white is damaged. out/overlays/NAME.jpg
@@ -169,7 +154,7 @@ def detect_photos(
         progress(len(results), len(plan), result)
   finally:  # also when the run is interrupted
     _write_report(out / restore.REPORT, detector.name, threshold, results)
-  return Summary(tuple(results))
+  return restore.Summary(tuple(results))
 
 
 def overlay_photo(photo: images.Photo, mask: np.ndarray) -> images.Photo:

@@ -3,7 +3,7 @@
 Convolutions take NHWC images and HWIO kernels. XLA's CPU backend is 4 to 80 times slower than it
 could be at some of them, so each has a second form that is lowered on CPU only; GPU and TPU get
 the plain one. Both forms give the same numbers, forward and in both gradients, up to the order of
-summation (tests/test_layers.py). What was measured is in benchmarks/layers.py.
+summation (tests/test_layers.py).
 """
 
 import itertools

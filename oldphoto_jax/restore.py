@@ -67,9 +67,12 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """What became of all photos, in the order in which they were found."""
+  """What became of all photos, in the order in which they were found.
 
-  results: tuple[Result, ...]
+  A result says it in its `status`; detect and fit_files have results of their own.
+  """
+
+  results: tuple[Any, ...]
 
   def count(self, status: str) -> int:
     return sum(result.status == status for result in self.results)

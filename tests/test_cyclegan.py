@@ -271,11 +271,13 @@ START = {'next_example': 0}
 
 def test_four_devices_equal_one_with_one_history(run):
   """Over three steps, after which the history of 6 is full and photos have been swapped."""
-  one, _, metrics = run.go_on(run.state, START, 3, devices=1)
-  four, _, others = run.go_on(run.state, START, 3, devices=4)
+  # Rounding, 3e-7 here, would count for far more where it turns the sign of a pixel's L1 term, as
+  # it does in the third step from example 0.
+  start = {'next_example': 8}
+  one, _, metrics = run.go_on(run.state, start, 3, devices=1)
+  four, _, others = run.go_on(run.state, start, 3, devices=4)
   assert int(one.pool.count) == int(four.pool.count) == run.config.cyclegan.pool_size
-  # The parameters move by 0.08. Rounding is 2e-7, unless it turns the sign of a pixel's L1 term.
-  assert distance(one, four) < 2e-4
+  assert distance(one, four) < 2e-5
   for name in ('g', 'd', 'pool'):
     assert distance(getattr(one, name), getattr(run.state, name)) > 1e-3
   for ours, theirs in zip(metrics, others):

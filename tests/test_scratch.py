@@ -194,6 +194,11 @@ def test_training_on_a_batch_finds_its_lines(trained):
   scores, shown = jax.jit(partial(scratch.eval_step, MODEL))(state, {}, batch())
   assert float(scores['f1'].min()) > 0.8
   np.testing.assert_allclose(scores['damaged'], 1 / 16)
+  blind = jax.tree.map(jnp.zeros_like, state)
+  blind.ema['params']['conv_out']['bias'] -= 1
+  nothing, _ = scratch.eval_step(MODEL, blind, {}, batch())
+  np.testing.assert_allclose(nothing['f1'], scores['f1_nothing'], rtol=1e-5)
+  assert float(scores['f1_nothing'].max()) < 0.01
   assert {name: image.shape for name, image in shown.items()} == {
     name: (4, 16, 16, 3) for name in ('old', 'mask', 'found')
   }

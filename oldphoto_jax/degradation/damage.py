@@ -1067,7 +1067,7 @@ class Print:
   jpeg_quality: tuple[int, int] = (50, 97)  # both ends included
 
   def __call__(self, key, clean) -> recipes.Aged:
-    recipes._check(clean)
+    recipes.check(clean)
     draw = _Draws(key)
     paper = draw_paper(draw.key(), *clean.shape[:2])
     without_colour = draw.chance(self.gray)

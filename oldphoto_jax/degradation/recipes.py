@@ -74,7 +74,7 @@ class Wan2020:
   gray: float = 0.1  # probability that BOTH photos lose their colour
 
   def __call__(self, key, clean) -> Aged:
-    _check(clean)
+    check(clean)
     steps = self.steps(key)
     keys = jax.random.split(jax.random.fold_in(key, 1), 5)
     operations = [
@@ -153,7 +153,7 @@ class Report:
   lines: tuple[int, int] = (1, 30)  # least and most, both included
 
   def __call__(self, key, clean) -> Aged:
-    _check(clean)
+    check(clean)
     gray_key, count_key, ends_key, noise_key = jax.random.split(key, 4)
     height, width = clean.shape[:2]
     without_colour = jax.random.bernoulli(gray_key, self.gray)
@@ -200,7 +200,7 @@ class Aging:
   grain_size: tuple[float, float] = (0.4, 1.2)  # sigma in pixels, at most 1.5
 
   def __call__(self, key, clean) -> Aged:
-    _check(clean)
+    check(clean)
     keys = jax.random.split(key, 12)
     old = photographic.desaturate(clean, _uniform(keys[0], self.desaturation))
     old = photographic.soft_blur(old, _uniform(keys[1], self.blur))
@@ -285,7 +285,8 @@ def line_mask(ends, count, height, width):
   return hit.any(0)[..., None]
 
 
-def _check(clean):
+def check(clean) -> None:
+  """Raises ValueError for anything but one photo of at least 16 pixels a side."""
   if clean.ndim != 3 or clean.shape[-1] != 3 or min(clean.shape[:2]) < 16:
     raise ValueError(
       f'A recipe takes one photo [H, W, 3] of at least 16 pixels a side, not {clean.shape}; '

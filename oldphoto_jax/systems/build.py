@@ -130,15 +130,14 @@ def recipe(names: str, overlays: str = '', textures: str = '') -> recipes.Recipe
   for name in chosen:
     if name not in RECIPES:
       raise ConfigError(f'there is no recipe {name!r}: choose from {", ".join(RECIPES)}')
-  printed = print_recipe(overlays, textures)
   known = {
-    'wan2020': recipes.Wan2020(),
-    'report': recipes.Report(),
-    'aging': recipes.Aging(),
-    'print': printed,
-    'holes': recipes.Holes(printed),
+    'wan2020': recipes.Wan2020,
+    'report': recipes.Report,
+    'aging': recipes.Aging,
+    'print': lambda: print_recipe(overlays, textures),
+    'holes': lambda: recipes.Holes(print_recipe(overlays, textures)),
   }
-  parts = tuple(known[name] for name in chosen)
+  parts = tuple(known[name]() for name in chosen)
   return parts[0] if len(parts) == 1 else recipes.Mixture(parts)
 
 
