@@ -8,11 +8,15 @@ python launch.py --config=configs/vae.py:cpu          # hours on a few cores, yo
 Then, into the same folder, the second mapping, which fills scratches and holes:
 
 python launch.py --config=configs/vae.py --config.stages=mapping_masked
+
+and a path around the latent, which keeps the detail that the published system loses:
+
+python launch.py --config=configs/vae.py --config.stages=fusion
 """
 
 import ml_collections
 
-STAGES = ('vae_rx', 'vae_y', 'mapping', 'vae_y_masked', 'mapping_masked')
+STAGES = ('vae_rx', 'vae_y', 'mapping', 'vae_y_masked', 'mapping_masked', 'fusion')
 
 
 def get_config(variant=''):
@@ -21,10 +25,11 @@ def get_config(variant=''):
   c.seed = 0
   c.workdir = 'runs/vae'
   # In this order; one alone reads the others' checkpoints. For photos with holes there are
-  # mapping_masked and, with mapping_masked.own_y, vae_y_masked.
+  # mapping_masked and, with mapping_masked.own_y, vae_y_masked; fusion comes last.
   c.stages = 'vae_rx,vae_y,mapping'
 
   c.detector = ''  # run or weights of configs/scratch.py, to be released with the system
+  c.half = False  # release the weights as float16, in half of the space
 
   c.data = ml_collections.ConfigDict()
   c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
@@ -76,12 +81,13 @@ def get_config(variant=''):
     ('mapping', 700),
     ('vae_y_masked', 400),
     ('mapping_masked', 700),
+    ('fusion', 1000),
   ):
     stage = c[name] = ml_collections.ConfigDict()
     stage.steps = steps
     stage.batch_size = 4  # over all devices
     stage.lr = 1e-3  # short runs without a strong GAN term bear five times the paper's rate
-    stage.d_lr = 2e-4
+    stage.d_lr = 2e-4  # of the discriminators; fusion has none
     stage.b1 = 0.9
     stage.b2 = 0.999
     stage.decay = 0.5  # share of the steps over which the learning rates fall to 0
@@ -94,8 +100,19 @@ def get_config(variant=''):
   c.mapping_masked.weights = dict(l1=10.0, hole_l1=5.0, latent_l1=1.0)
   c.mapping_masked.degradation = 'print'
   c.mapping_masked.grow = (0, 3)  # pixels that a mask is larger than the damage, least and most
+  c.mapping_masked.spectral = False  # spectral norm in the discriminator, as in the reference
   c.mapping_masked.own_y = False  # a VAE of Y of its own, as in the reference: vae_y_masked
   c.mapping_masked.warm_start = True  # from the trained mapping; the reference starts anew
+  c.fusion.weights = dict(l1=10.0, hole_l1=2.0, perceptual=1.0)
+  # Of the gradient's norm: the first steps' is a hundred times the later ones', which Adam would
+  # remember for a thousand steps.
+  c.fusion.clip = 1.0
+  c.fusion.degradation = 'wan2020,report,print'
+  c.fusion.grow = (0, 3)
+  c.fusion.masked = False  # also told where holes are; needs mapping_masked
+  c.fusion.width = 24
+  c.fusion.depth = 3
+  c.fusion.blocks = 3
 
   c.train = ml_collections.ConfigDict()
   c.train.log_every = 20
@@ -133,6 +150,7 @@ def cpu(c):
     ('mapping', 5000),
     ('vae_y_masked', 1500),
     ('mapping_masked', 3000),
+    ('fusion', 8000),
   ):
     c[name].steps = steps
     c[name].ema = 0.995
@@ -167,6 +185,7 @@ def paper(c):
     ('mapping', 80, 1e-4, 4e-4, 0.0, 0.9, 250, 0.4),  # TTUR
     ('vae_y_masked', 120, 2e-4, 2e-4, 0.5, 0.999, 200, 0.5),
     ('mapping_masked', 40, 2e-4, 2e-4, 0.5, 0.999, 250, 0.4),
+    ('fusion', 80, 5e-4, 0.0, 0.9, 0.999, 100, 0.5),  # ours
   ):
     stage = c[name]
     stage.batch_size = batch
@@ -181,7 +200,10 @@ def paper(c):
   c.mapping_masked.degradation = 'holes'
   c.mapping_masked.grow = (0, 0)
   c.mapping_masked.own_y = True
+  c.mapping_masked.spectral = True
   c.mapping_masked.warm_start = False
+  c.fusion.width = 48
+  c.fusion.weights = dict(l1=10.0, hole_l1=2.0, perceptual=1.0)
   c.train.evaluate_every = 2000
   c.train.eval_batch = 32
 
@@ -206,7 +228,11 @@ def tiny(c):
   c.model.t_width = 16
   for name in STAGES:
     c[name].steps = 6
-    c[name].weights = dict(c[name].weights, gan=1.0, feature_matching=10.0)
+    if name != 'fusion':
+      c[name].weights = dict(c[name].weights, gan=1.0, feature_matching=10.0)
+  c.fusion.width = 4
+  c.fusion.degradation = 'report'
+  c.mapping_masked.spectral = True
   c.mapping_masked.degradation = 'report'  # print takes longer to compile than the networks
   c.train.log_every = 2
   c.train.evaluate_every = 3

@@ -1,5 +1,7 @@
 """Feature maps of two fixed classifiers, for perceptual losses: VGG-19 and SqueezeNet 1.0.
 
+And a perceptual distance by SqueezeNet, to score photos.
+
 VGG-19 is what Wan et al. 2020 (and pix2pixHD) use; its weights are 550 MB, so they come as a file
 that the user has. SqueezeNet is 400 times smaller and cheap enough for a CPU; its loss is not
 theirs and numbers made with it say so.
@@ -132,11 +134,10 @@ def load_vgg19(path) -> dict:
     WeightsError: no or unreadable file, names or shapes that are not VGG-19's.
   """
   arrays = _read(path)
-  shapes, channels = {}, 3
-  for index, width, _ in _VGG19:
-    shapes[f'features.{index}.weight'] = (width, channels, 3, 3)
-    shapes[f'features.{index}.bias'] = (width,)
-    channels = width
+  shapes = {}
+  for name, (_, _, channels, width) in _vgg19_kernels().items():
+    shapes[f'{name}.weight'] = (width, channels, 3, 3)
+    shapes[f'{name}.bias'] = (width,)
   rest = tuple(f'features.{index}.' for index in (30, 32, 34))
   _require(path, arrays, shapes, optional=(*rest, 'classifier.'))
   return {
@@ -146,6 +147,22 @@ def load_vgg19(path) -> dict:
     }
     for index, _, _ in _VGG19
   }
+
+
+def untrained_vgg19() -> dict:
+  """Zeros in the shapes of `load_vgg19`: to measure programs without the file of weights."""
+  return {
+    name: {'kernel': np.zeros(shape, np.float32), 'bias': np.zeros(shape[-1:], np.float32)}
+    for name, shape in _vgg19_kernels().items()
+  }
+
+
+def _vgg19_kernels() -> dict[str, tuple[int, ...]]:
+  kernels, channels = {}, 3
+  for index, width, _ in _VGG19:
+    kernels[f'features.{index}'] = (3, 3, channels, width)
+    channels = width
+  return kernels
 
 
 def vgg19_features(params, images) -> list[jax.Array]:
@@ -182,6 +199,16 @@ def load_squeezenet(path) -> dict:
     WeightsError: no or unreadable file, names or shapes that are not SqueezeNet's.
   """
   arrays = _read(path)
+  _require(path, arrays, _squeezenet_shapes())
+  return {key: jnp.asarray(value, jnp.float32) for key, value in arrays.items()}
+
+
+def untrained_squeezenet() -> dict:
+  """Zeros in the shapes of `load_squeezenet`: to measure programs without the file of weights."""
+  return {name: np.zeros(shape, np.float32) for name, shape in _squeezenet_shapes().items()}
+
+
+def _squeezenet_shapes() -> dict[str, tuple[int, ...]]:
   kernels, channels = {'conv1': (7, 7, 3, 96)}, 96
   for name, (squeeze, expand) in _FIRES.items():
     kernels[f'{name}/squeeze1x1'] = (1, 1, channels, squeeze)
@@ -190,9 +217,7 @@ def load_squeezenet(path) -> dict:
     channels = 2 * expand
   kernels['conv10'] = (1, 1, channels, 1000)
   shapes = {f'{name}/kernel': shape for name, shape in kernels.items()}
-  shapes |= {f'{name}/bias': shape[-1:] for name, shape in kernels.items()}
-  _require(path, arrays, shapes)
-  return {key: jnp.asarray(value, jnp.float32) for key, value in arrays.items()}
+  return shapes | {f'{name}/bias': shape[-1:] for name, shape in kernels.items()}
 
 
 def squeezenet_features(params, images) -> list[jax.Array]:
@@ -229,6 +254,31 @@ def squeezenet_maps(params, images) -> dict[str, jax.Array]:
     one, three = conv(f'{name}/expand1x1', x), conv(f'{name}/expand3x3', x, padding='SAME')
     maps[name] = x = jnp.concatenate([one, three], -1)
   return maps
+
+
+# As LPIPS takes them from SqueezeNet 1.1: before each pooling, then every fire module.
+_DISTANCE_LEVELS = ('conv1', 'fire3', 'fire5', 'fire6', 'fire7', 'fire8', 'fire9')
+
+
+def squeezenet_distance(params, a, b) -> jax.Array:
+  """A perceptual distance, [N]: 0 for equal photos, at most 2.
+
+  LPIPS (Zhang et al. 2018, equation 1) without its learnt weights: at every position of seven
+  levels the features are scaled to length 1; squared differences, summed over channels; means over
+  positions, then over levels. The network is SqueezeNet 1.0 and the weights are missing, so the
+  numbers are not LPIPS's and are not to be compared with published ones.
+
+  Args:
+    params: from `load_squeezenet`.
+    a, b: [N, H, W, 3] RGB in [-1, 1], at least 32 pixels a side; neither clipped nor rounded here.
+  """
+  both = squeezenet_maps(params, jnp.concatenate([a, b]))
+
+  def distance(x):
+    x = x / (jnp.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10)  # LPIPS' own epsilon
+    return ((x[: len(a)] - x[len(a) :]) ** 2).sum(-1).mean((1, 2))
+
+  return sum(distance(both[name]) for name in _DISTANCE_LEVELS) / len(_DISTANCE_LEVELS)
 
 
 def squeezenet_logits(params, images) -> jax.Array:

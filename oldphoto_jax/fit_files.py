@@ -425,7 +425,8 @@ def _write(
   like = _like(job, item.photo, image.shape)
   if image is not item.values and image.shape == item.values.shape:
     image = job.strength * image + (1 - job.strength) * item.values
-  restored = images.from_float(np.broadcast_to(image, like.pixels.shape), like)
+  values = images.keep_gray(np.broadcast_to(image, like.pixels.shape), like)
+  restored = images.from_float(values, like)
   warnings = item.photo.warnings + warnings
   images.make_folder(item.output.parent)
   if image is item.values and like is item.photo and item.output.suffix == item.path.suffix:

@@ -251,6 +251,16 @@ def from_float(values: np.ndarray, like: Photo) -> Photo:
   return dataclasses.replace(like, pixels=levels.astype(like.pixels.dtype))
 
 
+def keep_gray(values: np.ndarray, photo: Photo) -> np.ndarray:
+  """What a photo became, float [H, W, 3]; its luma where the photo is gray in every pixel.
+
+  A gray photo is often stored in colour, and stays gray all the same.
+  """
+  if (photo.pixels[..., :1] == photo.pixels[..., 1:]).all():
+    return np.repeat((values @ _LUMA)[..., None], 3, axis=-1)
+  return values
+
+
 def to_rgb8(photo: Photo) -> np.ndarray:
   """The pixels as uint8 [H, W, 3]; 16 bits are rounded to 8."""
   if photo.bits == 8:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -288,6 +289,19 @@ def avg_pool_3x3(x):
   return nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=False)
 
 
+def double(x):
+  """Doubles height and width of [B, H, W, C] bilinearly (torch's align_corners=False)."""
+  for axis in (1, 2):
+    n = x.shape[axis]
+    first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+    last = jax.lax.slice_in_dim(x, n - 1, n, axis=axis)
+    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
+    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
+    pairs = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+    x = pairs.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
+  return x
+
+
 # Modules ---------------------------------------------------------------------------------------
 
 
@@ -398,6 +412,48 @@ def init_normal(
     leaves.append(values.reshape(leaf.shape))
     start += size
   return jax.tree.unflatten(structure, leaves)
+
+
+def right_vectors(params: Any, key: jax.Array) -> Any:
+  """Random unit vectors [k, k, in], one for every kernel in a tree of parameters."""
+  kernels = {
+    path: leaf
+    for path, leaf in flax.traverse_util.flatten_dict(params).items()
+    if path[-1] == 'kernel'
+  }
+  keys = jax.random.split(key, len(kernels))
+  drawn = {
+    path: jax.random.normal(k, kernels[path].shape[:-1]) for k, path in zip(keys, sorted(kernels))
+  }
+  return flax.traverse_util.unflatten_dict({p: v / jnp.linalg.norm(v) for p, v in drawn.items()})
+
+
+def power_iteration(params: Any, vectors: Any) -> Any:
+  """The vectors, nearer to the right singular ones of their kernels: v <- W^T W v, normalised."""
+
+  def nearer(params, v):
+    if not isinstance(v, dict):
+      u = jnp.einsum('hwio,hwi->o', params, v)
+      v = jnp.einsum('hwio,o->hwi', params, u)
+      return v / jnp.maximum(jnp.linalg.norm(v), 1e-12)
+    return {name: nearer(params[name], v[name]) for name in v}
+
+  return nearer(params, vectors)
+
+
+def spectral_norm(params: Any, vectors: Any) -> Any:
+  """Kernels divided by |W v|, their largest singular value once v has converged.
+
+  Miyato et al. 2018; W has the rows [out] and the columns [k, k, in]. What else `params` holds is
+  passed on; no gradient reaches the vectors.
+  """
+
+  def divided(params, v):
+    if not isinstance(v, dict):
+      return params / jnp.linalg.norm(jnp.einsum('hwio,hwi->o', params, jax.lax.stop_gradient(v)))
+    return params | {name: divided(params[name], v[name]) for name in v}
+
+  return divided(params, vectors)
 
 
 def count_parameters(params: Any) -> int:

@@ -29,6 +29,7 @@ from oldphoto_jax import blending, images, masks
 
 # Sides that photos are padded to: steps of a third to a half at first, of a quarter later.
 LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+GRID = 16  # pixels at whose multiples tiles start
 REPORT = 'report.json'
 MASKS = 'masks'  # folder of saved masks below the output folder
 LOSSY = ('JPEG', 'WEBP')
@@ -159,7 +160,7 @@ def restore_photos(
     values = images.to_float(photo)
     shape = choose_shape(photo.size, shapes, restorer.multiple, tile)
     values = repair_array(run, run_fill, values, weight, shape, overlap, strength, only_damage)
-    restored = images.from_float(values, photo)
+    restored = images.from_float(images.keep_gray(values, photo), photo)
     if only_damage:
       pixels = np.where(weight > 0, restored.pixels, photo.pixels)
       restored = dataclasses.replace(restored, pixels=pixels)
@@ -460,12 +461,16 @@ def blend_tiles(
 
 
 def _spans(side: int, tile: int, overlap: int) -> list[tuple[int, int]]:
-  """Evenly spaced (start, end) of tiles that cover a side and overlap by `overlap` or more."""
+  """(start, end) of tiles that cover a side and overlap by `overlap` or more.
+
+  They start at multiples of GRID, so that networks which halve the sides see every tile on the grid
+  on which they see the whole photo; the last may be shorter.
+  """
   if side <= tile:
     return [(0, side)]
-  count = math.ceil((side - overlap) / (tile - overlap))
-  starts = np.rint(np.linspace(0, side - tile, count)).astype(int).tolist()
-  return [(start, start + tile) for start in starts]
+  step = (tile - overlap) // GRID * GRID or tile - overlap
+  last = math.ceil((side - tile) / GRID) * GRID
+  return [(start, min(start + tile, side)) for start in [*range(0, last, step), last]]
 
 
 def _ramp(start: int, end: int, side: int, overlap: int) -> np.ndarray:

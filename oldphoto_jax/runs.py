@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import subprocess
+from typing import Any
 
 import jax
 from absl import logging
@@ -21,7 +22,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'nump
 FREE = ('stages', 'workdir', 'train.', 'evaluate.', 'data.threads', 'data.workers', 'data.cache_gb')
 # Of the system dip: what its size guard advises to change, and how it is spread over devices.
 FREE += ('max_hours', 'max_side', 'batch', 'save_every')
-FREE += ('detector',)  # is only released with the triplet system
+FREE += ('detector', 'half')  # say only how the triplet system is released
 FREE_ENDING = '.steps'
 
 
@@ -36,7 +37,14 @@ def start(config: ConfigDict) -> None:
   path = folder / FILE
   if path.exists():
     before = _flat(json.loads(path.read_text())['config'])
-    for name in sorted(settings.keys() | before.keys()):
+    new = sorted(settings.keys() - before.keys())
+    if new:
+      logging.warning(
+        '%s is a run of a version without these settings, which are taken as they are now: %s',
+        folder,
+        ', '.join(f'{name}={settings[name]}' for name in new),
+      )
+    for name in sorted(before):
       if (
         name.startswith(FREE)
         or name.endswith(FREE_ENDING)
@@ -50,18 +58,22 @@ def start(config: ConfigDict) -> None:
   if not parallel.is_main():
     return
   folder.mkdir(parents=True, exist_ok=True)
-  description = {
-    'config': json.loads(config.to_json()),
-    'devices': [jax.device_count(), jax.devices()[0].device_kind],
-    'processes': jax.process_count(),
-    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
-    'xla_flags': os.environ.get('XLA_FLAGS', ''),
-    'commit': _commit(),
-  }
+  description = {'config': json.loads(config.to_json()), **environment()}
   temporary = path.with_suffix('.part')
   temporary.write_text(json.dumps(description, indent=2))
   temporary.replace(path)
   logging.info('run folder: %s', folder)
+
+
+def environment() -> dict[str, Any]:
+  """What computes: devices, processes, versions, flags, and the commit of the code."""
+  return {
+    'devices': [jax.device_count(), jax.devices()[0].device_kind],
+    'processes': jax.process_count(),
+    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'commit': commit(),
+  }
 
 
 def _flat(tree: dict, prefix: str = '') -> dict:
@@ -74,7 +86,7 @@ def _flat(tree: dict, prefix: str = '') -> dict:
   return rows
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
   """The git commit of the code, with + where files differ from it; None outside a checkout."""
   here = pathlib.Path(__file__).parent
   try:

@@ -16,10 +16,13 @@ import safetensors
 import safetensors.numpy
 
 from oldphoto_jax import detect, restore
-from oldphoto_jax.models import cyclegan, mapping, pix2pix, scratch, vae
+from oldphoto_jax.models import cyclegan, fusion, mapping, pix2pix, scratch, vae
 
 FILE = 'weights.safetensors'  # its name in the folder of a run
 FORMAT = 'oldphoto_jax/1'
+
+# The system that comes with the package: see MODEL_CARD.md beside it.
+SHIPPED = pathlib.Path(__file__).parent / 'pretrained' / FILE
 
 
 class WeightsError(ValueError):
@@ -41,14 +44,21 @@ class Weights:
   params: dict[str, Any]
 
 
-def save(path: str | os.PathLike, weights: Weights, card: dict[str, Any]) -> None:
+def save(
+  path: str | os.PathLike, weights: Weights, card: dict[str, Any], half: bool = False
+) -> None:
   """Writes one safetensors file; an older file is replaced in one move.
 
-  `card` says where the weights are from (run, data, licences, scores); any JSON values.
+  Args:
+    path: of the file.
+    weights: what to write.
+    card: where the weights are from (run, data, licences, scores); any JSON values.
+    half: as float16, in half of the space. They are float32 again when loaded.
   """
   path = pathlib.Path(path)
   flat = flax.traverse_util.flatten_dict(weights.params, sep='/')
-  arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in flat.items()}
+  dtype = np.float16 if half else np.float32
+  arrays = {name: np.ascontiguousarray(value, dtype) for name, value in flat.items()}
   metadata = {
     'format': FORMAT,
     'system': weights.system,
@@ -77,7 +87,7 @@ def load(path: str | os.PathLike) -> Weights:
   try:
     with safetensors.safe_open(file, 'numpy') as opened:
       metadata = opened.metadata() or {}
-    flat = safetensors.numpy.load_file(file)
+    flat = {k: v.astype(np.float32) for k, v in safetensors.numpy.load_file(file).items()}
   except Exception as error:
     raise WeightsError(f'{file} cannot be read as safetensors: {error}') from error
   if metadata.get('format') != FORMAT:
@@ -90,6 +100,20 @@ def load(path: str | os.PathLike) -> Weights:
     raise WeightsError(f'{file}: {error}') from error
   check_shapes(params, like, str(file))
   return Weights(system, model, params)
+
+
+def card(path: str | os.PathLike) -> dict[str, Any]:
+  """Where the weights of a file, or of a run's folder, are from: see `save`.
+
+  Raises:
+    WeightsError: where there is none, or it is damaged.
+  """
+  file = _file(path)
+  try:
+    with safetensors.safe_open(file, 'numpy') as opened:
+      return json.loads((opened.metadata() or {}).get('card', '{}'))
+  except Exception as error:
+    raise WeightsError(f'{file} cannot be read as safetensors: {error}') from error
 
 
 def load_restorer(path: str | os.PathLike) -> restore.Restorer:
@@ -153,6 +177,7 @@ def triplet(
   model: mapping.Mapping,
   params: dict[str, Any],
   masked: mapping.Mapping | None = None,
+  fused: fusion.Fusion | None = None,
   detector: Weights | None = None,
 ) -> Weights:
   """Weights of the triplet system.
@@ -160,8 +185,10 @@ def triplet(
   Args:
     model: of the mapping without masks.
     params: {'rx': {'encoder'}, 'y': {'decoder'}, 'mapping'}; with `masked` also 'masked':
-      {'y': {'decoder'}, 'mapping'}, which fills holes between the same encoder and its own decoder.
+      {'y': {'decoder'}, 'mapping'}, which fills holes between the same encoder and its own decoder;
+      with `fused` also 'fusion'.
     masked: the model of the mapping with masks, where there is one.
+    fused: the model of the fusion, where there is one.
     detector: weights of the system 'scratch', to find the holes.
   """
   one = model.rx
@@ -175,9 +202,20 @@ def triplet(
       'mask_pool': masked.mask_pool,
       'scaled': masked.scaled,
     }
+  if fused is not None:
+    sizes['fusion'] = {'width': fused.width, 'depth': fused.depth, 'blocks': fused.blocks}
+    sizes['fusion']['masked'] = fused.masked is not None
   if detector is not None:
     sizes['detector'], params = detector.model, params | {'detector': detector.params}
   return Weights('triplet', sizes, params)
+
+
+def without_fusion(weights: Weights) -> Weights:
+  """The triplet system as Wan et al. have it, out of weights that may hold a fusion as well."""
+  model, params = (
+    {k: v for k, v in d.items() if k != 'fusion'} for d in (weights.model, weights.params)
+  )
+  return Weights(weights.system, model, params)
 
 
 def check_shapes(params: Any, like: Any, what: str) -> None:
@@ -244,6 +282,14 @@ def _triplet_networks(sizes: dict[str, Any], key: jax.Array) -> _Networks:
   like = jax.eval_shape(partial(_triplet_params, model, masked), key)
   if 'detector' in sizes:
     like['detector'] = _networks('scratch', sizes['detector']).like
+  if 'fusion' in sizes:
+    f = sizes['fusion']
+    fused = fusion.Fusion(
+      model, masked if f['masked'] else None, f['width'], f['depth'], f['blocks']
+    )
+    like['fusion'] = jax.eval_shape(partial(fusion.init, fused), key).g
+    restore = partial(fusion.restore, fused)
+    return _Networks(restore, restore if f['masked'] else None, like, fused.multiple)
 
   def fill(params, old, mask):
     return mapping.restore(masked, {'rx': params['rx']} | params['masked'], old, mask)
@@ -392,18 +438,27 @@ def bopbtl_masked_mapping(state: Mapping[str, Any]) -> dict[str, Any]:
 def bopbtl_discriminator(state: Mapping[str, Any], scales: int = 2) -> dict[str, Any]:
   """`MultiscaleDiscriminator` of the official code -> models.vae.MultiScaleDiscriminator.
 
-  In the file, `scale{scales - 1}_*` is the full resolution.
+  In the file, `scale{scales - 1}_*` is the full resolution. With spectral norm: {'params',
+  'vectors'}, see layers.spectral_norm.
 
   Raises:
     WeightsError: if a key is missing or left over.
   """
+  spectral = any(key.endswith('.weight_v') for key in state)
+  # u is W v, normalised.
+  state = {k.replace('_orig', ''): v for k, v in state.items() if not k.endswith('.weight_u')}
   read = _Reader(state, 'discriminator checkpoint')
-  params = {}
+  params, vectors = {}, {}
   for i in range(scales):
     prefix = f'scale{scales - 1 - i}_layer'
     n = len({key.split('.')[0] for key in state if key.startswith(prefix)})
     params[f'scale{i}'] = {f'conv{j}': read.conv(f'{prefix}{j}.0') for j in range(n)}
-  return read.done(params)
+    vectors[f'scale{i}'] = {}
+    for j in range(n if spectral else 0):
+      height, width, channels, _ = params[f'scale{i}'][f'conv{j}']['kernel'].shape
+      v = read(f'{prefix}{j}.0.weight_v').reshape(channels, height, width)
+      vectors[f'scale{i}'][f'conv{j}'] = {'kernel': v.transpose(1, 2, 0)}
+  return read.done({'params': params, 'vectors': vectors} if spectral else params)
 
 
 # The official folder, below Global/checkpoints/restoration.

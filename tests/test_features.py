@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
+from scipy import ndimage
 
 from oldphoto_jax import features
 
@@ -227,3 +229,25 @@ def test_wrong_files_are_refused_with_a_reason(squeezenet_state, tmp_path):
   refused('cannot be read as a .npz')
   (tmp_path / 'weights.h5').write_bytes(b'')
   refused('weight files end in', name='weights.h5')
+
+
+def test_squeezenet_distance_equals_its_formula(squeezenet_file):
+  params = features.load_squeezenet(squeezenet_file)
+  a, b = photos(40, 53)[:, None]
+  levels = [jax.jit(features.squeezenet_maps)(params, x) for x in (a, b)]
+  distances = []
+  for name in ('conv1', 'fire3', 'fire5', 'fire6', 'fire7', 'fire8', 'fire9'):
+    x, y = (np.asarray(level[name][0], np.float64) for level in levels)
+    cosine = (x * y).sum(-1) / (np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1))
+    distances.append((2 - 2 * cosine).mean())
+  one, other = np.concatenate([a, a, b]), np.concatenate([b, a, a])
+  found = jax.jit(features.squeezenet_distance)(params, one, other)
+  np.testing.assert_allclose(found, np.mean(distances) * np.array([1, 0, 1]), rtol=1e-4, atol=1e-6)
+
+
+def test_squeezenet_distance_grows_with_blur(shared):
+  params = features.load_squeezenet(shared / 'data/weights/squeezenet1_0_fp16.npz')
+  photo = np.asarray(skimage.data.astronaut()[:96, 180:276], np.float32) / 127.5 - 1
+  blurred = np.stack([ndimage.gaussian_filter(photo, (s, s, 0)) for s in (0, 0.7, 1.5, 3)])
+  distances = jax.jit(features.squeezenet_distance)(params, np.stack([photo] * 4), blurred)
+  assert distances[0] == 0 and (np.diff(distances) > 0.02).all() and distances[3] < 1

@@ -142,6 +142,16 @@ def test_the_masked_mapping_is_trained_into_the_same_run_and_fills_holes(trained
   assert filled.shape == plain.shape and (np.abs(filled - plain) > 1e-4).any()
 
 
+def test_the_fusion_comes_last_and_is_released_with_the_others(trained, place):
+  run, _ = trained
+  said = launch(place, f'--config.workdir={run}', '--config.stages=fusion', *STEPS)
+  assert 'fusion: step' in said and 'psnr_below' in said
+  restorer = weights.load_restorer(run)
+  assert restorer.multiple == 8
+  photo = np.zeros((1, 32, 32, 3), np.float32)
+  assert restorer.apply(restorer.params, photo).shape == photo.shape
+
+
 def test_evaluation_prints_the_row_of_doing_nothing(trained, place):
   run, _ = trained
   said = launch(place, f'--config.workdir={run}', '--mode=evaluate')

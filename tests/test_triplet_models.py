@@ -59,6 +59,38 @@ def test_discriminator_equals_the_official_network(fixture):
       assert_equal(ours, reference[f'output/{scale}/layer{i}'])
 
 
+def test_discriminator_with_spectral_norm_equals_the_official_network(fixture):
+  reference = fixture('bopbtl_disc_sn')
+  d = weights.bopbtl_discriminator(parameters(reference))
+  normed = layers.spectral_norm(d['params'], d['vectors'])
+  for scale, name in ((0, 'scale1'), (1, 'scale0')):
+    for i in range(5):
+      before, after = (p[f'scale{scale}'][f'conv{i}']['kernel'] for p in (d['params'], normed))
+      sigma = np.linalg.norm(before) / np.linalg.norm(after)
+      # Its u is the file's, rounded to half precision, and ours W v.
+      np.testing.assert_allclose(sigma, reference[f'output/sigma/{name}_layer{i}.0'], rtol=2e-3)
+  outputs = vae.MultiScaleDiscriminator(width=16).apply(
+    {'params': normed}, nhwc(reference['input/pair'])
+  )
+  for scale, maps in zip(('full', 'half'), outputs):
+    for i, ours in enumerate(maps):
+      expected = reference[f'output/{scale}/layer{i}']
+      np.testing.assert_allclose(
+        ours.transpose(0, 3, 1, 2), expected, rtol=0, atol=3e-3 * np.abs(expected).max()
+      )
+
+
+def test_power_iteration_finds_the_largest_singular_value():
+  params = {'conv': {'kernel': jax.random.normal(jax.random.key(0), (3, 3, 4, 6)), 'bias': 1.0}}
+  vectors = layers.right_vectors(params, jax.random.key(1))
+  for _ in range(60):
+    vectors = layers.power_iteration(params, vectors)
+  normed = layers.spectral_norm(params, vectors)
+  matrix = np.asarray(normed['conv']['kernel']).reshape(-1, 6)
+  np.testing.assert_allclose(np.linalg.svd(matrix, compute_uv=False)[0], 1, rtol=1e-4)
+  assert normed['conv']['bias'] == 1.0
+
+
 def test_parameter_counts_of_the_published_sizes():
   """The totals of the official state dicts."""
   rx = vae.VAE(latent_gan=True)

@@ -90,6 +90,7 @@ class Mapping:
     mask_pool: how masks are reduced, 'max' or 'reference'; see partial_nonlocal.sound.
     scaled: of the attention; the reference does not scale.
     d_width, d_layers, d_scales: the discriminator, which sees the old photo beside the result.
+    spectral: its kernels are divided by their largest singular values, as in stage "scratch".
     ema: decay of the moving average of T's parameters; 0: none.
     weights: of the loss terms, by name; see WEIGHTS.
     g_tx, d_tx: optimisers of T and of the discriminator. The reference uses TTUR here: Adam with
@@ -109,6 +110,7 @@ class Mapping:
   d_width: int = 64
   d_layers: int = 3
   d_scales: int = 2
+  spectral: bool = False
   ema: float = 0.0
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   g_tx: optax.GradientTransformation = optax.adam(1e-4, b1=0.0, b2=0.9)
@@ -136,7 +138,11 @@ class Mapping:
 
 
 class State(struct.PyTreeNode):
-  """What training changes; arrays only. `g` is T, `ema` its moving average or None."""
+  """What training changes; arrays only.
+
+  `g` is T, `ema` its moving average or None. `d` holds the discriminator's parameters; with
+  `spectral` {'params', 'vectors'}, see layers.spectral_norm.
+  """
 
   step: jax.Array
   g: Any
@@ -167,6 +173,8 @@ def init(model: Mapping, key: jax.Array) -> State:
   inputs = [jnp.zeros((1, 16, 16, model.rx.latent))] + [jnp.ones((1, 16, 16, 1))] * model.masked
   g = layers.init_normal(model.net, g_key, *inputs, std=std)
   d = layers.init_normal(model.discriminator, d_key, jnp.zeros((1, 64, 64, 6)))
+  if model.spectral:
+    d = {'params': d, 'vectors': layers.right_vectors(d, jax.random.fold_in(d_key, 1))}
   return State(
     step=jnp.zeros((), jnp.int32),
     g=g,
@@ -240,6 +248,8 @@ def train_step(
 
   def judge(d, photo):
     pair = jnp.concatenate([old, photo], axis=-1)
+    if model.spectral:
+      d = layers.spectral_norm(d['params'], d['vectors'])
     return model.discriminator.apply({'params': d}, pair)
 
   def g_loss(g):
@@ -278,10 +288,13 @@ def train_step(
   g_update, g_opt = model.g_tx.update(g_grad, state.g_opt, state.g)
   d_update, d_opt = model.d_tx.update(d_grad, state.d_opt, state.d)
   g = optax.apply_updates(state.g, g_update)
+  d = optax.apply_updates(state.d, d_update)
+  if model.spectral:  # once a step; torch's does it in every forward pass
+    d = d | {'vectors': layers.power_iteration(d['params'], d['vectors'])}
   state = state.replace(
     step=state.step + 1,
     g=g,
-    d=optax.apply_updates(state.d, d_update),
+    d=d,
     g_opt=g_opt,
     d_opt=d_opt,
     ema=layers.moving_average(state.ema, g, model.ema, state.step),

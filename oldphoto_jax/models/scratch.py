@@ -27,6 +27,10 @@ WEIGHTS = {'bce': 1.0, 'dice': 1.0, 'focal': 0.0}
 # it is marked.
 SMOOTHING = 1e-4
 
+# Share of a photo that is damaged, from which on its Dice coefficient is a loss. Below, all that
+# this loss could teach is to mark nothing, and it would teach it faster than anything else.
+DAMAGED = 1e-3
+
 # Of damage, before anything is learnt: else the first steps go into learning that most pixels are
 # sound (Lin et al. 2017, section 4.1).
 PRIOR = 0.02
@@ -44,19 +48,6 @@ def blur_pool(x):
     n = odd.shape[axis]
     first, others = (jax.lax.slice_in_dim(odd, 0, end, axis=axis) for end in (1, n - 1))
     x = 0.5 * even + 0.25 * (odd + jnp.concatenate([first, others], axis))
-  return x
-
-
-def double(x):
-  """Doubles height and width of [B, H, W, C] bilinearly (torch's align_corners=False)."""
-  for axis in (1, 2):
-    n = x.shape[axis]
-    first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
-    last = jax.lax.slice_in_dim(x, n - 1, n, axis=axis)
-    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
-    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
-    pairs = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
-    x = pairs.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
   return x
 
 
@@ -109,7 +100,7 @@ class UNet(nn.Module):
       x = block(x, 2 * features, f'down{i}_conv2')
     for i in reversed(range(self.depth)):
       features = self.width * 2**i
-      x = conv(double(x), features, f'up{i}')
+      x = conv(layers.double(x), features, f'up{i}')
       x = jnp.concatenate([x, skips[i]], axis=-1)
       x = block(x, features, f'up{i}_conv1')
       x = block(x, features, f'up{i}_conv2')
@@ -199,13 +190,18 @@ def detect(model: Scratch, params: dict[str, Any], old: jax.Array) -> jax.Array:
   return jax.nn.sigmoid(model.net.apply(params, luma(old)))
 
 
-def loss_terms(model: Scratch, logits: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-  """The terms that have a weight, by name; `mask` [B, H, W, 1] in [0, 1] may be soft."""
+def loss_terms(
+  model: Scratch, logits: jax.Array, mask: jax.Array, axis_name: str | None = None
+) -> dict[str, jax.Array]:
+  """The terms that have a weight, by name; `mask` [B, H, W, 1] in [0, 1] may be soft.
+
+  `axis_name` is that of `dice`.
+  """
   terms = {}
   if model.weights['bce'] > 0:
     terms['bce'] = binary_cross_entropy(logits, mask)
   if model.weights['dice'] > 0:
-    terms['dice'] = dice(logits, mask)
+    terms['dice'] = dice(logits, mask, axis_name)
   if model.weights['focal'] > 0:
     terms['focal'] = focal(logits, mask, model.focal_gamma, model.focal_alpha)
   return terms
@@ -227,15 +223,17 @@ def focal(logits, mask, gamma: float, alpha: float) -> jax.Array:
   return (mask * positive + (1 - mask) * negative).mean()
 
 
-def dice(logits, mask) -> jax.Array:
+def dice(logits, mask, axis_name: str | None = None) -> jax.Array:
   """1 - 2 mean(p m) / (mean(p^2) + mean(m^2)) of each photo, averaged (Milletari et al. 2016).
 
   Of each photo, so that one with a thin scratch counts as much as one with a missing corner;
-  SMOOTHING is added to both halves.
+  SMOOTHING is added to both halves. Photos with less than DAMAGED are left out; `axis_name` as in
+  losses.masked_mean.
   """
   p = jax.nn.sigmoid(logits)
-  both, p, m = (x.mean((1, 2, 3)) for x in (p * mask, p * p, mask * mask))
-  return (1 - (2 * both + SMOOTHING) / (p + m + SMOOTHING)).mean()
+  both, found, damaged = (x.mean((1, 2, 3)) for x in (p * mask, p * p, mask * mask))
+  cost = 1 - (2 * both + SMOOTHING) / (found + damaged + SMOOTHING)
+  return losses.masked_mean(cost, mask.mean((1, 2, 3)) >= DAMAGED, axis_name)
 
 
 def train_step(
@@ -259,7 +257,7 @@ def train_step(
   def loss(params):
     variables = {'params': params, 'batch_stats': state.stats}
     logits, changed = net.apply(variables, luma(batch['old']), True, mutable=['batch_stats'])
-    terms = loss_terms(model, logits, batch['mask'])
+    terms = loss_terms(model, logits, batch['mask'], layers.AXIS)
     return losses.total(terms, model.weights), (terms, changed['batch_stats'])
 
   grad, (terms, stats) = jax.grad(loss, has_aux=True)(state.params)

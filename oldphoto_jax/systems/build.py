@@ -78,6 +78,15 @@ def photos(config: ConfigDict, seed: int) -> Photos:
   )
 
 
+def stand_ins(config: ConfigDict) -> Photos:
+  """Sample photos in the place of those that a run's config names.
+
+  What a stage is compiled to does not depend on its photos, but for whether there are old ones.
+  """
+  source = data.sample_photos()
+  return Photos(train=source, val=source, test=None, old=source if config.data.old else None)
+
+
 def write_manifest(photos: Photos, workdir: str) -> None:
   """Writes manifest.json: every photo of the run with its split, size and hash."""
   if parallel.is_main():
@@ -220,26 +229,29 @@ class Perceptual:
   level_weights: tuple[float, ...]
 
 
-def perceptual(config: ConfigDict) -> Perceptual:
+def perceptual(config: ConfigDict, untrained: bool = False) -> Perceptual:
   """Loads the network that `config` (section `perceptual`) names; without weights, none.
+
+  With `untrained` no file is read and the parameters are zeros.
 
   Raises:
     ValueError: for an unknown network, or a weights file that is missing or does not fit.
   """
-  if not config.weights:
+  if not config.weights and not untrained:
     _log.info('perceptual.weights is not set: the perceptual loss term is off')
     return Perceptual({}, None, ())
   if config.network == 'vgg19':
-    # Wan et al. `VGGLoss`: relu1_1, 2_1, 3_1, 4_1, 5_1.
     return Perceptual(
-      features.load_vgg19(config.weights),
+      features.untrained_vgg19() if untrained else features.load_vgg19(config.weights),
       features.vgg19_features,
+      # Wan et al. `VGGLoss`: relu1_1, 2_1, 3_1, 4_1, 5_1.
       (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
     )
   if config.network == 'squeezenet':
-    # The levels are normalised to weigh alike (features.squeezenet_features).
     return Perceptual(
-      features.load_squeezenet(config.weights), features.squeezenet_features, (0.2,) * 5
+      features.untrained_squeezenet() if untrained else features.load_squeezenet(config.weights),
+      features.squeezenet_features,
+      (0.2,) * 5,  # the levels are normalised to weigh alike (features.squeezenet_features)
     )
   raise ConfigError(f'perceptual.network is vgg19 or squeezenet, not {config.network!r}')
 
@@ -269,6 +281,12 @@ def trained(config: ConfigDict, name: str, model: Any, init: Callable, score: st
       'config.stages where there are stages)'
     )
   return loaded[1].released
+
+
+def untrained(config: ConfigDict, name: str, model: Any, init: Callable) -> Any:
+  """In the place of `trained`: the parameters of a stage as initialised."""
+  del config, name
+  return jax.jit(partial(init, model))(jax.random.key(0)).released
 
 
 def evaluate(config: ConfigDict, restorer: restore.Restorer) -> str:

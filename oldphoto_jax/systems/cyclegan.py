@@ -8,7 +8,7 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, parallel, train, weights
+from oldphoto_jax import data, parallel, restore, train, weights
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.models import cyclegan
 from oldphoto_jax.systems import build, gans
@@ -91,6 +91,18 @@ def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     loop=build.loop(config.train, config.cyclegan.steps),
     columns=('old', 'restored', 'back', 'clean', 'aged'),
   )
+
+
+def untrained(config: ConfigDict, photos: build.Photos) -> list[train.Stage]:
+  """The stages, to be measured; nothing is read from checkpoints."""
+  return [stage(config, photos)]
+
+
+def untrained_restorer(config: ConfigDict) -> restore.Restorer:
+  """What the system restores with, as initialised, to be measured."""
+  net = model(config)
+  params = build.untrained(config, STAGE, net, cyclegan.init)['G']
+  return weights.restorer(weights.Weights('cyclegan', cyclegan.sizes(net), params), 'untrained')
 
 
 def run(config: ConfigDict) -> None:

@@ -5,7 +5,7 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, parallel, train, weights
+from oldphoto_jax import data, parallel, restore, train, weights
 from oldphoto_jax.models import pix2pix
 from oldphoto_jax.systems import build, gans
 
@@ -60,6 +60,18 @@ def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     loop=build.loop(config.train, config.pix2pix.steps),
     columns=('old', 'restored', 'clean'),
   )
+
+
+def untrained(config: ConfigDict, photos: build.Photos) -> list[train.Stage]:
+  """The stages, to be measured; nothing is read from checkpoints."""
+  return [stage(config, photos)]
+
+
+def untrained_restorer(config: ConfigDict) -> restore.Restorer:
+  """What the system restores with, as initialised, to be measured."""
+  net = model(config)
+  params = build.untrained(config, STAGE, net, pix2pix.init)
+  return weights.restorer(weights.Weights('pix2pix', pix2pix.sizes(net), params), 'untrained')
 
 
 def run(config: ConfigDict) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, detect, mask_scores, parallel, sheets, train, weights
+from oldphoto_jax import data, detect, mask_scores, parallel, restore, sheets, train, weights
 from oldphoto_jax.degradation import distractors, photographic, recipes
 from oldphoto_jax.models import scratch
 from oldphoto_jax.systems import build
@@ -67,6 +67,19 @@ def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     loop=build.loop(config.train, config.scratch.steps),
     columns=('old', 'mask', 'found'),
   )
+
+
+def untrained(config: ConfigDict, photos: build.Photos) -> list[train.Stage]:
+  """The stages, to be measured; nothing is read from checkpoints."""
+  return [stage(config, photos)]
+
+
+def untrained_restorer(config: ConfigDict) -> restore.Restorer:
+  """The detector as initialised, in the form of a restorer, to be measured."""
+  net = model(config)
+  params = build.untrained(config, STAGE, net, scratch.init)
+  detect_damage = partial(scratch.detect, net)
+  return restore.Restorer(detect_damage, params, net.net.multiple, 'untrained')
 
 
 def run(config: ConfigDict) -> None:

@@ -1,7 +1,8 @@
 """The triplet system: VAE of R and X, VAE of Y, then the mapping T between their latents.
 
 A second mapping fills holes (stage `mapping_masked`), between the same encoder and the decoder of
-Y, or one of its own (`vae_y_masked`).
+Y, or one of its own (`vae_y_masked`). The stage `fusion`, which the paper has not, corrects the old
+photo at full resolution by what the others make of it.
 """
 
 import dataclasses
@@ -14,16 +15,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, parallel, train, weights
+from oldphoto_jax import data, parallel, restore, train, weights
 from oldphoto_jax.degradation import photographic, recipes
-from oldphoto_jax.models import mapping, vae
+from oldphoto_jax.models import fusion, mapping, vae
 from oldphoto_jax.systems import build
 
 _log = logging.getLogger(__name__)
 
-STAGES = ('vae_rx', 'vae_y', 'mapping', 'vae_y_masked', 'mapping_masked')
+STAGES = ('vae_rx', 'vae_y', 'mapping', 'vae_y_masked', 'mapping_masked', 'fusion')
 
 
 def prepare_rx(
@@ -105,20 +107,28 @@ def prepare_holes(
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-  """The networks of a run: two VAEs and two mappings, and the perceptual network's parameters."""
+  """The networks of a run, and the perceptual network's parameters."""
 
   rx: vae.VAE
   y: vae.VAE
   y_masked: vae.VAE
   mapping: mapping.Mapping
   masked: mapping.Mapping
+  fusion: fusion.Fusion
   perceptual: Any
 
 
-def models(config: ConfigDict) -> Models:
-  """Hyper-parameters of all stages."""
-  perceptual = build.perceptual(config.perceptual)
+def models(config: ConfigDict, untrained: bool = False) -> Models:
+  """Hyper-parameters of all stages, and the perceptual network.
+
+  With `untrained` that network is of zeros, and is there if one of `config.stages` has its term.
+  """
   m = config.model
+  terms = {name: config[name].weights for name in _stages(config)}
+  if untrained and not any(term.get('perceptual', 0) for term in terms.values()):
+    perceptual = build.Perceptual({}, None, ())
+  else:
+    perceptual = build.perceptual(config.perceptual, untrained)
 
   def a_vae(c, latent_gan):
     return vae.VAE(
@@ -153,6 +163,7 @@ def models(config: ConfigDict) -> Models:
       d_width=m.d_width,
       d_layers=m.d_layers,
       d_scales=m.d_scales,
+      spectral=masked and config.mapping_masked.spectral,
       ema=c.ema,
       weights=build.weights(c.weights, mapping.WEIGHTS),
       g_tx=build.adam(c, c.lr, c.steps),
@@ -165,7 +176,21 @@ def models(config: ConfigDict) -> Models:
   rx, y = a_vae(config.vae_rx, True), a_vae(config.vae_y, False)
   y_masked = a_vae(config.vae_y_masked, False)
   t, masked = a_mapping(config.mapping, y, False), a_mapping(config.mapping_masked, y_masked, True)
-  return Models(rx, y, y_masked, t, masked, perceptual.params)
+  c = config.fusion
+  fused = fusion.Fusion(
+    mapping=t,
+    masked=masked if c.masked else None,
+    width=c.width,
+    depth=c.depth,
+    blocks=c.blocks,
+    weights=build.weights(c.weights, fusion.WEIGHTS),
+    ema=c.ema,
+    tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),
+    dtype=build.dtype(m.dtype),
+    features=perceptual.features,
+    feature_weights=perceptual.level_weights,
+  )
+  return Models(rx, y, y_masked, t, masked, fused, perceptual.params)
 
 
 def _y_of_masked(config: ConfigDict) -> str:
@@ -173,20 +198,43 @@ def _y_of_masked(config: ConfigDict) -> str:
   return 'vae_y_masked' if config.mapping_masked.own_y else 'vae_y'
 
 
-def stage(config: ConfigDict, photos: build.Photos, name: str) -> train.Stage:
+def stage(
+  config: ConfigDict, photos: build.Photos, name: str, untrained: bool = False
+) -> train.Stage:
   """One of STAGES. The mappings read the VAEs from their checkpoints in the run's folder.
+
+  With `untrained` nothing is read, and frozen networks are as initialised: the stage learns
+  nothing of use then, but its steps cost the same.
 
   Raises:
     checkpoints.CheckpointError: if a network that the stage needs is not trained.
   """
-  m = models(config)
+  m = models(config, untrained)
   if name == 'vae_rx':
     return _stage_rx(config, photos, m)
   if name == 'vae_y':
     return _stage_y(config, photos, m.y, m.perceptual, name)
   if name == 'vae_y_masked':
     return _stage_y(config, photos, m.y_masked, m.perceptual, name)
-  return _stage_mapping(config, photos, m, masked=name == 'mapping_masked')
+  if name == 'fusion':
+    return _stage_fusion(config, photos, m, untrained)
+  return _stage_mapping(config, photos, m, name == 'mapping_masked', untrained)
+
+
+def untrained(config: ConfigDict, photos: build.Photos) -> list[train.Stage]:
+  """The stages that `config.stages` names, to be measured without checkpoints or weights.
+
+  Raises:
+    ConfigError: for a stage that does not exist.
+  """
+  return [stage(config, photos, name, untrained=True) for name in _stages(config)]
+
+
+def untrained_restorer(config: ConfigDict) -> restore.Restorer:
+  """What the system restores with, as initialised, to be measured."""
+  m = models(config, untrained=True)
+  released = weights.triplet(m.mapping, _trained(config, m, False, build.untrained))
+  return weights.restorer(released, 'untrained')
 
 
 def _stage_rx(config: ConfigDict, photos: build.Photos, m: Models) -> train.Stage:
@@ -233,8 +281,9 @@ def _stage_y(
 
 
 def _stage_mapping(
-  config: ConfigDict, photos: build.Photos, m: Models, masked: bool
+  config: ConfigDict, photos: build.Photos, m: Models, masked: bool, untrained: bool
 ) -> train.Stage:
+  trained = build.untrained if untrained else build.trained
   if masked:
     name, t, y, y_name = 'mapping_masked', m.masked, m.y_masked, _y_of_masked(config)
     c = config.mapping_masked
@@ -243,7 +292,7 @@ def _stage_mapping(
     name, t, y, y_name, c = 'mapping', m.mapping, m.y, 'vae_y', config.mapping
     prepare = build.prepare_pairs(build.train_recipe(config, config.degradation))
   init = partial(mapping.init, t)
-  if masked and c.warm_start:
+  if masked and c.warm_start and not untrained:
     # All but the partial non-local block, which has no part in photos without holes.
     start = build.trained(config, 'mapping', m.mapping, mapping.init)
     init = partial(_start_from, init, jax.device_get(start))
@@ -256,8 +305,8 @@ def _stage_mapping(
     train_step=partial(mapping.train_step, t),
     eval_step=partial(mapping.eval_step, t),
     constants={
-      'rx': build.trained(config, 'vae_rx', m.rx, vae.init),
-      'y': build.trained(config, y_name, y, vae.init),
+      'rx': trained(config, 'vae_rx', m.rx, vae.init),
+      'y': trained(config, y_name, y, vae.init),
       'perceptual': m.perceptual,
     },
     batches=partial(build.train_batches, config, stream, c.batch_size),
@@ -266,6 +315,57 @@ def _stage_mapping(
     loop=build.loop(config.train, c.steps),
     columns=('old', 'reconstruction', 'restored', 'clean'),
   )
+
+
+def _stage_fusion(
+  config: ConfigDict, photos: build.Photos, m: Models, untrained: bool
+) -> train.Stage:
+  trained = build.untrained if untrained else build.trained
+  c, fused = config.fusion, m.fusion
+  if config.data.crop % fused.multiple:
+    raise build.ConfigError(
+      f'data.crop is {config.data.crop}: with fusion.depth={c.depth} it has to be a multiple of '
+      f'{fused.multiple}'
+    )
+  prepare = prepare_holes(build.train_recipe(config, c.degradation), tuple(c.grow))
+  filled = ('filled',) if c.masked else ()
+  return train.Stage(
+    name='fusion',
+    init=partial(fusion.init, fused),
+    prepare=prepare,
+    prepare_eval=prepare,
+    train_step=partial(fusion.train_step, fused),
+    eval_step=partial(fusion.eval_step, fused),
+    constants={'triplet': _trained(config, m, c.masked, trained), 'perceptual': m.perceptual},
+    batches=partial(
+      build.train_batches,
+      config,
+      data.Photos(photos.train, build.crop(config.data)),
+      c.batch_size,
+    ),
+    eval_batches=partial(build.eval_batches, config, photos.val),
+    score='psnr',
+    loop=build.loop(config.train, c.steps),
+    columns=('old', 'below', 'restored', *filled, 'clean'),
+  )
+
+
+def _trained(
+  config: ConfigDict, m: Models, masked: bool, trained: Callable = build.trained
+) -> dict[str, Any]:
+  """What restoring takes of the trained networks, with `masked` also of those that fill holes."""
+  params = {
+    'rx': {'encoder': trained(config, 'vae_rx', m.rx, vae.init)['encoder']},
+    'y': {'decoder': trained(config, 'vae_y', m.y, vae.init)['decoder']},
+    'mapping': trained(config, 'mapping', m.mapping, mapping.init),
+  }
+  if masked:
+    y = trained(config, _y_of_masked(config), m.y_masked, vae.init)
+    params['masked'] = {
+      'y': {'decoder': y['decoder']},
+      'mapping': trained(config, 'mapping_masked', m.masked, mapping.init),
+    }
+  return params
 
 
 def _start_from(init: Callable, trained: Any, key: jax.Array) -> mapping.State:
@@ -281,15 +381,20 @@ def run(config: ConfigDict) -> None:
   Raises:
     ConfigError: for a stage that does not exist.
   """
-  names = config.stages.replace(' ', '').split(',')
-  unknown = sorted(set(names) - set(STAGES))
-  if unknown:
-    raise build.ConfigError(f'there is no stage {unknown[0]!r}: choose from {", ".join(STAGES)}')
+  names = _stages(config)
   photos = build.photos(config.data, config.seed)
   build.write_manifest(photos, config.workdir)
   for name in names:
     seed = config.seed * len(STAGES) + STAGES.index(name)
     train.train(stage(config, photos, name), pathlib.Path(config.workdir) / name, seed)
+
+
+def _stages(config: ConfigDict) -> list[str]:
+  names = config.stages.replace(' ', '').split(',')
+  unknown = sorted(set(names) - set(STAGES))
+  if unknown:
+    raise build.ConfigError(f'there is no stage {unknown[0]!r}: choose from {", ".join(STAGES)}')
+  return names
 
 
 def is_complete(config: ConfigDict) -> bool:
@@ -303,25 +408,18 @@ def _is_trained(config: ConfigDict, name: str) -> bool:
 
 
 def export(config: ConfigDict) -> pathlib.Path:
-  """Writes the run's newest parameters as one file: the mapping, and the masked one if trained.
+  """Writes the run's newest parameters as one file: the mapping, and what else is trained of the
+  masked one and the fusion.
 
   Raises:
     CheckpointError: where a stage has no checkpoint.
     WeightsError: where `config.detector` is no detector.
   """
-  m, masked = models(config), None
-  params = {
-    'rx': {'encoder': build.trained(config, 'vae_rx', m.rx, vae.init)['encoder']},
-    'y': {'decoder': build.trained(config, 'vae_y', m.y, vae.init)['decoder']},
-    'mapping': build.trained(config, 'mapping', m.mapping, mapping.init),
-  }
-  if _is_trained(config, 'mapping_masked'):
-    masked = m.masked
-    y = build.trained(config, _y_of_masked(config), m.y_masked, vae.init)
-    params['masked'] = {
-      'y': {'decoder': y['decoder']},
-      'mapping': build.trained(config, 'mapping_masked', masked, mapping.init),
-    }
+  m = models(config)
+  has_masked, has_fusion = (_is_trained(config, s) for s in ('mapping_masked', 'fusion'))
+  params = _trained(config, m, has_masked)
+  if has_fusion:
+    params['fusion'] = build.trained(config, 'fusion', m.fusion, fusion.init)
   path = pathlib.Path(config.workdir) / weights.FILE
   if parallel.is_main():
     detector = None
@@ -332,6 +430,12 @@ def export(config: ConfigDict) -> pathlib.Path:
           f'{config.detector} holds the system {detector.system}: config.detector takes the run or '
           'weights of configs/scratch.py'
         )
-    released = weights.triplet(m.mapping, params, masked, detector)
-    weights.save(path, released, card={'run': config.to_json()})
+    released = weights.triplet(
+      m.mapping,
+      params,
+      masked=m.masked if has_masked else None,
+      fused=m.fusion if has_fusion else None,
+      detector=detector,
+    )
+    weights.save(path, released, card={'run': config.to_json()}, half=config.half)
   return path

@@ -1,0 +1,261 @@
+"""A path around the latent: the restored photo and the old one, fused at full resolution.
+
+Ours, not in Wan et al. 2020. Their photo passes a latent of a quarter of its sides whose noise and
+size limit what comes back: a photo with little damage loses more detail than it gains. Here a
+small U-Net sees the old photo beside the one that the triplet system restored, and corrects the old
+one; it begins as doing nothing. Inside holes it corrects the restored one, but sees the old one
+there as well: what a mask marks as damaged often shows through.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from oldphoto_jax import layers, losses, metrics
+from oldphoto_jax.models import mapping
+
+# Terms of weight 0 are not computed.
+WEIGHTS = {
+  'l1': 10.0,
+  'hole_l1': 0.0,  # over the pixels of holes alone, which are few
+  'perceptual': 1.0,
+}
+
+
+class UNet(nn.Module):
+  """Old photo, restored photo [B, H, W, 3], holes [B, H, W, 1] -> photo [B, H, W, 3].
+
+  Level i works at 1/2**i of the sides with `width` * 2**i channels, `most` at most; residual
+  blocks without norms, so that what a pixel becomes depends on its neighbourhood alone, not on
+  the size of photo or tile. Enlarged bilinearly, not by transposed convolutions, whose patterns
+  show on flat areas (Odena et al. 2016).
+  """
+
+  width: int = 24
+  most: int = 128
+  depth: int = 3
+  blocks: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, old, restored, holes):
+    layers.check_multiple(old.shape, 2**self.depth)
+    channels = [min(self.width * 2**i, self.most) for i in range(self.depth + 1)]
+
+    def conv(x, features, name, size=3, stride=1):
+      pad = (size - 1) // 2
+      return layers.Conv(features, size, stride, pad, dtype=self.dtype, name=name)(x)
+
+    def block(x, features, name):
+      return layers.ResnetBlock(features, False, self.dtype, name=name)(x)
+
+    base = jnp.where(holes > 0, restored, old)
+    x = jnp.concatenate([old, restored, (holes > 0).astype(old.dtype)], -1)
+    x = conv(x, channels[0], 'conv_in')
+    skips = []
+    for i, features in enumerate(channels[1:]):
+      skips.append(x)
+      x = layers.leaky_relu(conv(x, features, f'down{i}', 4, 2))
+      if i + 1 < self.depth:
+        x = block(x, features, f'down{i}_block')
+    for i in range(self.blocks):
+      x = block(x, channels[-1], f'block{i}')
+    for i in reversed(range(self.depth)):
+      # Fewer channels before the enlargement: the same function, a quarter of the work.
+      x = layers.double(conv(x, channels[i], f'up{i}', 1)) + skips[i]
+      x = block(layers.leaky_relu(x), channels[i], f'up{i}_block')
+    return base + conv(x, 3, 'conv_out').astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+  """The U-Net with the mappings below it, loss weights and optimiser.
+
+  Attributes:
+    mapping: restores photos without known holes.
+    masked: fills holes; None: there is no such network, and holes are not told to the U-Net.
+    width, depth, blocks: of the U-Net.
+    weights: of the loss terms, by name; see WEIGHTS.
+    ema: decay of the moving average that is evaluated and released; 0: none.
+    tx: optimiser.
+    dtype: of the convolutions.
+    features, feature_weights: as in vae.VAE.
+  """
+
+  mapping: mapping.Mapping
+  masked: mapping.Mapping | None = None
+  width: int = 24
+  depth: int = 3
+  blocks: int = 3
+  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  ema: float = 0.0
+  tx: optax.GradientTransformation = optax.adam(1e-3)
+  dtype: Any = jnp.float32
+  features: Callable[[Any, jax.Array], list[jax.Array]] | None = None
+  feature_weights: tuple[float, ...] = ()
+
+  @property
+  def net(self) -> UNet:
+    return UNet(self.width, depth=self.depth, blocks=self.blocks, dtype=self.dtype)
+
+  @property
+  def multiple(self) -> int:
+    """Sides of a photo must be multiples of this."""
+    return max(2**self.depth, 4)
+
+
+class State(struct.PyTreeNode):
+  """What training changes; arrays only. `g` is the U-Net, `ema` its moving average or None."""
+
+  step: jax.Array
+  g: Any
+  opt: Any
+  ema: Any
+
+  @property
+  def released(self) -> Any:
+    """The parameters to evaluate, restore and release with."""
+    return self.g if self.ema is None else self.ema
+
+
+def init(model: Fusion, key: jax.Array) -> State:
+  """He's kernels, but zeros where a sum follows.
+
+  In the last convolution, so that at first nothing is corrected, and in the second one of every
+  residual block, whose features would else grow from block to block (Zhang et al. 2019, Fixup).
+  """
+  side = 4 * model.multiple
+  photo, holes = jnp.zeros((1, side, side, 3)), jnp.zeros((1, side, side, 1))
+  g = layers.init_normal(model.net, key, photo, photo, holes, std=None)
+  zeros = partial(jax.tree.map, jnp.zeros_like)
+  g['conv_out'] = zeros(g['conv_out'])
+  for name, layer in g.items():
+    if 'conv2' in layer:
+      g[name] = layer | {'conv2': zeros(layer['conv2'])}
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    g=g,
+    opt=model.tx.init(g),
+    ema=jax.tree.map(jnp.copy, g) if model.ema else None,
+  )
+
+
+def restore(
+  model: Fusion, params: dict[str, Any], old: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+  """Restores old photos [B, H, W, 3] in [-1, 1]; H and W multiples of `model.multiple`.
+
+  Args:
+    model: with `masked`, if there is a mask.
+    params: {'rx', 'y', 'mapping'} of mapping.restore, with a mask {'rx', 'masked': {'y',
+      'mapping'}}, and 'fusion'.
+    old: the photos.
+    mask: [B, H, W, 1], above 0 = hole, to be filled; None: no hole is known.
+
+  Returns:
+    [B, H, W, 3], in [-1, 1].
+  """
+  restored = _below(model, params, old, mask)
+  return jnp.clip(_fuse(model, params['fusion'], old, restored, mask), -1, 1)
+
+
+def _below(model, params, old, mask):
+  """What the triplet system makes of the photos."""
+  if mask is None:
+    return mapping.restore(model.mapping, params, old)
+  return mapping.restore(model.masked, {'rx': params['rx']} | params['masked'], old, mask)
+
+
+def _fuse(model, g, old, restored, mask):
+  holes = jnp.zeros_like(old[..., :1]) if mask is None else mask
+  return model.net.apply({'params': g}, old, restored, holes)
+
+
+def train_step(
+  model: Fusion, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
+) -> tuple[State, dict[str, jax.Array]]:
+  """One update of the U-Net, as one device of the axis layers.AXIS sees it.
+
+  With `model.masked`, even steps show the holes and fill them, odd ones do not.
+
+  Args:
+    model: hyper-parameters.
+    state: replicated.
+    constants: {'triplet': the frozen networks, as `params` of `restore`, 'perceptual': see
+      vae.train_step}.
+    batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1], 'mask' [b, S, S, 1], above 0 = hole.
+    keys: unused: this step draws nothing.
+
+  Returns:
+    The new state, and every loss term by name (unweighted) with the gradient norm.
+  """
+  del keys
+  old, clean, mask = batch['old'], batch['clean'], jnp.zeros_like(batch['mask'])
+  if model.masked is None:
+    restored = _below(model, constants['triplet'], old, None)
+  else:
+    filling = state.step % 2 == 0
+    mask = jnp.where(filling, batch['mask'], 0.0)
+    restored = jax.lax.cond(
+      filling,
+      lambda: _below(model, constants['triplet'], old, mask),
+      lambda: _below(model, constants['triplet'], old, None),
+    )
+  restored = jax.lax.stop_gradient(restored)
+
+  def loss(g):
+    fused = _fuse(model, g, old, restored, mask)
+    terms = {'l1': losses.l1(fused, clean)}
+    if model.weights['hole_l1'] > 0:
+      error = jnp.abs(fused - clean).mean(-1, keepdims=True)
+      holes = (mask > 0).astype(jnp.float32)
+      terms['hole_l1'] = losses.masked_mean(error, holes, layers.AXIS)
+    if model.features is not None and model.weights['perceptual'] > 0:
+      a, b = (model.features(constants['perceptual'], photo) for photo in (fused, clean))
+      terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
+    return losses.total(terms, model.weights), terms
+
+  grad, terms = jax.grad(loss, has_aux=True)(state.g)
+  grad, terms = jax.lax.pmean((grad, terms), layers.AXIS)
+  update, opt = model.tx.update(grad, state.opt, state.g)
+  g = optax.apply_updates(state.g, update)
+  state = state.replace(
+    step=state.step + 1,
+    g=g,
+    opt=opt,
+    ema=layers.moving_average(state.ema, g, model.ema, state.step),
+  )
+  return state, terms | {'norm': optax.global_norm(grad)}
+
+
+def eval_step(
+  model: Fusion, state: State, constants: Any, batch: dict[str, jax.Array]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  """Restores the batch without masks, and with them where the model fills holes.
+
+  Returns:
+    Per-example scores [b]: 'psnr', 'ssim' of the fused photo, 'psnr_below' of the triplet system's
+    and 'psnr_old' of doing nothing, all against the clean one, with `model.masked` also
+    'psnr_filled'; images {'old', 'below', 'restored', 'clean', 'filled'} [b, S, S, 3].
+  """
+  old, clean = batch['old'], batch['clean']
+  params = constants['triplet'] | {'fusion': state.released}
+  below = _below(model, params, old, None)
+  restored = jnp.clip(_fuse(model, params['fusion'], old, below, None), -1, 1)
+  images = {'old': old, 'below': below, 'restored': restored, 'clean': clean}
+  if model.masked is not None:
+    images['filled'] = restore(model, params, old, batch['mask'])
+  names = {'restored': 'psnr', 'below': 'psnr_below', 'old': 'psnr_old', 'filled': 'psnr_filled'}
+  scores = {
+    score: jnp.minimum(metrics.psnr(images[name], clean), metrics.MAX_PSNR)
+    for name, score in names.items()
+    if name in images
+  }
+  return scores | {'ssim': metrics.ssim(restored, clean)}, images
