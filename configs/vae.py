@@ -150,7 +150,7 @@ def cpu(c):
     ('mapping', 5000),
     ('vae_y_masked', 1500),
     ('mapping_masked', 3000),
-    ('fusion', 8000),
+    ('fusion', 6000),
   ):
     c[name].steps = steps
     c[name].ema = 0.995

@@ -50,7 +50,7 @@ def frozen():
 def g():
   """A U-Net that corrects something, unlike a fresh one."""
   fresh = fusion.init(MODEL, jax.random.key(3)).g
-  return jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(4), x.shape), fresh)
+  return jax.tree.map(lambda x: x + 0.02 * jax.random.normal(jax.random.key(4), x.shape), fresh)
 
 
 def test_it_begins_as_doing_nothing_and_as_the_filling_inside_holes(frozen):

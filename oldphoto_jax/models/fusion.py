@@ -71,7 +71,9 @@ class UNet(nn.Module):
       # Fewer channels before the enlargement: the same function, a quarter of the work.
       x = layers.double(conv(x, channels[i], f'up{i}', 1)) + skips[i]
       x = block(layers.leaky_relu(x), channels[i], f'up{i}_block')
-    return base + conv(x, 3, 'conv_out').astype(jnp.float32)
+    x = conv(x, 4, 'conv_out').astype(jnp.float32)
+    # How much more of the old photo and less of the restored one, and what neither shows.
+    return base + x[..., :1] * (old - restored) + x[..., 1:]
 
 
 @dataclasses.dataclass(frozen=True)
