@@ -1,6 +1,7 @@
 """Trains, evaluates and exports every system: `python launch.py --config=configs/vae.py`."""
 
 import logging
+import pathlib
 import sys
 
 import jax
@@ -8,8 +9,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from oldphoto_jax import parallel, runs, weights
-from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, scratch, triplet
+from oldphoto_jax import compile_report, parallel, runs, speed, weights
+from oldphoto_jax.systems import benchmark, build, cyclegan, dip, pix2pix, scratch, triplet
 
 SYSTEMS = {
   'triplet': triplet,
@@ -17,18 +18,40 @@ SYSTEMS = {
   'cyclegan': cyclegan,
   'scratch': scratch,
   'dip': dip,
+  'benchmark': benchmark,
 }
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of settings.', lock_config=True)
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'evaluate', 'export'],
+  ['train', 'evaluate', 'export', 'compile', 'speed'],
   'train: all stages, then export. evaluate: the table beside doing nothing; of a detector, its '
   'scores at every threshold. '
-  'export: weights.safetensors from the newest checkpoints.',
+  'export: weights.safetensors from the newest checkpoints. '
+  'compile: what the train steps cost on the TPUs of --topology, which need not be there. '
+  'speed: how fast the untrained networks train and restore on this machine.',
 )
-_MULTIHOST = flags.DEFINE_bool('multihost', False, 'One of several processes, as on a TPU pod.')
+_TOPOLOGY = flags.DEFINE_string('topology', '', 'Of --mode=compile: chip and shape, as in v5e:4x4.')
+_OUTPUT = flags.DEFINE_string(
+  'output', '', 'File of the figures of compile and speed; by default in the run folder.'
+)
+_COMPARE = flags.DEFINE_enum(
+  'compare', None, ['torch'], 'Of --mode=speed: beside the same steps in PyTorch, in turn.'
+)
+_THREADS = flags.DEFINE_integer(
+  'threads', 0, 'Of --mode=speed, on CPU: threads of each side; 0: as many as there are cores.'
+)
+_WINDOWS = flags.DEFINE_integer('windows', 5, 'Of --mode=speed: windows, whose median is told.')
+_SECONDS = flags.DEFINE_float('window_seconds', 2.0, 'Of --mode=speed: length of a window.')
+_MULTIHOST = flags.DEFINE_bool(
+  'multihost', False, 'One of several processes, as on a TPU pod or under Slurm.'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT of process 0, where nothing tells the processes of each other.'
+)
+_PROCESSES = flags.DEFINE_integer('num_processes', None, 'With --coordinator: how many.')
+_PROCESS = flags.DEFINE_integer('process_id', None, 'With --coordinator: which one, from 0.')
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -43,13 +66,22 @@ def main(argv):
   absl_logging.get_absl_handler().addFilter(_is_ours)
   config = _CONFIG.value
   try:
-    parallel.initialize(_MULTIHOST.value)
+    if _MODE.value == 'compile':
+      compile_report.prepare_process()
+    elif _MODE.value == 'speed':
+      speed.prepare_process(_THREADS.value)
+    parallel.initialize(_MULTIHOST.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     logging.info('%d devices of kind %s', jax.device_count(), jax.devices()[0].device_kind)
     system = SYSTEMS[config.system]
-    if system is dip:
-      dip.check(config, _MODE.value)
-    if _MODE.value == 'train':
-      runs.start(config)
+    if system in (dip, benchmark):
+      system.check(config, _MODE.value)
+    if _MODE.value == 'compile':
+      _compile(system, config)
+    elif _MODE.value == 'speed':
+      _speed(system, config)
+    elif _MODE.value == 'train':
+      if system is not benchmark:  # its systems have run folders of their own
+        runs.start(config)
       system.run(config)
     elif _MODE.value == 'evaluate' and system is scratch:
       print(scratch.evaluate(config, weights.load_detector(config.workdir)))
@@ -62,6 +94,45 @@ def main(argv):
     if flags.FLAGS.verbosity >= 1:
       raise
     sys.exit(f'{type(error).__name__}: {error}')
+
+
+def _compile(system, config):
+  chips = compile_report.topology(_TOPOLOGY.value)
+  path = pathlib.Path(_OUTPUT.value or f'{config.workdir}/compile_{chips.file_name}.json')
+  stages = system.untrained(config, build.stand_ins(config))
+  rows = [compile_report.compile_stage(stage, chips) for stage in stages]
+  compile_report.write(path, chips, rows, config.to_dict())
+  print(compile_report.table(chips.name, len(chips.devices), chips.hbm, rows))
+  logging.info('the figures are in %s', path)
+  compile_report.check_fit(chips, rows)
+
+
+def _speed(system, config):
+  if jax.process_count() > 1:
+    raise ValueError('speed is measured on one host: leave --multihost and --coordinator out')
+  plan = speed.Windows(_WINDOWS.value, _SECONDS.value)
+  if _COMPARE.value == 'torch':
+    try:
+      from benchmarks.torch_reference import compare
+    except ImportError as error:
+      raise ValueError(f"--compare=torch needs PyTorch, pip install '.[torch]': {error}") from error
+    path = pathlib.Path(_OUTPUT.value or f'{config.workdir}/speed_torch.json')
+    print(compare.run(system, config, plan, _THREADS.value, path))
+  else:
+    path = pathlib.Path(_OUTPUT.value or f'{config.workdir}/speed.json')
+    peak = speed.matmul_peak(plan)
+    if system is dip:
+      settings = dip.settings(config, 3)
+      steps = [speed.measure_fit(config.preset, settings, side, peak, plan) for side in speed.SIDES]
+      restoring = [speed.restoring_of_fit(step, settings) for step in steps]
+    else:
+      stages = system.untrained(config, build.photos(config.data, config.seed))
+      steps = [speed.measure_stage(stage, peak, plan) for stage in stages]
+      restorer = system.untrained_restorer(config)
+      restoring = [speed.measure_restorer(restorer, side, plan) for side in speed.SIDES]
+    speed.write(path, peak, steps, restoring, config.to_dict(), runs.commit())
+    print(speed.table(peak, steps, restoring))
+  logging.info('the figures are in %s', path)
 
 
 def _parse(argv: list[str]) -> list[str]:

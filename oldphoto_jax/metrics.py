@@ -1,4 +1,4 @@
-"""PSNR and SSIM, per photo, with one stated protocol.
+"""PSNR, SSIM and MS-SSIM, per photo, with one stated protocol.
 
 Protocol of every number here: photos [N, H, W, 3] in [-1, 1] are clipped, rounded to 8 bits and
 compared as RGB in full size, without a crop and without a conversion to luma; the data range is
@@ -73,15 +73,66 @@ def ssim(a, b):
   _check(a, b)
   if min(a.shape[1:3]) < 11:
     raise ValueError(f'SSIM needs photos of at least 11×11 pixels, not {a.shape[1]}×{a.shape[2]}')
+  luminance, contrast = _similarity(_levels(a), _levels(b))
+  return (luminance * contrast).mean((1, 2, 3))
+
+
+# Of the five scales, the finest first: Wang, Simoncelli, Bovik 2003, section 3.2.
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SSIM_SIDE = 11 * 2 ** (len(_SCALE_WEIGHTS) - 1)  # the window fits into the coarsest scale
+
+
+def ms_ssim(a, b):
+  """Multi-scale structural similarity of Wang, Simoncelli and Bovik 2003, [N].
+
+  The contrast and structure term of five scales and the luminance term of the coarsest, each to the
+  power of the paper's weights; window and constants as in `ssim`. A scale is half of the one before
+  by means of 2×2 pixels, an odd last row or column dropped. Terms are means over the photo before
+  the powers are taken, of each channel alone; negative ones count 0, as their power is no real
+  number (so do TensorFlow and pytorch-msssim). The result is the mean over channels.
+
+  Raises:
+    ValueError: photos under `MS_SSIM_SIDE` = 176 pixels a side. There is no version of it with
+      fewer scales here: its numbers could not be compared.
+  """
+  _check(a, b)
+  if min(a.shape[1:3]) < MS_SSIM_SIDE:
+    raise ValueError(
+      f'MS-SSIM needs photos of at least {MS_SSIM_SIDE}×{MS_SSIM_SIDE} pixels for its five scales, '
+      f'not {a.shape[1]}×{a.shape[2]}'
+    )
+  a, b = _levels(a), _levels(b)
+  product = 1.0
+  for i, weight in enumerate(_SCALE_WEIGHTS):
+    if i:
+      a, b = _half(a), _half(b)
+    luminance, term = _similarity(a, b)
+    if i == len(_SCALE_WEIGHTS) - 1:
+      term = luminance * term
+    product *= jnp.maximum(term.mean((1, 2)), 0) ** weight
+  return product.mean(1)
+
+
+def _similarity(a, b):
+  """SSIM's luminance term, and its contrast and structure term, of levels 0 to 255.
+
+  Of every 11×11 window inside the photos, [N, H - 10, W - 10, C].
+  """
   # Around mid gray, so that a variance, the difference of two squares, keeps its digits.
-  a, b = _levels(a) - 128, _levels(b) - 128
+  a, b = a - 128, b - 128
   mean_a, mean_b, aa, bb, ab = _window_means(jnp.stack([a, b, a * a, b * b, a * b]))
   var_a, var_b, covariance = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
   mean_a, mean_b = mean_a + 128, mean_b + 128
   c1, c2 = (0.01 * _DATA_RANGE) ** 2, (0.03 * _DATA_RANGE) ** 2
-  similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-  similarity /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-  return similarity.mean((1, 2, 3))
+  luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+  return luminance, (2 * covariance + c2) / (var_a + var_b + c2)
+
+
+def _half(x):
+  """Means of 2×2 pixels of [N, H, W, C]."""
+  n, height, width, channels = x.shape
+  x = x[:, : height // 2 * 2, : width // 2 * 2]
+  return x.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
 def _window_means(x):

@@ -1,4 +1,4 @@
-"""One HTML file that shows photos before and after: no server, no internet, nothing sent."""
+"""One HTML file of photos before and after, or of tables: no server, no internet, nothing sent."""
 
 import base64
 import dataclasses
@@ -62,6 +62,59 @@ def write_page(
   parts.append(_FOOT)
   # A file name need not be valid Unicode; what is not is shown as '?'.
   images.write_bytes(path, '\n'.join(parts).encode('utf-8', 'replace'), overwrite=True)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Section:
+  """A table of a report, and a picture below it."""
+
+  title: str
+  text: str
+  header: list[str]
+  rows: list[list[str]]  # the first cell names the row
+  picture: np.ndarray | None = None  # uint8 [H, W, 3]
+
+
+def write_report(
+  path: str | os.PathLike,
+  sections: Iterable[Section],
+  *,
+  title: str,
+  lead: str,
+  side: int = 1800,
+) -> None:
+  """Writes tables and pictures as one page, replacing an older one.
+
+  Args:
+    path: the HTML file.
+    sections: in the order shown.
+    title, lead: heading of the page and the text below it.
+    side: pictures are shrunk to at most this many pixels a side.
+
+  Raises:
+    images.PhotoError: the file cannot be written.
+  """
+  parts = [_head(title, _escape(lead)).replace('<main>', '<main class="report">')]
+  parts += [_section(section, side) for section in sections]
+  parts += ['</main>', '<footer>Everything on this page is inside this one file.</footer>']
+  parts += ['</body>', '</html>', '']
+  images.write_bytes(path, '\n'.join(parts).encode('utf-8', 'replace'), overwrite=True)
+
+
+def _section(section: Section, side: int) -> str:
+  def cells(kind: str, line: list[str]) -> str:
+    first, *others = (_escape(cell) for cell in line)
+    return f'<tr><th>{first}</th>{"".join(f"<{kind}>{x}</{kind}>" for x in others)}</tr>'
+
+  rows = ''.join(cells('td', line) for line in section.rows)
+  picture = ''
+  if section.picture is not None:
+    source, alt = _jpeg(section.picture, None, side), _escape(f'Photos: {section.title}')
+    picture = f'<img src="{source}" alt="{alt}">'
+  return f"""<section><h2>{_escape(section.title)}</h2>
+<p>{_escape(section.text)}</p>
+<div class="table"><table><thead>{cells('th', section.header)}</thead><tbody>{rows}</tbody></table>
+</div>{picture}</section>"""
 
 
 def _lead(count: int) -> str:
@@ -237,6 +290,17 @@ button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 .failed h2 { font-size: 1.3rem; }
 .failed ul { margin: .75rem 0; padding-left: 1.2rem; overflow-wrap: anywhere; }
 .failed p { margin: 0; color: var(--soft); }
+main.report { display: block; }
+.report section { margin: 2.5rem 0; }
+.report section p { color: var(--soft); max-width: 60rem; }
+.report img { display: block; max-width: 100%; margin-top: 1.25rem; border-radius: 8px; }
+.table { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; }
+table { border-collapse: collapse; width: 100%; background: var(--card); font-size: .875rem; }
+th, td { padding: .45rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
+th { font-weight: 600; }
+td { font-variant-numeric: tabular-nums; white-space: nowrap; }
+th:first-child { text-align: left; min-width: 10rem; }
+tbody tr:last-child > * { border-bottom: 0; }
 footer { margin-top: 2.5rem; color: var(--soft); font-size: .875rem; }
 @media (max-width: 40rem) { [data-larger] { display: none; } }
 @media print { .buttons { display: none; } figure { break-inside: avoid; box-shadow: none; } }

@@ -23,13 +23,33 @@ Batch = dict[str, Any]
 Step = Callable[..., Any]
 
 
-def initialize(multihost: bool) -> None:
+def initialize(
+  multihost: bool,
+  coordinator: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+) -> None:
   """Joins this process to the others of a pod. Call before anything touches a device.
 
-  Only behind a flag: on a plain machine jax.distributed finds no coordinator and raises.
+  Args:
+    multihost: whether there are others. TPU pods, Slurm, Open MPI and Kubernetes tell JAX who they
+      are; a plain machine does not, and JAX raises.
+    coordinator: HOST:PORT of process 0, where nobody tells; implies `multihost`.
+    num_processes, process_id: how many there are, and which one this is, from 0.
+
+  Raises:
+    ValueError: where only some of the last three are given, or the number is out of range.
   """
-  if multihost:
-    jax.distributed.initialize()
+  given = [coordinator is not None, num_processes is not None, process_id is not None]
+  if any(given) and not all(given):
+    raise ValueError('--coordinator, --num_processes and --process_id belong together: set all')
+  if coordinator is None:
+    if multihost:
+      jax.distributed.initialize()
+    return
+  if not 0 <= process_id < num_processes:
+    raise ValueError(f'--process_id is {process_id}: with {num_processes} processes from 0 on')
+  jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
 def example_keys(key: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -153,6 +173,10 @@ def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
   step a second time when the first output comes back as input. Always a copy: a state is donated,
   and what else holds its arrays must not see them change.
   """
+  # What Orbax restores in several processes spans all hosts; this one's copy is enough.
+  tree = jax.tree.map(
+    lambda x: x if getattr(x, 'is_fully_addressable', True) else x.addressable_data(0), tree
+  )
   return jax.device_put(tree, _sharding(jax.sharding.PartitionSpec(), devices), may_alias=False)
 
 

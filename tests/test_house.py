@@ -13,6 +13,7 @@ FLOORS = (
     'layers',
     'losses',
     'metrics',
+    'niqe',
     'images',
     'features',
     'failure_signs',
@@ -34,9 +35,9 @@ FLOORS = (
   {'models', 'restore'},
   {'detect'},
   {'train', 'evaluation', 'weights'},
-  {'systems.build', 'official_gans', 'fit'},
-  {'fit_files'},
-  {'systems', 'runs', 'cli'},
+  {'systems.build', 'official_gans', 'fit', 'benchmark', 'compile_report', 'speed'},
+  {'fit_files', 'runs'},
+  {'systems', 'cli'},
 )
 
 

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import skimage.data
+from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from oldphoto_jax.metrics import psnr, psnr_inside, ssim
+from oldphoto_jax.metrics import ms_ssim, psnr, psnr_inside, ssim
 
 
 def to_float(images):
@@ -48,6 +49,51 @@ def test_ssim_equals_skimage(pairs):
     for a, b in zip(*pairs)
   ]
   np.testing.assert_allclose(jax.jit(ssim)(*map(to_float, pairs)), expected, atol=1e-5)
+
+
+def slow_ms_ssim(a, b):
+  """Of one channel of two photos, in float64, a scale at a time."""
+
+  def means(x):
+    return ndimage.gaussian_filter(x, 1.5, truncate=3.4)[5:-5, 5:-5]  # 11 taps
+
+  a, b, product = a.astype(float), b.astype(float), 1.0
+  for i, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+    if i:
+      a, b = (
+        sum(x[j : len(x) // 2 * 2 : 2, k : x.shape[1] // 2 * 2 : 2] for j in (0, 1) for k in (0, 1))
+        / 4
+        for x in (a, b)
+      )
+    mean_a, mean_b = means(a), means(b)
+    var_a, var_b = means(a * a) - mean_a**2, means(b * b) - mean_b**2
+    terms = (2 * (means(a * b) - mean_a * mean_b) + 58.5225) / (var_a + var_b + 58.5225)
+    if i == 4:
+      terms = terms * (2 * mean_a * mean_b + 6.5025) / (mean_a**2 + mean_b**2 + 6.5025)
+    product *= max(terms.mean(), 0) ** weight
+  return product
+
+
+def test_ms_ssim_equals_a_slow_one():
+  clean = np.stack([skimage.data.astronaut(), skimage.data.astronaut()])[:, 20:205, 100:279]
+  noise = np.random.default_rng(0).normal(size=clean.shape) * np.array([10, 60]).reshape(2, 1, 1, 1)
+  other = np.clip(np.round(clean + noise), 0, 255).astype(np.uint8)
+  other = np.concatenate([other, 255 - clean[:1]])  # structure that is inverted counts 0
+  clean = np.concatenate([clean, clean[:1]])
+  expected = [
+    np.mean([slow_ms_ssim(*(x[i, ..., c] for x in (clean, other))) for c in range(3)])
+    for i in range(3)
+  ]
+  found = jax.jit(ms_ssim)(*map(to_float, (clean, other)))
+  np.testing.assert_allclose(found, expected, atol=2e-5)
+  assert found[0] > found[1] > found[2] == 0
+  np.testing.assert_allclose(ms_ssim(*[to_float(clean)] * 2), 1, atol=1e-6)
+
+
+def test_ms_ssim_refuses_photos_without_five_scales():
+  photos = jnp.zeros((1, 176, 175, 3))
+  with pytest.raises(ValueError, match='176×176'):
+    ms_ssim(photos, photos)
 
 
 def test_a_photo_compared_with_itself(pairs):

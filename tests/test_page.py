@@ -85,3 +85,20 @@ def test_failures_and_strange_names(tmp_path):
   assert '&lt;script&gt;&quot;&#x27;?.png</strong> Is &lt;empty&gt;.' in text
   assert '<p>a &lt; b</p>' in text
   assert 'No photo could be restored.' in write(tmp_path, [page.Entry('a', error='b')])[0]
+
+
+def test_a_report_is_whole_and_asks_for_nothing(tmp_path):
+  rows = [['<first> row', '1.5 [1, 2]'], ['second', '–']]
+  sections = [
+    page.Section('A & B', 'Some text.', ['', 'score'], rows, np.zeros((30, 90, 3), np.uint8)),
+    page.Section('C', '', ['', 'score'], rows[:1]),
+  ]
+  page.write_report(tmp_path / 'page.html', sections, title='Comparison', lead='Of <all>.', side=45)
+  text = (tmp_path / 'page.html').read_text(encoding='utf-8')
+  elements = Elements(text)
+  assert not re.search(r'https?:|//\w|@import|url\(', re.sub(r'base64,[^"]*', '', text))
+  assert '<h2>A &amp; B</h2>' in text and 'Of &lt;all&gt;.' in text
+  assert '<th>&lt;first&gt; row</th><td>1.5 [1, 2]</td>' in text
+  assert len(elements.all('tr')) == 5 and len(elements.all('td')) == 3
+  (image,) = elements.all('img')
+  assert picture(image['src']).size == (45, 15)

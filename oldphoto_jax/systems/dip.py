@@ -51,11 +51,12 @@ def check(config: ConfigDict, mode: str) -> None:
   """Looks at what can be wrong before a run's folder is made.
 
   Raises:
-    ConfigError: for another mode than train, several hosts, or settings that do not fit together.
+    ConfigError: for another mode than train and speed, several hosts, or settings that do not fit
+      together.
     images.PhotoError: where there is no photo, or no folder of masks or truths.
     ValueError: for settings of the fit that cannot work.
   """
-  if mode != 'train':
+  if mode not in ('train', 'speed'):
     raise build.ConfigError(
       f'Deep Image Prior has nothing to {mode}: it learns nothing but the photo itself. Leave '
       '--mode out; with config.truths, the report has the scores'

@@ -1,0 +1,1 @@
+"""The networks and train steps of oldphoto_jax once more in PyTorch, to compare their speed."""

@@ -1,0 +1,380 @@
+"""Our train steps and restoring beside PyTorch's, in turn, in a pair of processes.
+
+Both sides get the same parameters, batch, losses, optimiser and number of threads. Their forward
+passes are checked to agree first; then windows of calls alternate, so that what else the machine
+does meets both alike.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import math
+import multiprocessing
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.torch_reference import steps, worker
+from oldphoto_jax import losses, parallel, runs, speed, train
+from oldphoto_jax.models import cyclegan, dip, gan_networks, mapping, pix2pix, vae
+from oldphoto_jax.models.dip_networks import Skip
+from oldphoto_jax.systems import build
+from oldphoto_jax.systems import dip as dip_system
+
+DIP_SIDES = (128, 256)
+TOLERANCE = 1e-3  # of the outputs' largest value; float32 through some 40 layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Ours:
+  """Our half: `train` and `restore` make n calls and wait; `outputs` as steps.Program."""
+
+  train: Callable[[int], Any]
+  restore: Callable[[int], None]
+  outputs: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """Milliseconds of a call, and the ratio PyTorch float32 / ours: median, least, most window."""
+
+  stage: str
+  what: str
+  batch: int
+  side: int
+  ours: float
+  torch: float
+  torch_bfloat16: float
+  ratio: float
+  least: float
+  most: float
+
+
+def run(
+  system: Any, config: ConfigDict, plan: speed.Windows, threads: int, path: pathlib.Path
+) -> str:
+  """Compares every stage of a config; writes JSON to `path` and gives the table as Markdown.
+
+  Raises:
+    ConfigError: for a network that PyTorch's side has not, another dtype than float32, or forward
+      passes that do not agree.
+  """
+  threads = threads or speed.cores()
+  rows = []
+  for name, side, batch, ours, make, job in _pairs(system, config):
+    with _torch(threads, make, job) as (ask, outputs):
+      _check(name, ours.outputs, outputs)
+      for what, call in (('train', ours.train), ('restore', ours.restore)):
+        rows.append(_compare(name, what, batch, side, call, partial(ask, what), plan))
+  mean = math.exp(statistics.mean(math.log(row.ratio) for row in rows))
+  record = speed.describe() | {
+    'commit': runs.commit(),
+    'torch': importlib.metadata.version('torch'),
+    'threads': threads,
+    'rows': [dataclasses.asdict(row) for row in rows],
+    'geometric_mean': mean,
+    'config': config.to_dict(),
+  }
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(record, indent=1) + '\n')
+  return table(rows, mean, threads)
+
+
+def table(rows: list[Row], mean: float, threads: int) -> str:
+  lines = [
+    f'{threads} threads. Ratio: PyTorch float32 / ours, above 1 we are faster; median, least and '
+    'most of the windows.',
+    '',
+    '| stage | | photos | ours ms | PyTorch ms | PyTorch bfloat16 ms | ratio |',
+    '|---|---|---|---|---|---|---|',
+  ]
+  for x in rows:
+    lines.append(
+      f'| {x.stage} | {x.what} | {x.batch} x {x.side}² | {x.ours:.1f} | {x.torch:.1f} | '
+      f'{x.torch_bfloat16:.1f} | {x.ratio:.2f} ({x.least:.2f} to {x.most:.2f}) |'
+    )
+  return '\n'.join([*lines, '', f'Geometric mean of the ratios: {mean:.2f}'])
+
+
+def _compare(
+  name: str, what: str, batch: int, side: int, ours: Callable[[int], None],
+  ask: Callable[[int, bool], float], plan: speed.Windows,
+) -> Row:  # fmt: skip
+  def seconds(n):
+    start = time.perf_counter()
+    ours(n)
+    return time.perf_counter() - start
+
+  sides = (seconds, lambda n: ask(n, False), lambda n: ask(n, True))
+  for side_of in sides:  # compiles, and lets PyTorch choose its kernels
+    side_of(1)
+  calls = [max(1, round(plan.seconds / max(side_of(1), 1e-9))) for side_of in sides]
+  rounds = [[side_of(n) / n for side_of, n in zip(sides, calls)] for _ in range(plan.count)]
+  ratios = [torch / own for own, torch, _ in rounds]
+  medians = [1e3 * statistics.median(times) for times in zip(*rounds)]
+  return Row(name, what, batch, side, *medians, statistics.median(ratios), min(ratios), max(ratios))
+
+
+def _check(name: str, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+  for key, value in theirs.items():
+    error = np.abs(ours[key] - value).max() / np.abs(value).max()
+    if not error < TOLERANCE:
+      raise build.ConfigError(
+        f'{name}: {key} of the two sides differs by {error:.2g} of its largest value'
+      )
+
+
+@contextlib.contextmanager
+def _torch(threads: int, make: Callable, job: steps.Job) -> Iterator[tuple[Callable, dict]]:
+  """A process of PyTorch: (ask(what, calls, bfloat16) -> seconds, its outputs)."""
+  context = multiprocessing.get_context('spawn')
+  connection, other = context.Pipe()
+  process = context.Process(target=worker.serve, args=(other, threads, make, job), daemon=True)
+  process.start()
+  other.close()
+
+  def ask(*question):
+    connection.send(question)
+    return connection.recv()
+
+  try:
+    try:
+      outputs = connection.recv()
+    except EOFError as error:
+      raise build.ConfigError("PyTorch's process ended; what it said is above") from error
+    yield ask, outputs
+    connection.send(None)
+  finally:
+    process.join(timeout=10)
+    process.kill()
+
+
+# Ours, and the same for PyTorch -----------------------------------------------------------------
+
+
+def _pairs(system: Any, config: ConfigDict) -> Iterator[tuple]:
+  """(stage, side, batch, our half, PyTorch's function, its job) of every stage of a config."""
+  if system is dip_system:
+    for side in DIP_SIDES:
+      yield config.preset, side, 1, *_dip(dip_system.settings(config, 3), side)
+    return
+  for stage in system.untrained(config, build.stand_ins(config)):
+    model = stage.train_step.args[0]
+    if getattr(config.model, 'dtype', 'float32') != 'float32':
+      raise build.ConfigError('PyTorch is compared in float32: set --config.model.dtype=float32')
+    state = jax.jit(stage.init)(jax.random.key(0))
+    constants = jax.device_put(stage.constants)
+    batch, key = prepared(stage)
+    size, side = batch['id'].shape[0], next(v for v in batch.values() if v.ndim == 4).shape[1]
+    restore, make, job = pair(config[stage.name], model, state, constants, batch)
+    ours = Ours(
+      trainer(stage, state, constants, batch, key),
+      _repeat(_only_restored(restore), state, constants, batch),
+      outputs(restore, state, constants, batch),
+    )
+    yield stage.name, side, size, ours, make, job
+
+
+def prepared(stage: train.Stage) -> tuple[dict[str, jax.Array], jax.Array]:
+  """A prepared batch of a stage, and a key."""
+  batches = stage.batches()
+  batch, key = next(batches), jax.random.key(0)
+  batches.close()
+
+  @jax.jit
+  def prepare(batch, key):
+    return stage.prepare(batch, parallel.example_keys(key, batch['id'])[0])
+
+  return {**prepare(batch, key), 'id': jnp.asarray(batch['id'])}, key
+
+
+def _only_restored(restore: Callable) -> Callable:
+  return jax.jit(lambda *arguments: restore(*arguments)['restored'])
+
+
+def outputs(restore: Callable, *arguments: Any) -> dict[str, np.ndarray]:
+  """What `restore` gives, as PyTorch has it."""
+  return {name: _photo(x) for name, x in jax.jit(restore)(*arguments).items()}
+
+
+def trainer(stage, state, constants, batch, key) -> Callable[[int], Any]:
+  step = parallel.train_step(
+    lambda batch, keys: batch, stage.train_step, devices=jax.local_devices()[:1]
+  )
+  state, constants = parallel.replicate((state, constants), jax.local_devices()[:1])
+  batch = jax.tree.map(lambda x: x[None], batch)
+
+  def run(n):
+    nonlocal state
+    for _ in range(n):
+      state, _ = step(state, constants, batch, key)
+    return jax.block_until_ready(state)
+
+  return run
+
+
+def _repeat(function: Callable, *arguments: Any) -> Callable[[int], None]:
+  def run(n):
+    for _ in range(n):
+      last = function(*arguments)
+    jax.block_until_ready(last)
+
+  return run
+
+
+def pair(
+  config: ConfigDict, model: Any, state: Any, constants: Any, batch: dict[str, jax.Array]
+) -> tuple[Callable, Callable, steps.Job]:
+  """((state, constants, batch) -> our outputs, PyTorch's function, its job) of a stage.
+
+  `config` is the stage's section.
+
+  Raises:
+    ConfigError: for a network that PyTorch's side has not.
+  """
+  adam = {name: float(config[name]) for name in ('lr', 'd_lr', 'b1', 'b2')}
+  own = {'weights': dict(model.weights)} if hasattr(model, 'weights') else {}
+  if isinstance(model, vae.VAE):
+    settings = ('norm', 'latent_gan', 'posterior_std', 'feature_weights')
+    frozen = {'perceptual': to_torch(constants['perceptual'])}
+
+    def restore(state, constants, batch):
+      z = vae.encode(model, state.g, batch['image'])
+      maps = model.discriminator.apply({'params': state.d['image']}, batch['image'])
+      return {'restored': vae.decode(model, state.g, z), 'judged': maps[0][-1]}
+
+    make, doubling = steps.vae, True
+  elif isinstance(model, mapping.Mapping):
+    if model.spectral:
+      raise build.ConfigError(
+        'PyTorch has no spectral norm here: set --config.STAGE.spectral=False'
+      )
+    settings = ('residual', 'masked', 'mask_pool', 'scaled', 'feature_weights')
+    own['norm'] = model.rx.norm
+    frozen = {name: to_torch(constants[name], True) for name in ('rx', 'y')}
+    frozen['perceptual'] = to_torch(constants['perceptual'])
+
+    def restore(state, constants, batch):
+      params = {'rx': constants['rx'], 'y': constants['y'], 'mapping': state.g}
+      mask = batch['mask'] if model.masked else None
+      old = mapping.whiten(batch['old'], mask) if model.masked else batch['old']
+      pair = jnp.concatenate([old, batch['clean']], -1)
+      maps = model.discriminator.apply({'params': state.d}, pair)
+      return {
+        'restored': mapping.restore(model, params, batch['old'], mask),
+        'judged': maps[0][-1],
+      }
+
+    make, doubling = steps.mapping, False
+  elif isinstance(model, pix2pix.Pix2Pix):
+    settings, frozen = ('halve_d', 'alternate'), {}
+    own |= _gan_settings(model)
+
+    def restore(state, constants, batch):
+      variables = {'params': state.g, 'batch_stats': state.stats}
+      fake = model.generator.apply(variables, batch['old'], None, True, mutable=['batch_stats'])[0]
+      pair = jnp.concatenate([batch['old'], batch['clean']], -1)
+      judge = model.discriminator.apply
+      judged = judge({'params': state.d}, pair, True, mutable=['batch_stats'])[0]
+      return {'restored': fake, 'judged': judged}
+
+    make, doubling = steps.pix2pix, True
+  elif isinstance(model, cyclegan.CycleGAN):
+    settings, frozen = ('halve_d', 'pool_size'), {}
+    own |= _gan_settings(model)
+
+    def restore(state, constants, batch):
+      judged = model.discriminator.apply({'params': state.d['D_X']}, batch['old'])
+      return {'restored': cyclegan.restore(model, state.g['G'], batch['old']), 'judged': judged}
+
+    make, doubling = steps.cyclegan, True
+  else:
+    raise build.ConfigError(f'there is no PyTorch version of {type(model).__name__} to compare')
+  job = steps.Job(
+    g=to_torch(state.g, doubling),
+    d=to_torch(state.d),
+    frozen=frozen,
+    batch={name: _photo(x) for name, x in batch.items() if x.dtype == jnp.float32},
+    settings=own | {name: getattr(model, name) for name in settings},
+    adam=adam,
+  )
+  return restore, make, job
+
+
+def _gan_settings(model: pix2pix.Pix2Pix | cyclegan.CycleGAN) -> dict[str, Any]:
+  d = model.discriminator
+  return {
+    'lsgan': model.gan_loss is losses.lsgan,
+    'generator': gan_networks.sizes(model.generator),
+    'discriminator': {'norm': dataclasses.asdict(d.norm), 'slope': d.slope},
+  }
+
+
+def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
+  """An iteration without a stop and without averages: what both sides then do is the same."""
+  network = settings.net
+  if not isinstance(network, Skip) or settings.factor != 1 or settings.param_noise:
+    raise build.ConfigError('PyTorch has the skip net, without enlarging and noise on kernels')
+  if network.average_pool or network.pad_mode != 'reflect' or 0 in network.skip:
+    raise build.ConfigError('PyTorch has the skip net with strides, reflection and all branches')
+  settings = dataclasses.replace(settings, stop=None, ema=0.0)
+  key, image = jax.random.key(0), jax.random.uniform(jax.random.key(1), (side, side, 3))
+  ones = jnp.ones((side, side, 1))
+  photo = dip.Photo(image, ones, ones)
+  state = jax.jit(partial(dip.init, settings))(photo, key)
+  job = steps.Job(
+    g=to_torch(state.params),
+    d={},
+    frozen={},
+    batch={'z': _photo(state.z[None]), 'image': _photo(image[None])},
+    settings={'reg_noise_std': settings.reg_noise_std, 'upsample': network.upsample},
+    adam={'lr': settings.learning_rate, 'b1': 0.9, 'b2': 0.999},
+  )
+  result = jax.jit(partial(dip.result, settings))
+  shown, kept = np.asarray(result(state)), jax.tree.map(jnp.copy, state)
+  step = jax.jit(partial(dip.step, settings), donate_argnums=2)
+
+  def run(n):
+    nonlocal state
+    for _ in range(n):
+      state, _ = step(photo, key, state)
+    jax.block_until_ready(state)
+
+  ours = Ours(run, _repeat(result, kept), {'restored': _nchw(shown[None])})
+  return ours, steps.dip, job
+
+
+def to_torch(params: Any, doubling: bool = False) -> Any:
+  """Our parameters in torch's layout: kernels [out, in, h, w].
+
+  With `doubling` the layers up0, up1, ... are transposed convolutions, whose kernels are flipped
+  and [in, out, h, w].
+  """
+
+  def convert(path, leaf):
+    array = np.asarray(leaf, np.float32)
+    if array.ndim != 4:
+      return array
+    names = [str(getattr(key, 'key', '')) for key in path]
+    if doubling and any(name.startswith('up') for name in names):
+      return np.ascontiguousarray(array[::-1, ::-1].transpose(2, 3, 0, 1))
+    return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+
+  return jax.tree_util.tree_map_with_path(convert, params)
+
+
+def _nchw(x):
+  return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
+
+
+def _photo(x) -> np.ndarray:
+  return np.ascontiguousarray(_nchw(np.asarray(x)))

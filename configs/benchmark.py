@@ -1,0 +1,129 @@
+"""The comparison: every system trained on the same photos, by the same budget, and scored alike.
+
+python launch.py --config=configs/benchmark.py           # small; anywhere, from nothing
+python launch.py --config=configs/benchmark.py:smoke     # tiny networks: does it all run?
+python launch.py --config=configs/benchmark.py:cpu       # hours on a few cores, your own photos
+python launch.py --config=configs/benchmark.py:paper     # the published sizes, for accelerators
+
+A system that is not trained is trained into WORKDIR/NAME, one that was stopped goes on, one that is
+done is loaded; weights from elsewhere are named with --config.load.NAME=PATH. What a photo scored
+is kept below WORKDIR/results. Writes benchmark.md, benchmark.json, benchmark.html and a grid a
+recipe into WORKDIR.
+"""
+
+import ml_collections
+
+from configs import cyclegan, dip, pix2pix, vae
+
+OWN = {'': '', 'smoke': 'tiny', 'cpu': 'cpu', 'paper': 'paper'}  # variant -> that of the systems
+
+
+def get_config(variant=''):
+  if variant not in OWN:
+    raise ValueError(f'configs/benchmark.py has no variant {variant!r}: smoke, cpu, paper')
+  own = OWN[variant]
+  c = ml_collections.ConfigDict()
+  c.system = 'benchmark'
+  c.seed = 0  # of the training of all, of Deep Image Prior, of the test photos' damage
+  c.workdir = 'runs/benchmark'
+  c.compare = 'pix2pix,cyclegan,triplet,dip'  # of `systems`, in the order of the tables
+  c.reference = 'triplet'  # what the differences are to: a system, or 'do nothing'
+  c.images = (
+    12_000  # training images of each system, of all its stages; 0: as its own config has it
+  )
+
+  c.load = ml_collections.ConfigDict()  # runs or files of weights, instead of training
+  c.load.pix2pix = ''
+  c.load.cyclegan = ''
+  c.load.triplet = ''
+  c.more = ''  # further weights to compare: NAME=PATH,NAME=PATH
+
+  c.data = ml_collections.ConfigDict()  # of all systems
+  c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
+  c.data.val = ''  # folder for validation; '': a tenth of data.photos
+  c.data.test = ''  # folder of the photos to compare on; '': the validation photos
+  c.data.old = ''  # folder of real old photos that the triplet's first stage learns from (R)
+  c.data.old_test = ''  # folder of real old photos to restore as well; there is no truth for them
+  c.data.old_reference = ''  # what another system made of them, under the same names
+  c.data.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
+  c.data.textures = ''  # folder of paper textures for it
+  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
+  c.data.tfds_name = ''
+  c.data.tfds_split = 'train'
+  c.data.subset_train = 0  # photos chosen by the seed; 0: all
+  c.data.subset_val = 1
+  c.data.subset_test = 2
+  c.data.crop = 128  # pixels of a training image
+  c.data.scale = (0.4, 1.0)
+  c.data.flip = 0.5
+  c.data.threads = 2
+  c.data.workers = 0
+  c.data.cache_gb = 1.0
+
+  c.degradation = 'wan2020,report'  # of the training; several: one is drawn per photo
+
+  # Their own settings; seed, data, degradation, steps and workdir come from above. More systems may
+  # be added here under names of their own.
+  c.systems = ml_collections.ConfigDict()
+  c.systems.pix2pix = pix2pix.get_config(own)
+  c.systems.cyclegan = cyclegan.get_config(own)
+  c.systems.triplet = vae.get_config(own)
+  # Masked stages and the fusion come on top of `images`, by the same factor; their rows say so.
+  c.systems.triplet.stages = 'vae_rx,vae_y,mapping,mapping_masked,fusion'
+  c.systems.dip = dip.get_config('denoise' if variant == 'paper' else 'small')
+
+  c.evaluate = ml_collections.ConfigDict()
+  c.evaluate.degradations = 'report,wan2020,print'  # a table each
+  c.evaluate.crop = 256  # the middle square of a photo
+  c.evaluate.limit = 0  # the first photos alone; 0: all
+  c.evaluate.old_limit = 0  # likewise of data.old_test
+  c.evaluate.dip_photos = 2  # Deep Image Prior fits a network to each photo; 0: all
+  c.evaluate.dip_masked = False  # a row of Deep Image Prior that knows the true mask
+  c.evaluate.squeezenet = ''  # weights of SqueezeNet 1.0; '': no such column
+  c.evaluate.niqe = ''  # NIQE's statistics; '': no such column
+  c.evaluate.pictures = 6  # photos of the grids and of the page
+  c.evaluate.resamples = 10_000  # of the bootstrap
+
+  if variant == 'smoke':
+    smoke(c)
+  elif variant == 'cpu':
+    cpu(c)
+  elif variant == 'paper':
+    paper(c)
+  return c.lock()
+
+
+def smoke(c):
+  """Minutes: nothing is learnt, every part runs."""
+  c.workdir = 'runs/benchmark_smoke'
+  c.images = 24
+  c.data.crop = 32
+  c.degradation = 'report'  # the other recipes take longer to compile than the networks
+  c.systems.triplet.stages = 'vae_rx,vae_y,mapping,mapping_masked'
+  c.systems.dip.fit.iterations = 4
+  c.systems.dip.chunk = 2
+  c.evaluate.degradations = 'report'
+  c.evaluate.crop = 192  # the least that MS-SSIM and NIQE take
+  c.evaluate.dip_photos = 1
+
+
+def cpu(c):
+  """Hours on two cores: 24,000 images of 128x128 for each system."""
+  c.workdir = 'runs/benchmark_cpu'
+  c.images = 24_000
+  c.data.subset_val = c.data.subset_test = 0
+  c.systems.dip.fit.iterations = 1000
+  c.evaluate.dip_photos = 4
+
+
+def paper(c):
+  """Each system as published, by its own length of training: not one budget, but its authors'."""
+  c.workdir = 'runs/benchmark_paper'
+  c.images = 0
+  c.data.crop = 256
+  c.data.scale = (0.75, 0.75)
+  c.data.threads = 16
+  c.data.subset_val = c.data.subset_test = 0
+  c.degradation = 'wan2020'
+  c.evaluate.dip_photos = 0
+  c.evaluate.dip_masked = True

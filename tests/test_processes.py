@@ -1,0 +1,103 @@
+"""Two processes of two devices each, joined over localhost, as launch.py starts them."""
+
+import os
+import pathlib
+import runpy
+import socket
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from oldphoto_jax import checkpoints, parallel
+from oldphoto_jax.models import vae
+from oldphoto_jax.systems import triplet
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+get_config = runpy.run_path(str(ROOT / 'configs' / 'vae.py'))['get_config']
+# No decay: the learning rates of 3 steps and of 6 are the same.
+SETTINGS = (
+  f'--config={ROOT}/configs/vae.py:tiny',
+  '--config.stages=vae_y',
+  '--config.vae_y.decay=0.0',
+)
+
+
+def start(place, devices, *flags):
+  environment = dict(os.environ, JAX_PLATFORMS='cpu', JAX_NUM_CPU_DEVICES=str(devices))
+  environment |= {'JAX_COMPILATION_CACHE_DIR': str(place / 'compiled')}
+  return subprocess.Popen(
+    [sys.executable, str(ROOT / 'launch.py'), *SETTINGS, *flags],
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(*processes):
+  said = [process.communicate(timeout=600)[1] for process in processes]
+  assert [process.returncode for process in processes] == [0] * len(processes), '\n'.join(said)
+  return said
+
+
+def run_two(place, *flags):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  pod = (f'--coordinator=localhost:{port}', '--num_processes=2')
+  return finish(*(start(place, 2, *pod, f'--process_id={i}', *flags) for i in range(2)))
+
+
+def state(run, step):
+  config = get_config('tiny')
+  config.vae_y.decay = 0.0
+  like = jax.eval_shape(partial(vae.init, triplet.models(config).y), jax.random.key(0))
+  with checkpoints.manager(run / 'vae_y' / 'checkpoints', 'psnr') as saved:
+    return checkpoints.restore(saved, like, step)[1]
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """Folder with `one`: six steps on one process, and `two`: three on two; and what those said."""
+  place = tmp_path_factory.mktemp('processes')
+  finish(start(place, 4, f'--config.workdir={place}/one', '--config.vae_y.steps=6'))
+  said = run_two(place, f'--config.workdir={place}/two', '--config.vae_y.steps=3')
+  return place, said
+
+
+def difference(a, b):
+  """Largest distance of two trees of parameters; a step of Adam is up to 1e-3."""
+  distances = jax.tree.map(lambda x, y: np.abs(x - y).max(), a, b)
+  return max(jax.tree.leaves(distances))
+
+
+def test_two_processes_train_to_the_parameters_of_one(runs):
+  place, said = runs
+  assert all('4 devices' in text for text in said)
+  one, two = state(place / 'one', 3), state(place / 'two', 3)
+  assert difference(one.g, two.g) < 1e-5
+
+
+@pytest.mark.slow
+def test_what_two_processes_saved_goes_on_on_one_and_on_two(runs):
+  place, _ = runs
+  flags = (f'--config.workdir={place}/two', '--config.vae_y.steps=6')
+  (said,) = finish(start(place, 4, *flags))
+  assert 'vae_y: going on from step 3 of 6' in said
+  one, resumed = state(place / 'one', 6), state(place / 'two', 6)
+  assert difference(one.g, resumed.g) < 1e-5
+  said = run_two(place, f'--config.workdir={place}/two', '--config.vae_y.steps=9')
+  assert all('vae_y: going on from step 6 of 9' in text for text in said)
+
+
+@pytest.mark.parametrize(
+  'given',
+  [('localhost:1', None, 0), (None, 2, 0), ('localhost:1', 2, 2), ('localhost:1', 2, -1)],
+)
+def test_half_of_the_flags_is_a_sentence(given):
+  with pytest.raises(ValueError, match='--process_id'):
+    parallel.initialize(False, *given)

@@ -1,0 +1,169 @@
+"""The speed report, and its PyTorch side, which must compute what ours does."""
+
+import json
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from oldphoto_jax import speed
+from oldphoto_jax.models import dip, dip_networks
+from oldphoto_jax.systems import build, cyclegan, pix2pix, triplet
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PLAN = speed.Windows(count=2, seconds=0.01)
+
+
+def config_of(name):
+  return runpy.run_path(str(ROOT / 'configs' / f'{name}.py'))['get_config']('tiny')
+
+
+def launch(*flags):
+  environment = dict(os.environ, JAX_NUM_CPU_DEVICES='1')
+  command = [sys.executable, str(ROOT / 'launch.py'), *flags]
+  return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+# The report ---------------------------------------------------------------------------------------
+
+
+def test_launch_reports_a_system(tmp_path):
+  done = launch(
+    f'--config={ROOT}/configs/pix2pix.py:tiny',
+    f'--config.workdir={tmp_path}',
+    '--mode=speed',
+    '--windows=2',
+    '--window_seconds=0.01',
+  )
+  assert done.returncode == 0, done.stderr
+  record = json.loads((tmp_path / 'speed.json').read_text())
+  (step,) = record['steps']
+  assert step['batch'] == 4 and step['side'] == 32 and step['pipeline'] > 0
+  assert step['images_per_second'] == pytest.approx(4000 / step['ms'])
+  assert step['gflops'] == pytest.approx(1000 * step['gflop'] / step['ms'])
+  assert step['share'] == pytest.approx(step['gflops'] / record['matmul_gflops'])
+  assert [x['side'] for x in record['restoring']] == [256, 1024]
+  assert '| pix2pix | 4 x 32² |' in done.stdout
+  assert not (tmp_path / 'run.json').exists()  # it is no run
+
+
+def test_windows_are_as_long_as_asked_and_count_calls(monkeypatch):
+  now, calls = [0.0], []
+  monkeypatch.setattr(speed.time, 'perf_counter', lambda: now[0])
+
+  def run(n):
+    calls.append(n)
+    now[0] += 0.002 * n
+
+  seconds = speed.windows(run, speed.Windows(count=3, seconds=0.05))
+  assert calls == [1, 25, 25, 25]
+  np.testing.assert_allclose(seconds, 0.002)
+
+
+def test_an_iteration_of_a_fit_is_measured_with_its_flops():
+  settings = dip.Dip(net=dip_networks.Skip((8,), (8,), (2,), ('nearest',)), input_depth=4)
+  step = speed.measure_fit('skip', settings, 16, 2.0, PLAN)
+  # Convolutions (pixels, side of the kernel, channels in and out); backwards it is twice as much.
+  convolutions = ((256, 1, 4, 2), (64, 3, 4, 8), (64, 3, 8, 8), (256, 3, 10, 8), (256, 1, 8, 8))
+  least = 3 * sum(2 * n * k * k * i * o for n, k, i, o in (*convolutions, (256, 1, 8, 3))) / 1e9
+  assert least < step.gflop < 2 * least
+  assert step.share == pytest.approx(step.gflops / 2) and step.compile_seconds > 0
+  assert speed.restoring_of_fit(step, settings).ms == pytest.approx(step.ms * settings.iterations)
+
+
+# PyTorch ------------------------------------------------------------------------------------------
+
+
+def test_launch_compares_with_pytorch(tmp_path):
+  pytest.importorskip('torch')
+  done = launch(
+    f'--config={ROOT}/configs/pix2pix.py:tiny',
+    '--config.degradation=report',
+    '--mode=speed',
+    '--compare=torch',
+    '--threads=1',
+    '--windows=2',
+    '--window_seconds=0.01',
+    f'--output={tmp_path}/compared.json',
+  )
+  assert done.returncode == 0, done.stderr
+  record = json.loads((tmp_path / 'compared.json').read_text())
+  assert [row['what'] for row in record['rows']] == ['train', 'restore'] and record['threads'] == 1
+  ratios = [row['ratio'] for row in record['rows']]
+  assert record['geometric_mean'] == pytest.approx(np.prod(ratios) ** 0.5)
+  for row in record['rows']:
+    assert 0 < row['least'] <= row['ratio'] <= row['most'] and row['torch_bfloat16'] > 0
+  assert f'Geometric mean of the ratios: {record["geometric_mean"]:.2f}' in done.stdout
+
+
+def test_outputs_that_differ_are_a_sentence():
+  pytest.importorskip('torch')
+  from benchmarks.torch_reference import compare
+
+  outputs = {'restored': np.ones((1, 3, 4, 4), np.float32)}
+  compare._check('net', outputs, outputs)
+  with pytest.raises(build.ConfigError, match='net: restored of the two sides differs'):
+    compare._check('net', outputs, {'restored': 1.1 * outputs['restored']})
+
+
+def one_step_each(config, stage, section):
+  """Our and PyTorch's outputs on the same numbers, before and after a train step."""
+  from benchmarks.torch_reference import compare
+
+  batch, key = compare.prepared(stage)
+  state, model = jax.jit(stage.init)(jax.random.key(0)), stage.train_step.args[0]
+  restore, make, job = compare.pair(section, model, state, stage.constants, batch)
+  program = make(job)
+  before = compare.outputs(restore, state, stage.constants, batch)
+  theirs_before = {name: value.numpy() for name, value in program.outputs().items()}
+  step = compare.trainer(stage, state, stage.constants, batch, key)
+  after = compare.outputs(restore, step(1), stage.constants, batch)
+  program.train()
+  theirs_after = {name: value.numpy() for name, value in program.outputs().items()}
+  return before, theirs_before, after, theirs_after
+
+
+def settle(config, name):
+  """No randomness that the two sides would draw differently."""
+  config.degradation = 'report'
+  if name in ('vae_y', 'vae_rx'):
+    config.model.posterior_std = 0.0
+  if name == 'pix2pix':
+    config.model.dropout_levels = ()
+
+
+@pytest.mark.parametrize(
+  ('system', 'name', 'stage'),
+  [
+    (triplet, 'vae', 'vae_y'),
+    (triplet, 'vae', 'vae_rx'),
+    (triplet, 'vae', 'mapping'),
+    (triplet, 'vae', 'mapping_masked'),
+    (pix2pix, 'pix2pix', 'pix2pix'),
+    (cyclegan, 'cyclegan', 'cyclegan'),
+  ],
+)
+def test_pytorch_computes_the_same_and_learns_the_same(system, name, stage):
+  pytest.importorskip('torch')
+  config = config_of(name)
+  settle(config, stage)
+  if system is triplet:
+    config.stages = stage
+    config.data.old = 'somewhere'  # real old photos: the program is smaller
+    config.model.norm = True
+    config.mapping_masked.spectral = False
+  (built,) = system.untrained(config, build.stand_ins(config))
+  before, theirs_before, after, theirs_after = one_step_each(config, built, config[stage])
+  assert set(before) == set(theirs_before) == {'restored', 'judged'}
+  for key, ours in before.items():
+    # Untrained kernels are small, and instance norm enlarges the rounding.
+    np.testing.assert_allclose(theirs_before[key], ours, atol=5e-4 * np.abs(ours).max())
+    moved = np.abs(after[key] - ours).max()
+    assert moved > 0
+    # Adam moves weights whose gradient is rounding alone either way.
+    assert np.abs(after[key] - theirs_after[key]).max() < 0.2 * moved, key
