@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
-#   make demo   trains the small default recipe, ages sample photos, restores them
+#   make demo   restores damaged sample photos, or a folder: make demo PHOTOS=scans
 #   make test   all tests but the slow ones
 PYTHON ?= python3
 VENV := .venv
@@ -15,13 +15,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $(STAMP)
 
-# Interrupted, it goes on where it was.
 demo: $(STAMP)
-	$(BIN)/python launch.py --config=configs/vae.py --config.workdir=$(DEMO)
+ifdef PHOTOS
+	$(BIN)/oldphoto restore $(PHOTOS) -o $(DEMO)
+else
 	$(BIN)/oldphoto samples -o $(DEMO)/samples --overwrite
 	$(BIN)/oldphoto degrade $(DEMO)/samples -o $(DEMO)/aged --recipe report --copies 1 --overwrite
-	$(BIN)/oldphoto restore $(DEMO)/aged/old-1 -o $(DEMO)/restored --weights $(DEMO) --overwrite
-	@echo "Before and after: $(DEMO)/restored/before-after.html"
+	$(BIN)/oldphoto restore $(DEMO)/aged/old-1 -o $(DEMO)/restored --overwrite
+endif
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'

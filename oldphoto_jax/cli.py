@@ -21,6 +21,8 @@ from oldphoto_jax import images
 
 RECIPES = ('wan2020', 'report', 'aging', 'print')
 PAGE = 'before-after.html'
+SHEET = f'{PAGE}.png'  # no photo has this name
+_PHOTOS_ON_SHEET = 6  # of before and after
 _COPIES_ON_SHEET = 12  # photos a contact sheet
 _PHOTOS_ON_ARTEFACT_SHEET = 6
 
@@ -60,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
   restore.add_argument(
     '--weights',
     metavar='RUN_OR_FILE',
-    help='the trained system: a weights file, or the folder of a training run',
+    help='the trained system: a weights file, or the folder of a training run (default: the one '
+    'that comes with oldphoto)',
   )
   restore.add_argument(
     '--strength',
@@ -73,12 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     '--mask',
     metavar='FILE_OR_FOLDER',
     help='what is damaged: a picture of the size of the photo, white where damaged, or a folder of '
-    'such pictures under the names of the photos (default: what the detector finds)',
+    'such pictures under the names of the photos',
   )
   restore.add_argument(
     '--detector',
     metavar='RUN_OR_FILE',
     help='a trained detector (default: the one inside --weights, if there is one)',
+  )
+  restore.add_argument(
+    '--find-damage',
+    action='store_true',
+    help='fill what the detector inside --weights finds; implied by --detector, --only-damage and '
+    '--save-mask. Look at the result: it may take dark or bright objects for damage',
   )
   restore.add_argument(
     '--threshold',
@@ -145,9 +154,9 @@ def _parser() -> argparse.ArgumentParser:
   _add_paths(detect)
   detect.add_argument(
     '--weights',
-    required=True,
     metavar='RUN_OR_FILE',
-    help='the trained detector: a weights file, or the folder of a training run',
+    help='the trained detector: a weights file, or the folder of a training run (default: the one '
+    'that comes with oldphoto)',
   )
   detect.add_argument(
     '--threshold',
@@ -292,18 +301,23 @@ def _restore(args: argparse.Namespace) -> int:
     if getattr(args, name) is not None:
       option = name.replace('_', '-')
       raise images.PhotoError(f'--{option} is for Deep Image Prior; add --method dip.')
-  if args.weights is None:
-    raise images.PhotoError('no weights are given; add --weights and a file or a run folder.')
   # Here and not above, so that --help does not wait for JAX.
   from oldphoto_jax import restore, weights
 
+  if args.weights is None:
+    args.weights = weights.SHIPPED
   try:
     restorer = weights.load_restorer(args.weights)
   except (OSError, ValueError) as error:
     raise images.PhotoError(f'{args.weights}: the weights cannot be used: {error}') from error
   mask = _mask_of(args)
-  if mask is None and (args.only_damage or args.save_mask):
-    option = '--only-damage' if args.only_damage else '--save-mask'
+  wanted = {
+    '--find-damage': args.find_damage,
+    '--only-damage': args.only_damage,
+    '--save-mask': args.save_mask,
+  }
+  option = next((name for name, given in wanted.items() if given), None)
+  if mask is None and option:
     raise images.PhotoError(
       f'{option} needs to know what is damaged, and {args.weights} holds no detector; '
       'add --mask or --detector.'
@@ -330,6 +344,7 @@ def _restore_by_dip(args: argparse.Namespace) -> int:
     (args.weights is not None, 'Deep Image Prior has no weights; leave --weights or --method out.'),
     (args.tile != 2048, 'Deep Image Prior has no tiles; see --max-side.'),
     (args.save_mask, '--save-mask is for trained systems; `oldphoto detect` writes masks.'),
+    (args.find_damage, 'Deep Image Prior fills what --mask or --detector marks; name one.'),
   ):
     if given:
       raise images.PhotoError(sentence)
@@ -407,13 +422,18 @@ def _conclude(args: argparse.Namespace, summary, marked: dict[str, np.ndarray]) 
 
 
 def _mask_of(args: argparse.Namespace):
-  """(path, photo) -> what to fill, from the user's masks or a detector; None where is neither."""
+  """(path, photo) -> what to fill, from the user's masks or a detector; None where is neither.
+
+  Damage is only looked for on request: what a detector takes for damage by mistake is lost.
+  """
   from oldphoto_jax import detect, masks, weights
 
   if args.mask is not None:
     if not os.path.exists(args.mask):
       raise images.PhotoError(f'{args.mask}: there is no such mask or folder.')
     return lambda path, photo: masks.read(masks.find(args.mask, path), photo.size)
+  if not (args.detector or args.find_damage or args.only_damage or args.save_mask):
+    return None
   source = args.detector or args.weights
   try:
     detector = weights.load_detector(source) if args.detector else weights.find_detector(source)
@@ -433,7 +453,9 @@ def _mask_of(args: argparse.Namespace):
 
 def _write_page(summary, out: pathlib.Path, marked: dict[str, np.ndarray]) -> None:
   """The page of a run; `marked` has the damage of photos by their paths, [h, w] in [0, 1]."""
-  from oldphoto_jax import page
+  from oldphoto_jax import page, sheets
+
+  pairs, names = [], []  # small ones, of the first photos
 
   def entries():
     for result in summary.results:
@@ -449,6 +471,9 @@ def _write_page(summary, out: pathlib.Path, marked: dict[str, np.ndarray]) -> No
         continue
       icc = None if after.gray else after.icc
       before, after = images.to_rgb8(before), images.to_rgb8(after)
+      if len(pairs) < _PHOTOS_ON_SHEET:
+        pairs.append([_thumbnail(before, 384), _thumbnail(after, 384)])
+        names.append(name)
       change = None
       if before.shape == after.shape:
         # A change of a quarter of the range shows in full.
@@ -467,6 +492,8 @@ def _write_page(summary, out: pathlib.Path, marked: dict[str, np.ndarray]) -> No
   count = len(summary.results)
   side = 1200 if count <= 50 else 800 if count <= 200 else 500
   page.write_page(out / PAGE, entries(), side=side)
+  if pairs:
+    sheets.save_png(out / SHEET, sheets.grid(pairs, ['before', 'after'], names))
   print(f'Open {out / PAGE} in a browser to compare.')
 
 
@@ -477,6 +504,8 @@ def _detect(args: argparse.Namespace) -> int:
   # Here and not above, so that --help does not wait for JAX.
   from oldphoto_jax import detect, restore, weights
 
+  if args.weights is None:
+    args.weights = weights.SHIPPED
   try:
     detector = weights.load_detector(args.weights)
   except (OSError, ValueError) as error:

@@ -29,7 +29,7 @@ def run(monkeypatch, capsys):
   """Runs the command line; weights called 'half' make a photo half as strong."""
 
   def load(path):
-    if path != 'half':
+    if path not in ('half', weights.SHIPPED):
       raise ValueError('this is no weights file.')
     apply = lambda params, batch: batch * params
     return restore.Restorer(apply, jnp.float32(0.5), 16, 'half, sha256 0f')
@@ -62,8 +62,24 @@ def test_restore_writes_photos_report_and_page(run, tmp_path):
   assert json.loads((out / 'report.json').read_text())['weights'] == 'half, sha256 0f'
   assert 'sub/</span>a.png' in (out / 'before-after.html').read_text()
 
+  sheet = images.read_rgb8(out / 'before-after.html.png')
+  before, after = images.read_rgb8(photo), restored
+  assert holds(sheet, before) and holds(sheet, after)
+
   code, said, _ = run('restore', tmp_path / 'in', '-o', out, '--weights', 'half')
   assert (code, '0 restored, 1 kept' in said) == (0, True)
+
+
+def holds(sheet, picture):
+  """Whether a sheet shows a picture somewhere, pixel by pixel."""
+  windows = np.lib.stride_tricks.sliding_window_view(sheet, picture.shape)[:, :, 0]
+  return (windows == picture).all((2, 3, 4)).any()
+
+
+def test_without_weights_those_that_come_with_the_package_restore(run, tmp_path):
+  code, _, errors = run('restore', save(tmp_path / 'a.png'), '-o', tmp_path / 'out')
+  assert (code, errors) == (0, '')
+  assert (tmp_path / 'out/a.png').exists()
 
 
 def test_strength_tile_overwrite_and_no_page(run, tmp_path):
@@ -89,7 +105,6 @@ def test_a_failed_photo_gives_exit_code_1_and_one_line(run, tmp_path):
 def test_nothing_done_gives_exit_code_2_and_one_sentence(run, tmp_path):
   photo = save(tmp_path / 'in/a.png')
   for words, says in [
-    (['restore', photo, '-o', tmp_path / 'out'], 'no weights are given'),
     (['restore', photo, '-o', tmp_path / 'out', '--weights', 'x'], 'no weights file'),
     (['restore', tmp_path / 'no', '-o', tmp_path / 'out', '--weights', 'half'], 'no such file'),
     (['restore', photo, '-o', tmp_path / 'in', '--weights', 'half'], 'replace an original'),

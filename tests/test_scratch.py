@@ -519,7 +519,6 @@ def test_detect_refuses_what_it_cannot_do_with_a_sentence(photos, weights_file, 
     ([folder / 'no.png', '-o', tmp_path / 'out', '--weights', w], 'no such file'),
     ([folder, '-o', folder / 'a.tif', '--weights', w], 'has to be a folder'),
     ([folder, '-o', tmp_path / 'out', '--weights', tmp_path], 'the run has not finished'),
-    ([folder, '-o', tmp_path / 'out'], '--weights'),
     ([folder, '-o', tmp_path / 'out', '--weights', w, '--threshold', '1'], 'between 0 and 1'),
     ([folder, '-o', tmp_path / 'out', '--weights', w, '--tile', '128'], '256 or more'),
   ]:

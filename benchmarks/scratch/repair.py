@@ -69,7 +69,9 @@ def biharmonic(photo: np.ndarray, weight: np.ndarray) -> np.ndarray:
   return np.where(weight > 0, np.clip(filled, -1, 1), photo).astype(np.float32)
 
 
-def repairs(restorer, detector, examples: list[Example]) -> dict[str, list[np.ndarray]]:
+def repairs(
+  restorer, detector, threshold: float, examples: list[Example]
+) -> dict[str, list[np.ndarray]]:
   """Every row of the table: its name -> the photos."""
   sizes = [old.shape[:2] for _, old, _, _ in examples]
   shapes = restore.plan_shapes(sizes, restorer.multiple, 2048, 4)
@@ -79,7 +81,7 @@ def repairs(restorer, detector, examples: list[Example]) -> dict[str, list[np.nd
   for _, old, _, true in examples:
     photo = images.Photo(sheets.from_float(old))
     shape = restore.choose_shape(photo.size, shapes, restorer.multiple, 2048)
-    found = masks.grow(mark(photo))
+    found = masks.grow(mark(photo), threshold)
     known = masks.grow(true, threshold=0.25)
 
     repair = partial(
@@ -120,6 +122,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--weights', required=True)
   parser.add_argument('--detector', help='default: the one inside --weights')
+  parser.add_argument('--threshold', type=float, default=0.5, help='of the detector')
   parser.add_argument('--test', type=pathlib.Path, required=True)
   parser.add_argument('--pairs', type=pathlib.Path, required=True)
   parser.add_argument('-o', '--out', type=pathlib.Path, required=True)
@@ -127,10 +130,10 @@ def main() -> None:
   restorer = weights.load_restorer(args.weights)
   detector = weights.load_detector(args.detector or args.weights)
   args.out.mkdir(parents=True, exist_ok=True)
-  texts, report = [f'{restorer.name}; {detector.name}\n'], {}
+  texts, report = [f'{restorer.name}; {detector.name} at {args.threshold}\n'], {}
   for name, examples in (('print', printed(args.test)), ('film pairs', film_pairs(args.pairs))):
     examples = list(examples)
-    rows = repairs(restorer, detector, examples)
+    rows = repairs(restorer, detector, args.threshold, examples)
     text, report[name] = table(name, examples, rows)
     texts.append(text)
     columns = {'old': rows['do nothing']} | {k: v for k, v in rows.items() if k != 'do nothing'}

@@ -1,0 +1,49 @@
+"""The weights that come with the package: they are there, small, and better than doing nothing."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from oldphoto_jax import cli, data, metrics, weights
+from oldphoto_jax.degradation import photographic, recipes
+
+SIDE = 128
+
+
+@pytest.fixture(scope='module')
+def aged():
+  """Middle squares of the sample photos, damaged as in the student report."""
+  source = data.sample_photos()
+  clean = [cli._square(source[i], SIDE) for i in range(len(source))]
+  keys = jax.random.split(jax.random.key(0), len(clean))
+  clean = photographic.from_levels(jnp.asarray(np.stack(clean)))
+  return jax.jit(partial(recipes.degrade_batch, recipes.Report()))(keys, clean)
+
+
+def test_they_are_small_and_say_where_they_are_from():
+  assert weights.SHIPPED.stat().st_size < 25e6
+  assert 'run' in weights.card(weights.SHIPPED)
+  assert (weights.SHIPPED.parent / 'MODEL_CARD.md').exists()
+  assert weights.find_detector(weights.SHIPPED) is not None
+
+
+def test_they_restore_better_than_doing_nothing(aged):
+  restorer = weights.load_restorer(weights.SHIPPED)
+  restored = jax.jit(restorer.apply)(restorer.params, aged.old)
+  gain = metrics.psnr(restored, aged.clean) - metrics.psnr(aged.old, aged.clean)
+  assert float(gain.mean()) > 2
+  filled = jax.jit(restorer.fill)(restorer.params, aged.old, aged.mask)
+  inside = partial(metrics.psnr_inside, b=aged.clean, mask=aged.mask)
+  assert float(jnp.nanmean(inside(filled) - inside(aged.old))) > 6
+
+
+def test_the_command_uses_them(tmp_path, capsys):
+  Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / 'a.png')
+  words = ['restore', tmp_path / 'a.png', '-o', tmp_path / 'out', '--save-mask', '--no-page']
+  assert cli.main([str(word) for word in words]) == 0
+  assert (tmp_path / 'out/masks/a.png').exists()
+  assert '1 restored' in capsys.readouterr().out
