@@ -62,7 +62,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
-  absl_logging.set_verbosity(absl_logging.INFO)
+  absl_logging.set_verbosity(max(absl_logging.INFO, flags.FLAGS.verbosity))
   absl_logging.get_absl_handler().addFilter(_is_ours)
   config = _CONFIG.value
   try:

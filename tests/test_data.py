@@ -259,6 +259,13 @@ def test_crop_enlarges_photos_that_are_too_small(height, width):
   assert image.shape == (1, 16, 16, 3)
 
 
+def test_batches_of_one():
+  ones = data.train_batches(data.Photos(textured(5), data.Crop(16)), 1, seed=0)
+  two = next(data.train_batches(data.Photos(textured(5), data.Crop(16)), 2, seed=0))
+  images = np.concatenate([next(ones)['image'] for _ in range(2)])
+  np.testing.assert_array_equal(images, two['image'])
+
+
 def test_photos_stream_shapes_and_types():
   batch = next(data.train_batches(data.Photos(textured(5), data.Crop(16)), 4, seed=0))
   assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
