@@ -83,7 +83,7 @@ def get_config(variant=''):
 
 
 def cpu(c):
-  """An hour on two cores."""
+  """For a few cores; it took 85 minutes on one that was shared: benchmarks/scratch."""
   c.workdir = 'runs/scratch_cpu'
   c.model.width = 12
   c.scratch.steps = 6000

@@ -140,7 +140,7 @@ def get_config(variant=''):
 
 
 def cpu(c):
-  """An hour or two on two cores: the widths that learn most in that time."""
+  """An hour or two on two cores; mapping_masked and fusion took another on shared ones."""
   c.workdir = 'runs/vae_cpu'
   c.model.latent = 64
   c.model.t_width = 128

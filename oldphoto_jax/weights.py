@@ -116,6 +116,15 @@ def card(path: str | os.PathLike) -> dict[str, Any]:
     raise WeightsError(f'{file} cannot be read as safetensors: {error}') from error
 
 
+def digest(path: str | os.PathLike) -> str:
+  """Twelve digits that tell a file of weights, or that of a run's folder, from all others.
+
+  Raises:
+    WeightsError: where there is none.
+  """
+  return hashlib.sha256(_file(path).read_bytes()).hexdigest()[:12]
+
+
 def load_restorer(path: str | os.PathLike) -> restore.Restorer:
   """What `oldphoto restore --weights` uses: `load`, ready to restore.
 
@@ -129,8 +138,7 @@ def load_restorer(path: str | os.PathLike) -> restore.Restorer:
       f'{file} holds a detector, which marks damage and restores nothing: use it with '
       '`oldphoto detect`, and give the weights of a system that restores here'
     )
-  digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-  return restorer(weights, f'{weights.system} {file.name} {digest}')
+  return restorer(weights, f'{weights.system} {file.name} {digest(file)}')
 
 
 def load_detector(path: str | os.PathLike) -> detect.Detector:
@@ -155,8 +163,7 @@ def find_detector(path: str | os.PathLike) -> detect.Detector | None:
     WeightsError: see `load`.
   """
   weights, file = load(path), _file(path)
-  digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-  name = f'{weights.system} {file.name} {digest}'
+  name = f'{weights.system} {file.name} {digest(file)}'
   if weights.system == 'triplet' and 'detector' in weights.model:
     weights = Weights('scratch', weights.model['detector'], weights.params['detector'])
   if weights.system != 'scratch':

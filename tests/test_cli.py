@@ -82,6 +82,22 @@ def test_without_weights_those_that_come_with_the_package_restore(run, tmp_path)
   assert (tmp_path / 'out/a.png').exists()
 
 
+def test_damage_is_looked_for_on_request_alone(run, tmp_path, monkeypatch):
+  asked = []
+  monkeypatch.setattr(weights, 'find_detector', asked.append)  # finds none
+  words = ['restore', save(tmp_path / 'a.png'), '-o', tmp_path / 'out', '--weights', 'half']
+  assert run(*words)[0] == 0
+  assert not asked
+  for option in ('--find-damage', '--only-damage', '--save-mask'):
+    code, _, errors = run(*words, option)
+    assert code == 2
+    assert f'{option} needs to know what is damaged, and half holds no detector' in errors
+  assert asked == ['half'] * 3
+  words = ['restore', tmp_path / 'a.png', '-o', tmp_path / 'dip', '--method', 'dip']
+  code, _, errors = run(*words, '--find-damage')
+  assert (code, 'name one' in errors) == (2, True)
+
+
 def test_strength_tile_overwrite_and_no_page(run, tmp_path):
   photo = save(tmp_path / 'a.png', 100, 300)
   words = ['restore', photo, '-o', tmp_path / 'out', '--weights', 'half', '--no-page']

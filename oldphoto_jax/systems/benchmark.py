@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -253,7 +252,7 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
   file = pathlib.Path(path)
   file = file / weights.FILE if file.is_dir() else file
   whole, card = weights.load(path), weights.card(path)
-  digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+  digest = weights.digest(path)
   rows = []
   for fused in (False, True) if 'fusion' in whole.model else (False,):
     found = whole if fused else weights.without_fusion(whole)
