@@ -304,10 +304,10 @@ def test_all_systems_share_photos_budget_and_seed():
     assert (own.data.flip, own.data.photos) == (0.25, '/p')
     assert own.data.old == ('/o' if name == 'triplet' else '')
     assert own.workdir == f'runs/benchmark_smoke/{name}'
-    stages = ['vae_rx', 'vae_y', 'mapping'] if name == 'triplet' else [name]
+    stages = system._stages(own)
+    assert len(stages) == (4 if name == 'triplet' else 1)
     assert sum(own[s].steps * own[s].batch_size for s in stages) == pytest.approx(600, abs=12)
-  own = system.own_config(config, 'triplet')
-  assert own.mapping_masked.steps == own.mapping.steps  # on top, by the same factor
+  assert own.mapping_masked.degradation == own.fusion.degradation == 'report'
   assert config.systems.pix2pix.data.flip == 0.5  # the config itself is left as it was
   own = system.own_config(config_of(('images', 0)), 'cyclegan')
   assert own.cyclegan.steps == config.systems.cyclegan.cyclegan.steps

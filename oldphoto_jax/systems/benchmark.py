@@ -148,12 +148,13 @@ def own_config(config: ConfigDict, name: str) -> ConfigDict:
     # Real old photos have no pairs to learn from, and would be another task for CycleGAN.
     if field in own.data and (field != 'old' or own.system == 'triplet'):
       own.data[field] = value
-  stages = _stages(own)
   if config.images:
-    counted = [own[s] for s in stages if 'masked' not in s and s != 'fusion']
-    factor = config.images / sum(s.steps * s.batch_size for s in counted)
-    for stage in (own[s] for s in stages):
-      stage.steps = max(1, round(stage.steps * factor))
+    stages = [own[s] for s in _stages(own)]
+    total = sum(stage.steps * stage.batch_size for stage in stages)
+    for stage in stages:
+      stage.steps = max(1, round(stage.steps * config.images / total))
+      if 'degradation' in stage:  # instead of its system's
+        stage.degradation = config.degradation
   return own
 
 
