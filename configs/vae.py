@@ -110,6 +110,7 @@ def get_config(variant=''):
   c.fusion.degradation = 'wan2020,report,print'
   c.fusion.grow = (0, 3)
   c.fusion.masked = False  # also told where holes are; needs mapping_masked
+  c.fusion.alone = False  # of the old photo alone: what is the triplet below it worth?
   c.fusion.width = 24
   c.fusion.depth = 3
   c.fusion.blocks = 3

@@ -211,7 +211,7 @@ def triplet(
     }
   if fused is not None:
     sizes['fusion'] = {'width': fused.width, 'depth': fused.depth, 'blocks': fused.blocks}
-    sizes['fusion']['masked'] = fused.masked is not None
+    sizes['fusion'] |= {'masked': fused.masked is not None, 'alone': fused.alone}
   if detector is not None:
     sizes['detector'], params = detector.model, params | {'detector': detector.params}
   return Weights('triplet', sizes, params)
@@ -292,7 +292,12 @@ def _triplet_networks(sizes: dict[str, Any], key: jax.Array) -> _Networks:
   if 'fusion' in sizes:
     f = sizes['fusion']
     fused = fusion.Fusion(
-      model, masked if f['masked'] else None, f['width'], f['depth'], f['blocks']
+      model,
+      masked if f['masked'] else None,
+      width=f['width'],
+      depth=f['depth'],
+      blocks=f['blocks'],
+      alone=f.get('alone', False),  # not in the files of version 0.1
     )
     like['fusion'] = jax.eval_shape(partial(fusion.init, fused), key).g
     restore = partial(fusion.restore, fused)

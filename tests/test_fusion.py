@@ -63,6 +63,16 @@ def test_it_begins_as_doing_nothing_and_as_the_filling_inside_holes(frozen):
   np.testing.assert_allclose(filled, jnp.where(mask > 0, below, old), atol=1e-6)
 
 
+def test_alone_it_sees_nothing_of_the_triplet(frozen, g):
+  old, mask = (jnp.asarray(photos(1)[name]) for name in ('old', 'mask'))
+  alone = dataclasses.replace(MODEL, alone=True)
+  nothing = jax.tree.map(jnp.zeros_like, frozen)
+  for holes in ((), (mask,)):
+    one = fusion.restore(alone, frozen | {'fusion': g}, old, *holes)
+    np.testing.assert_array_equal(one, fusion.restore(alone, nothing | {'fusion': g}, old, *holes))
+    assert (one != fusion.restore(MODEL, frozen | {'fusion': g}, old, *holes)).any()
+
+
 def test_masks_are_told_to_the_network(frozen, g):
   params, batch = frozen | {'fusion': g}, photos(1)
   old, mask = jnp.asarray(batch['old']), jnp.asarray(batch['mask'])

@@ -84,6 +84,7 @@ class Fusion:
     mapping: restores photos without known holes.
     masked: fills holes; None: there is no such network, and holes are not told to the U-Net.
     width, depth, blocks: of the U-Net.
+    alone: it sees the old photo in the restored one's place, to learn what the triplet is worth.
     weights: of the loss terms, by name; see WEIGHTS.
     ema: decay of the moving average that is evaluated and released; 0: none.
     tx: optimiser.
@@ -96,6 +97,7 @@ class Fusion:
   width: int = 24
   depth: int = 3
   blocks: int = 3
+  alone: bool = False
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   ema: float = 0.0
   tx: optax.GradientTransformation = optax.adam(1e-3)
@@ -170,6 +172,8 @@ def restore(
 
 def _below(model, params, old, mask):
   """What the triplet system makes of the photos."""
+  if model.alone:
+    return old
   if mask is None:
     return mapping.restore(model.mapping, params, old)
   return mapping.restore(model.masked, {'rx': params['rx']} | params['masked'], old, mask)

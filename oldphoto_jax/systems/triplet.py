@@ -183,6 +183,7 @@ def models(config: ConfigDict, untrained: bool = False) -> Models:
     width=c.width,
     depth=c.depth,
     blocks=c.blocks,
+    alone=c.alone,
     weights=build.weights(c.weights, fusion.WEIGHTS),
     ema=c.ema,
     tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),

@@ -1,0 +1,147 @@
+"""Which settings decide quality: short trainings that differ from a base in one of them.
+
+  python benchmarks/quality/sweep.py OUT --below RUN -- --config.data.photos=PHOTOS ...
+
+RUN is the folder of a triplet run with the stages below a fusion (configs/benchmark.py:cpu leaves
+one in WORKDIR/triplet); what follows -- goes to every launch.py. Each variant is a comparison of
+its own, `launch.py --config=configs/benchmark.py:cpu`, with IMAGES training images, in OUT/NAME;
+one that is there is not trained again, and one that was stopped goes on. Scores are of
+validation photos: --config.data.test is that of data.val here, as settings are not chosen on
+test photos. Writes OUT/sweep.md.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from oldphoto_jax import benchmark
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+IMAGES = 4000
+PHOTOS = 30
+BELOW = ('vae_rx', 'vae_y', 'mapping')  # stages that a fusion needs
+RECIPES = ('report', 'wan2020', 'print')
+
+
+class Variant(NamedTuple):
+  """What is trained: a system, and its flags beside those of all."""
+
+  system: str
+  base: str  # name of the variant that it is compared to
+  flags: tuple[str, ...] = ()
+  fusion: bool = False  # only the fusion is trained, on the stages of --below
+
+
+def _vary(system: str, base: str, *settings: str, fusion: bool = False) -> Variant:
+  flags = tuple(f'--config.systems.{system}.{setting}' for setting in settings)
+  return Variant(system, base, flags, fusion)
+
+
+def _fuse(*settings: str) -> Variant:
+  return _vary('triplet', 'fusion', 'stages=fusion', 'fusion.masked=False', *settings, fusion=True)
+
+
+def _triplet(*settings: str) -> Variant:
+  return _vary('triplet', 'triplet', f'stages={",".join(BELOW)}', 'fusion.masked=False', *settings)
+
+
+VARIANTS = {
+  'fusion': _fuse(),
+  'fusion without triplet': _fuse('fusion.alone=True'),
+  'fusion of half the width': _fuse('fusion.width=12'),
+  'fusion with perceptual loss': _fuse('perceptual.network=squeezenet', 'perceptual.weights={}'),
+  'pix2pix': _vary('pix2pix', 'pix2pix'),
+  'pix2pix without discriminator': _vary('pix2pix', 'pix2pix', 'pix2pix.weights.gan=0.0'),
+  'pix2pix with a tenth of L1': _vary('pix2pix', 'pix2pix', 'pix2pix.weights.l1=10.0'),
+  'triplet': _triplet(),
+  'triplet with latent noise of 1': _triplet('model.posterior_std=1.0'),
+  'triplet with instance norm': _triplet('model.norm=True'),
+  'triplet with a quarter of the latent': _triplet('model.latent=16'),
+}
+
+
+def run(name: str, out: pathlib.Path, below: pathlib.Path, squeezenet: str, more: list[str]):
+  """Trains and scores one variant: the rows of its comparison, by recipe."""
+  variant, folder = VARIANTS[name], out / name.replace(' ', '_')
+  file = folder / 'benchmark.json'
+  if not file.exists():
+    if variant.fusion:
+      for stage in BELOW:
+        link = folder / 'triplet' / stage
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+          link.symlink_to((below / stage).resolve())
+    flags = [
+      '--config=configs/benchmark.py:cpu',
+      f'--config.workdir={folder}',
+      f'--config.compare={variant.system}',
+      f'--config.reference={variant.system}',
+      f'--config.images={IMAGES}',
+      f'--config.evaluate.limit={PHOTOS}',
+      f'--config.evaluate.degradations={",".join(RECIPES)}',
+      f'--config.evaluate.squeezenet={squeezenet}',
+    ]
+    flags += [flag.format(squeezenet) for flag in variant.flags]
+    command = [sys.executable, str(ROOT / 'launch.py'), *flags, *more]
+    done = subprocess.run(command, cwd=ROOT, check=False)
+    if done.returncode:
+      raise SystemExit(done.returncode)  # its own message says why; 75: the same command goes on
+  return json.loads(file.read_text())
+
+
+def table(reports: dict[str, dict]) -> str:
+  """A row a variant: PSNR and distance of each recipe, with the paired difference to its base."""
+
+  def scores(name: str, recipe: str, metric: str) -> np.ndarray:
+    row = VARIANTS[name].system + ' with fusion' * VARIANTS[name].fusion
+    return np.array(reports[name]['tests'][recipe]['rows'][row]['scores'][metric])
+
+  def cell(name: str, recipe: str, metric: str, digits: int) -> str:
+    own, base = scores(name, recipe, metric), VARIANTS[name].base
+    text = f'{own.mean():.{digits}f}'
+    if base == name:
+      return text
+    d = benchmark.difference(own, scores(base, recipe, metric), 0, 10_000)
+    return f'{text} ({d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}])'
+
+  header = ['', *(f'{recipe}: {what}' for recipe in RECIPES for what in ('PSNR', 'distance'))]
+  lines = ['| ' + ' | '.join(header) + ' |', '|---' * len(header) + '|']
+  for name in reports:
+    cells = [
+      cell(name, recipe, metric, digits)
+      for recipe in RECIPES
+      for metric, digits in (('psnr', 2), ('squeezenet', 3))
+    ]
+    lines.append('| ' + ' | '.join([name, *cells]) + ' |')
+  return '\n'.join(lines)
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('out', type=pathlib.Path)
+  parser.add_argument('--below', type=pathlib.Path, required=True, help='run of a triplet')
+  parser.add_argument('--squeezenet', required=True, help='weights of SqueezeNet 1.0')
+  parser.add_argument('--only', default='', help='names of variants with commas between')
+  parser.add_argument('more', nargs='*', help='flags of launch.py, after --')
+  a = parser.parse_args()
+  names = [name.strip() for name in a.only.split(',')] if a.only else list(VARIANTS)
+  unknown = sorted(set(names) - set(VARIANTS))
+  if unknown:
+    raise SystemExit(f'there is no variant {unknown[0]!r}: choose from {", ".join(VARIANTS)}')
+  out = a.out.resolve()
+  reports = {}
+  for name in names:
+    reports[name] = run(name, out, a.below, a.squeezenet, a.more)
+    bases = {base for base in (VARIANTS[n].base for n in reports)}
+    if bases <= set(reports):
+      (out / 'sweep.md').write_text(table(reports) + '\n')
+  print(table(reports))
+
+
+if __name__ == '__main__':
+  main()
