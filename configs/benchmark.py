@@ -107,12 +107,12 @@ def smoke(c):
 
 
 def cpu(c):
-  """Hours on two cores: 16,000 images of 128x128 for each system."""
+  """Hours on two cores: 12,000 images of 128x128 for each system."""
   c.workdir = 'runs/benchmark_cpu'
-  c.images = 16_000
+  c.images = 12_000
   c.data.subset_val = c.data.subset_test = 0
-  c.systems.dip.fit.iterations = 2400
-  c.evaluate.dip_photos = 6
+  c.systems.dip.fit.iterations = 2000
+  c.evaluate.dip_photos = 3
 
 
 def paper(c):

@@ -15,7 +15,7 @@ import optax
 from flax import struct
 
 from oldphoto_jax import failure_signs, layers, losses, metrics
-from oldphoto_jax.models import gan_networks
+from oldphoto_jax.models import adversarial, gan_networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +70,10 @@ class Pool(struct.PyTreeNode):
   count: jax.Array
 
 
-class State(struct.PyTreeNode):
+class State(adversarial.State):
   """What training changes; arrays only.
 
-  `g` holds {'G', 'F'}, `d` {'D_X', 'D_Y'}; `ema` is the moving average of `g`, or None; `pool` is
-  None with a pool size of 0.
+  `g` holds {'G', 'F'}, `d` {'D_X', 'D_Y'}; `pool` is None with a pool size of 0.
 
   There is one history for all devices: every device sees the generated photos of all of them, in
   the order of the global batch, and makes the same exchanges. The state thus stays replicated,
@@ -83,18 +82,7 @@ class State(struct.PyTreeNode):
   photos.
   """
 
-  step: jax.Array
-  g: Any
-  d: Any
-  g_opt: Any
-  d_opt: Any
   pool: Any
-  ema: Any
-
-  @property
-  def released(self) -> Any:
-    """The parameters {'G', 'F'} to evaluate, restore and release with."""
-    return self.g if self.ema is None else self.ema
 
 
 def init(model: CycleGAN, key: jax.Array) -> State:
@@ -116,15 +104,8 @@ def init(model: CycleGAN, key: jax.Array) -> State:
   g, d = ({name: variables['params'] for name, variables in v.items()} for v in (g, d))
   shape = (model.pool_size, model.crop, model.crop, 3)
   pool = Pool(jnp.zeros(shape), jnp.zeros(shape), jnp.zeros((), jnp.int32))
-  return State(
-    step=jnp.zeros((), jnp.int32),
-    g=g,
-    d=d,
-    g_opt=model.g_tx.init(g),
-    d_opt=model.d_tx.init(d),
-    pool=pool if model.pool_size else None,
-    ema=jax.tree.map(jnp.copy, g) if model.ema else None,
-  )
+  begun = adversarial.start(model, g, d)
+  return State(**vars(begun), pool=pool if model.pool_size else None)
 
 
 def restore(model: CycleGAN, params: dict[str, Any], old: jax.Array) -> jax.Array:
@@ -246,19 +227,7 @@ def train_step(
     pool, fake_x, fake_y = _exchange_all(pool, fake_x, fake_y, keys[:, 6])
   (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake_x, fake_y)
   g_grad, d_grad, terms = jax.lax.pmean((g_grad, d_grad, terms | d_terms), layers.AXIS)
-  g_update, g_opt = model.g_tx.update(g_grad, state.g_opt, state.g)
-  d_update, d_opt = model.d_tx.update(d_grad, state.d_opt, state.d)
-  g = optax.apply_updates(state.g, g_update)
-  state = state.replace(
-    step=state.step + 1,
-    g=g,
-    d=optax.apply_updates(state.d, d_update),
-    g_opt=g_opt,
-    d_opt=d_opt,
-    pool=pool,
-    ema=layers.moving_average(state.ema, g, model.ema, state.step),
-  )
-  norms = {'g_norm': optax.global_norm(g_grad), 'd_norm': optax.global_norm(d_grad)}
+  state, norms = adversarial.update(model, state.replace(pool=pool), g_grad, d_grad)
   return state, terms | norms
 
 

@@ -19,10 +19,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from oldphoto_jax import layers, losses, metrics
-from oldphoto_jax.models import partial_nonlocal, vae
+from oldphoto_jax.models import adversarial, partial_nonlocal, vae
+from oldphoto_jax.models.adversarial import State
 
 # The total loss of the published code. Terms of weight 0 are not computed.
 WEIGHTS = {
@@ -137,28 +137,11 @@ class Mapping:
     return vae.MultiScaleDiscriminator(self.d_width, self.d_layers, self.d_scales, self.dtype)
 
 
-class State(struct.PyTreeNode):
-  """What training changes; arrays only.
-
-  `g` is T, `ema` its moving average or None. `d` holds the discriminator's parameters; with
-  `spectral` {'params', 'vectors'}, see layers.spectral_norm.
-  """
-
-  step: jax.Array
-  g: Any
-  d: Any
-  g_opt: Any
-  d_opt: Any
-  ema: Any
-
-  @property
-  def released(self) -> Any:
-    """The parameters to evaluate, restore and release with."""
-    return self.g if self.ema is None else self.ema
-
-
 def init(model: Mapping, key: jax.Array) -> State:
   """Kernels N(0, 0.02), or He's without norms, biases 0, and fresh optimiser states.
+
+  The state's `g` is T; `d` holds the discriminator's parameters, with `spectral` {'params',
+  'vectors'}, see layers.spectral_norm.
 
   Raises:
     ValueError: if the latents of the two VAEs differ in channels.
@@ -175,14 +158,7 @@ def init(model: Mapping, key: jax.Array) -> State:
   d = layers.init_normal(model.discriminator, d_key, jnp.zeros((1, 64, 64, 6)))
   if model.spectral:
     d = {'params': d, 'vectors': layers.right_vectors(d, jax.random.fold_in(d_key, 1))}
-  return State(
-    step=jnp.zeros((), jnp.int32),
-    g=g,
-    d=d,
-    g_opt=model.g_tx.init(g),
-    d_opt=model.d_tx.init(d),
-    ema=jax.tree.map(jnp.copy, g) if model.ema else None,
-  )
+  return adversarial.start(model, g, d)
 
 
 def whiten(old: jax.Array, mask: jax.Array) -> jax.Array:
@@ -285,21 +261,11 @@ def train_step(
     (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake)
     terms = terms | d_terms
   g_grad, d_grad, terms = jax.lax.pmean((g_grad, d_grad, terms), layers.AXIS)
-  g_update, g_opt = model.g_tx.update(g_grad, state.g_opt, state.g)
-  d_update, d_opt = model.d_tx.update(d_grad, state.d_opt, state.d)
-  g = optax.apply_updates(state.g, g_update)
-  d = optax.apply_updates(state.d, d_update)
+  state, norms = adversarial.update(model, state, g_grad, d_grad)
   if model.spectral:  # once a step; torch's does it in every forward pass
-    d = d | {'vectors': layers.power_iteration(d['params'], d['vectors'])}
-  state = state.replace(
-    step=state.step + 1,
-    g=g,
-    d=d,
-    g_opt=g_opt,
-    d_opt=d_opt,
-    ema=layers.moving_average(state.ema, g, model.ema, state.step),
-  )
-  norms = {'g_norm': optax.global_norm(g_grad), 'd_norm': optax.global_norm(d_grad)}
+    d = state.d
+    vectors = layers.power_iteration(d['params'], d['vectors'])
+    state = state.replace(d=d | {'vectors': vectors})
   return state, terms | norms
 
 

@@ -17,9 +17,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from oldphoto_jax import layers, losses, metrics
+from oldphoto_jax.models import adversarial
+from oldphoto_jax.models.adversarial import State
 
 DOWNSAMPLING = 4  # sides of a photo must be multiples of this
 
@@ -184,28 +185,11 @@ class VAE:
     return PatchDiscriminator(self.d_width, self.d_layers, self.dtype)
 
 
-class State(struct.PyTreeNode):
-  """What training changes; arrays only.
-
-  `g` holds {'encoder', 'decoder'}, `d` holds {'image'} and, for R and X, {'latent'}; `ema` is the
-  moving average of `g`, or None.
-  """
-
-  step: jax.Array
-  g: Any
-  d: Any
-  g_opt: Any
-  d_opt: Any
-  ema: Any
-
-  @property
-  def released(self) -> Any:
-    """The parameters to evaluate, restore and release with."""
-    return self.g if self.ema is None else self.ema
-
-
 def init(model: VAE, key: jax.Array) -> State:
-  """Kernels N(0, 0.02), or He's without norms, biases 0, and fresh optimiser states."""
+  """Kernels N(0, 0.02), or He's without norms, biases 0, and fresh optimiser states.
+
+  The state's `g` holds {'encoder', 'decoder'}, `d` {'image'} and, for R and X, 'latent'.
+  """
   keys = jax.random.split(key, 4)
   photo = jnp.zeros((1, 64, 64, 3))
   latent = jnp.zeros((1, 16, 16, model.latent))
@@ -217,14 +201,7 @@ def init(model: VAE, key: jax.Array) -> State:
   d = {'image': layers.init_normal(model.discriminator, keys[2], photo)}
   if model.latent_gan:
     d['latent'] = layers.init_normal(model.latent_discriminator, keys[3], latent)
-  return State(
-    step=jnp.zeros((), jnp.int32),
-    g=g,
-    d=d,
-    g_opt=model.g_tx.init(g),
-    d_opt=model.d_tx.init(d),
-    ema=jax.tree.map(jnp.copy, g) if model.ema else None,
-  )
+  return adversarial.start(model, g, d)
 
 
 def encode(model: VAE, g: Any, photo: jax.Array) -> jax.Array:
@@ -304,18 +281,7 @@ def train_step(
   z, fake = jax.lax.stop_gradient((z, fake))
   (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, z, fake)
   g_grad, d_grad, terms = jax.lax.pmean((g_grad, d_grad, terms | d_terms), layers.AXIS)
-  g_update, g_opt = model.g_tx.update(g_grad, state.g_opt, state.g)
-  d_update, d_opt = model.d_tx.update(d_grad, state.d_opt, state.d)
-  g = optax.apply_updates(state.g, g_update)
-  state = state.replace(
-    step=state.step + 1,
-    g=g,
-    d=optax.apply_updates(state.d, d_update),
-    g_opt=g_opt,
-    d_opt=d_opt,
-    ema=layers.moving_average(state.ema, g, model.ema, state.step),
-  )
-  norms = {'g_norm': optax.global_norm(g_grad), 'd_norm': optax.global_norm(d_grad)}
+  state, norms = adversarial.update(model, state, g_grad, d_grad)
   return state, terms | norms
 
 
