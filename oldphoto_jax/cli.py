@@ -12,7 +12,6 @@ import pathlib
 import sys
 import time
 import warnings
-import zlib
 
 import numpy as np
 from PIL import Image
@@ -23,8 +22,6 @@ RECIPES = ('wan2020', 'report', 'aging', 'print')
 PAGE = 'before-after.html'
 SHEET = f'{PAGE}.png'  # no photo has this name
 _PHOTOS_ON_SHEET = 6  # of before and after
-_COPIES_ON_SHEET = 12  # photos a contact sheet
-_PHOTOS_ON_ARTEFACT_SHEET = 6
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -472,7 +469,7 @@ def _write_page(summary, out: pathlib.Path, marked: dict[str, np.ndarray]) -> No
       icc = None if after.gray else after.icc
       before, after = images.to_rgb8(before), images.to_rgb8(after)
       if len(pairs) < _PHOTOS_ON_SHEET:
-        pairs.append([_thumbnail(before, 384), _thumbnail(after, 384)])
+        pairs.append([sheets.thumbnail(before, 384), sheets.thumbnail(after, 384)])
         names.append(name)
       change = None
       if before.shape == after.shape:
@@ -540,136 +537,39 @@ def _detect(args: argparse.Namespace) -> int:
 def _degrade(args: argparse.Namespace) -> int:
   if (args.overlays or args.textures) and args.recipe != 'print':
     raise images.PhotoError('--overlays and --textures belong to --recipe print.')
-  found = images.find_photos(args.photos, skip=args.output)
   # Here and not above, so that --help does not wait for JAX.
-  import jax
-
-  from oldphoto_jax import restore, sheets
-  from oldphoto_jax.degradation import recipes
+  from oldphoto_jax import degrade_files
+  from oldphoto_jax.degradation import damage, recipes
   from oldphoto_jax.systems import build
 
+  kinds = {}
   if args.recipe == 'print':
     recipe = build.print_recipe(args.overlays, args.textures)
+    kinds = damage.artefacts(recipe)
   else:
     recipe = {
-      'wan2020': recipes.Wan2020(),
-      'report': recipes.Report(),
-      'aging': recipes.Aging(),
-    }[args.recipe]
-  age, seed = jax.jit(recipe), jax.random.key(args.seed)
-  names = [(path, relative.with_suffix('.png')) for path, relative in found]
-  copies = range(1, args.copies + 1)
-  folders = [args.output / f'old-{copy}' for copy in copies]
-  plans = zip(*(restore.plan_outputs(names, folder) for folder in folders))
-  shapes = _shapes_for_recipes([path for path, _ in found])
+      'wan2020': recipes.Wan2020,
+      'report': recipes.Report,
+      'aging': recipes.Aging,
+    }[args.recipe]()
 
-  failed, rows, squares = 0, [], []
-  for (path, name), plan in zip(names, plans):
-    try:
-      if plan[0][2]:
-        raise images.PhotoError(plan[0][2])
-      photo = images.read(path)
-      # A photo's damage depends on its name, not on the photos beside it.
-      key = jax.random.fold_in(seed, zlib.crc32(name.as_posix().encode('utf-8', 'replace')))
-      row = [images.to_rgb8(photo)]
-      for copy, (_, output, _) in zip(copies, plan):
-        old, mask = _age(age, jax.random.fold_in(key, copy), photo, shapes)
-        _write(old, output, args.overwrite)
-        if mask is not None:
-          _write(mask, args.output / f'mask-{copy}' / name, args.overwrite)
-        row.append(old.pixels)
-      rows.append((str(name), [_thumbnail(image) for image in row]))
-      if len(squares) < _PHOTOS_ON_ARTEFACT_SHEET:
-        squares.append(_square(row[0]))
-      print(f'[{len(rows) + failed}/{len(names)}] {name}', flush=True)
-    except images.PhotoError as error:
-      failed += 1
-      print(f'[{len(rows) + failed}/{len(names)}] {error}', file=sys.stderr)
+  def progress(done: int, total: int, text: str, failed: bool) -> None:
+    print(f'[{done}/{total}] {text}', file=sys.stderr if failed else sys.stdout, flush=True)
 
-  titles = ['original', *(f'{args.recipe}, copy {copy}' for copy in copies)]
-  for first in range(0, len(rows), _COPIES_ON_SHEET):
-    labels, pictures = zip(*rows[first : first + _COPIES_ON_SHEET])
-    path = args.output / f'contact-sheet-{first // _COPIES_ON_SHEET + 1}.png'
-    sheets.save_png(path, sheets.grid(pictures, titles, labels))
+  sheets, failed = degrade_files.degrade_photos(
+    recipe,
+    args.recipe,
+    args.photos,
+    args.output,
+    copies=args.copies,
+    seed=args.seed,
+    kinds=kinds,
+    overwrite=args.overwrite,
+    progress=progress,
+  )
+  for path in sheets:
     print(f'Look at {path}.')
-  if args.recipe == 'print' and squares:
-    _write_artefact_sheets(recipe, squares, seed, args.output)
   return int(failed > 0)
-
-
-def _write_artefact_sheets(recipe, squares, seed, out: pathlib.Path) -> None:
-  """Writes artefact-KIND.png: squares of photos, two damaged copies of each and their masks."""
-  import jax
-
-  from oldphoto_jax import sheets
-  from oldphoto_jax.degradation import damage, photographic
-
-  for name, artefact in damage.artefacts(recipe).items():
-    apply, rows = jax.jit(artefact), []
-    for i, square in enumerate(squares):
-      row = [square]
-      for copy in (1, 2):
-        key = jax.random.fold_in(jax.random.fold_in(seed, i), copy)
-        done = apply(key, photographic.from_levels(square.astype(np.float32)))
-        mask = np.round(255 * np.asarray(done.mask[..., 0])).astype(np.uint8)
-        row += [sheets.from_float(np.asarray(done.photo)), mask]
-      rows.append(row)
-    titles = ['original', f'{name}, copy 1', 'mask 1', f'{name}, copy 2', 'mask 2']
-    sheets.save_png(out / f'artefact-{name}.png', sheets.grid(rows, titles))
-  print(f'Each kind of damage alone: {out / "artefact-*.png"}.')
-
-
-def _shapes_for_recipes(paths: list[pathlib.Path]) -> list[tuple[int, int]]:
-  """The photos' own sizes, or a few larger ones where compiling for each would take long."""
-  from oldphoto_jax import restore
-
-  sizes = []
-  for path in paths:
-    try:
-      sizes.append(tuple(max(side, 16) for side in images.size(path)))  # 16: the recipes' least
-    except images.PhotoError:
-      continue  # said when the photo's turn comes
-  if len(set(sizes)) <= 4:
-    return sorted(set(sizes))
-  return restore.plan_shapes(sizes, 1, max(map(max, sizes)), 4)
-
-
-def _age(age, key, photo: images.Photo, shapes) -> tuple[images.Photo, images.Photo | None]:
-  """An aged copy and its mask; the photo lies in the middle of the smallest shape that holds it."""
-  height, width = photo.size
-  holding = [shape for shape in shapes if shape[0] >= height and shape[1] >= width]
-  rows, columns = min(holding, key=math.prod, default=(max(height, 16), max(width, 16)))
-  top, left = (rows - height) // 2, (columns - width) // 2
-  around = ((top, rows - height - top), (left, columns - width - left), (0, 0))
-  aged = age(key, np.pad(images.to_float(photo), around, 'reflect'))
-  inside = np.s_[top : top + height, left : left + width]
-  blank = np.zeros((height, width, 3), np.uint8)
-  like = images.Photo(blank, icc=None if photo.gray else photo.icc, dpi=photo.dpi)
-  old = images.from_float(np.asarray(aged.old)[inside], like)
-  mask = np.asarray(aged.mask)[inside]
-  if not mask.any():
-    return old, None
-  return old, images.from_float(np.repeat(2 * mask - 1, 3, -1), images.Photo(blank, gray=True))
-
-
-def _write(photo: images.Photo, path: pathlib.Path, overwrite: bool) -> None:
-  images.make_folder(path.parent)
-  images.write(photo, path, overwrite=overwrite)
-
-
-def _thumbnail(pixels: np.ndarray, side: int = 256) -> np.ndarray:
-  image = Image.fromarray(pixels)
-  image.thumbnail((side, side), Image.Resampling.LANCZOS)
-  return np.asarray(image)
-
-
-def _square(pixels: np.ndarray, side: int = 256) -> np.ndarray:
-  """The middle square of a photo, at one size, so that each artefact compiles once."""
-  image = Image.fromarray(pixels)
-  least = min(image.size)
-  left, top = (image.width - least) // 2, (image.height - least) // 2
-  box = (left, top, left + least, top + least)
-  return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box))
 
 
 # oldphoto samples, tfds, import
@@ -684,7 +584,8 @@ def _samples(args: argparse.Namespace) -> int:
     if path.exists() and not args.overwrite:
       print(f'{path} kept')
       continue
-    _write(images.Photo(source[i]), path, args.overwrite)
+    images.make_folder(path.parent)
+    images.write(images.Photo(source[i]), path, overwrite=args.overwrite)
     print(path)
   return 0
 

@@ -19,6 +19,13 @@ def from_float(photo: np.ndarray) -> np.ndarray:
   return np.round(127.5 * (np.clip(photo, -1, 1) + 1)).astype(np.uint8)
 
 
+def thumbnail(pixels: np.ndarray, side: int = 256) -> np.ndarray:
+  """uint8 [H, W, 3], shrunk in proportion to `side` pixels a side at most."""
+  image = Image.fromarray(pixels)
+  image.thumbnail((side, side), Image.Resampling.LANCZOS)
+  return np.asarray(image)
+
+
 def grid(
   rows: Sequence[Sequence[np.ndarray | None]],
   column_titles: Sequence[str],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import cli, images, restore, weights
+from oldphoto_jax import cli, degrade_files, images, restore, weights
 from oldphoto_jax.degradation import damage, recipes
 from oldphoto_jax.systems import build
 
@@ -225,15 +225,15 @@ def test_degrade_depends_on_seed_and_name_alone(run, tmp_path, monkeypatch):
 
 def test_degrade_pads_where_there_are_many_sizes(tmp_path):
   paths = [save(tmp_path / f'{i}.png', 20 + 9 * i, 60, seed=i) for i in range(5)]
-  assert cli._shapes_for_recipes(paths[:4]) == [(20, 60), (29, 60), (38, 60), (47, 60)]
-  assert cli._shapes_for_recipes(paths) == [(128, 128)]
+  assert degrade_files._shapes(paths[:4]) == [(20, 60), (29, 60), (38, 60), (47, 60)]
+  assert degrade_files._shapes(paths) == [(128, 128)]
   photo = images.read(paths[4])
 
   def age(key, clean):
     assert clean.shape == (128, 128, 3)
     return recipes.Aged(clean, clean, np.zeros_like(clean[..., :1]))
 
-  old, mask = cli._age(age, None, photo, [(128, 128)])
+  old, mask = degrade_files._age(age, None, photo, [(128, 128)])
   np.testing.assert_array_equal(old.pixels, photo.pixels)
   assert mask is None
 

@@ -33,7 +33,7 @@ FLOORS = (
   },
   {'data.pipeline', 'data.voc', 'data', 'checkpoints'},
   {'models', 'restore'},
-  {'detect'},
+  {'detect', 'degrade_files'},
   {'train', 'evaluation', 'weights'},
   {'systems.build', 'official_gans', 'fit', 'benchmark', 'compile_report', 'speed'},
   {'fit_files', 'runs'},
