@@ -13,7 +13,7 @@ recipe into WORKDIR.
 
 import ml_collections
 
-from configs import cyclegan, dip, pix2pix, vae
+from configs import cyclegan, dip, pix2pix, sections, vae
 
 OWN = {'': '', 'smoke': 'tiny', 'cpu': 'cpu', 'paper': 'paper'}  # variant -> that of the systems
 
@@ -36,27 +36,12 @@ def get_config(variant=''):
   c.load.triplet = ''
   c.more = ''  # further weights to compare: NAME=PATH,NAME=PATH
 
-  c.data = ml_collections.ConfigDict()  # of all systems
-  c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
-  c.data.val = ''  # folder for validation; '': a tenth of data.photos
-  c.data.test = ''  # folder of the photos to compare on; '': the validation photos
-  c.data.old = ''  # folder of real old photos that the triplet's first stage learns from (R)
+  c.data = sections.data()  # of all systems
   c.data.old_test = ''  # folder of real old photos to restore as well; there is no truth for them
   c.data.old_reference = ''  # what another system made of them, under the same names
-  c.data.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
-  c.data.textures = ''  # folder of paper textures for it
-  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
-  c.data.tfds_name = ''
-  c.data.tfds_split = 'train'
-  c.data.subset_train = 0  # photos chosen by the seed; 0: all
   c.data.subset_val = 1
   c.data.subset_test = 2
-  c.data.crop = 128  # pixels of a training image
-  c.data.scale = (0.4, 1.0)
-  c.data.flip = 0.5
-  c.data.threads = 2
-  c.data.workers = 0
-  c.data.cache_gb = 1.0
+  c.data.crop = 128  # a multiple of what the networks take
 
   c.degradation = 'wan2020,report,print'  # of all training; several: one is drawn per photo
 
@@ -70,11 +55,9 @@ def get_config(variant=''):
   c.systems.triplet.fusion.masked = True
   c.systems.dip = dip.get_config('denoise' if variant == 'paper' else 'small')
 
-  c.evaluate = ml_collections.ConfigDict()
+  c.evaluate = sections.evaluate()
   c.evaluate.degradations = 'report,wan2020,print'  # a table each
-  c.evaluate.crop = 256  # the middle square of a photo
-  c.evaluate.limit = 0  # the first photos alone; 0: all
-  c.evaluate.old_limit = 0  # likewise of data.old_test
+  c.evaluate.old_limit = 0  # of data.old_test, as `limit`
   c.evaluate.dip_photos = 2  # Deep Image Prior fits a network to each photo; 0: all
   c.evaluate.dip_masked = False  # a row of Deep Image Prior that knows the true mask
   c.evaluate.squeezenet = ''  # weights of SqueezeNet 1.0; '': no such column

@@ -8,6 +8,8 @@ python launch.py --config=configs/cyclegan.py:report   # what the student report
 
 import ml_collections
 
+from configs import sections
+
 
 def get_config(variant=''):
   c = ml_collections.ConfigDict()
@@ -15,26 +17,10 @@ def get_config(variant=''):
   c.seed = 0
   c.workdir = 'runs/cyclegan'
 
-  c.data = ml_collections.ConfigDict()
-  c.data.photos = ''  # folder of clean photos (Y); '': the sample photos of scikit-image
-  c.data.val = ''  # folder for validation; '': a tenth of data.photos
-  c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
+  c.data = sections.data()
   c.data.old = ''  # folder of real old photos (R) as X; '': X is made of other clean photos
-  c.data.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
-  c.data.textures = ''  # folder of paper textures for it
-  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
-  c.data.tfds_name = ''
-  c.data.tfds_split = 'train'
-  c.data.subset_train = 0  # photos chosen by the seed; 0: all. The report: 400, 100, 50
-  c.data.subset_val = 0
-  c.data.subset_test = 0
   c.data.crop = 96  # pixels, a multiple of 4, or of 2**downs with a U-Net
-  c.data.scale = (0.4, 1.0)  # photos are shrunk by a random factor first: more content in a crop
-  c.data.flip = 0.5
   c.data.gray = 0.1  # probability that a photo of Y loses its colour, as those of X do
-  c.data.threads = 2
-  c.data.workers = 0  # processes that decode; 0: threads of this one
-  c.data.cache_gb = 1.0  # decoded photos kept in memory
 
   c.degradation = 'wan2020,report'  # of X, and of the validation; several: one is drawn per photo
 
@@ -70,17 +56,10 @@ def get_config(variant=''):
   c.cyclegan.halve_d = True  # a discriminator's loss is the mean of its two terms, not the sum
   c.cyclegan.pool_size = 50  # generated photos of each domain that discriminators learn from
 
-  c.train = ml_collections.ConfigDict()
-  c.train.log_every = 20
+  c.train = sections.train()
   c.train.evaluate_every = 200  # steps; also of checkpoints
-  c.train.eval_batch = 8
-  c.train.sheet_rows = 4
-  c.train.tensorboard = False
 
-  c.evaluate = ml_collections.ConfigDict()
-  c.evaluate.degradations = 'wan2020,report'  # one table each
-  c.evaluate.crop = 256
-  c.evaluate.limit = 0  # photos; 0: all
+  c.evaluate = sections.evaluate()
 
   if variant == 'cpu':
     cpu(c)

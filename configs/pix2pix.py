@@ -8,6 +8,8 @@ python launch.py --config=configs/pix2pix.py:report    # what the student report
 
 import ml_collections
 
+from configs import sections
+
 
 def get_config(variant=''):
   c = ml_collections.ConfigDict()
@@ -15,25 +17,9 @@ def get_config(variant=''):
   c.seed = 0
   c.workdir = 'runs/pix2pix'
 
-  c.data = ml_collections.ConfigDict()
-  c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
-  c.data.val = ''  # folder for validation; '': a tenth of data.photos
-  c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
+  c.data = sections.data()
   c.data.old = ''  # stays empty: pix2pix learns from pairs, and real old photos have none
-  c.data.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
-  c.data.textures = ''  # folder of paper textures for it
-  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
-  c.data.tfds_name = ''
-  c.data.tfds_split = 'train'
-  c.data.subset_train = 0  # photos chosen by the seed; 0: all. The report: 400, 100, 50
-  c.data.subset_val = 0
-  c.data.subset_test = 0
   c.data.crop = 128  # pixels, a multiple of 2**downs
-  c.data.scale = (0.4, 1.0)  # photos are shrunk by a random factor first: more content in a crop
-  c.data.flip = 0.5
-  c.data.threads = 2
-  c.data.workers = 0  # processes that decode; 0: threads of this one
-  c.data.cache_gb = 1.0  # decoded photos kept in memory
 
   c.degradation = 'wan2020,report'  # of the input; several: one is drawn per photo
 
@@ -67,17 +53,10 @@ def get_config(variant=''):
   c.pix2pix.alternate = True  # G learns from the updated D; the tutorial updates both at once
   c.pix2pix.sync_batch_norm = False  # batch norm over the photos of all devices
 
-  c.train = ml_collections.ConfigDict()
-  c.train.log_every = 20
+  c.train = sections.train()
   c.train.evaluate_every = 200  # steps; also of checkpoints
-  c.train.eval_batch = 8
-  c.train.sheet_rows = 4
-  c.train.tensorboard = False
 
-  c.evaluate = ml_collections.ConfigDict()
-  c.evaluate.degradations = 'wan2020,report'  # one table each
-  c.evaluate.crop = 256
-  c.evaluate.limit = 0  # photos; 0: all
+  c.evaluate = sections.evaluate()
 
   if variant == 'cpu':
     cpu(c)

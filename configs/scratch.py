@@ -9,6 +9,8 @@ Then: oldphoto detect PHOTOS -o OUT --weights runs/scratch
 
 import ml_collections
 
+from configs import sections
+
 
 def get_config(variant=''):
   c = ml_collections.ConfigDict()
@@ -16,25 +18,10 @@ def get_config(variant=''):
   c.seed = 0
   c.workdir = 'runs/scratch'
 
-  c.data = ml_collections.ConfigDict()
-  c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
-  c.data.val = ''  # folder for validation; '': a tenth of data.photos
-  c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
+  c.data = sections.data()
   c.data.old = ''  # stays empty: nobody has marked the damage of real old photos
-  c.data.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
-  c.data.textures = ''  # folder of paper textures for it
-  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
-  c.data.tfds_name = ''
-  c.data.tfds_split = 'train'
-  c.data.subset_train = 0  # photos chosen by the seed; 0: all
-  c.data.subset_val = 0
-  c.data.subset_test = 0
   c.data.crop = 192  # pixels, a multiple of 2**depth
   c.data.scale = (0.5, 1.0)  # photos are shrunk by a random factor first: more content in a crop
-  c.data.flip = 0.5
-  c.data.threads = 2
-  c.data.workers = 0  # processes that decode; 0: threads of this one
-  c.data.cache_gb = 1.0  # decoded photos kept in memory
 
   c.degradation = 'print'  # whose masks are learnt; several: one is drawn per photo
   c.distractors = ml_collections.ConfigDict()
@@ -59,17 +46,12 @@ def get_config(variant=''):
   c.scratch.focal_alpha = 0.25
   c.scratch.sync_batch_norm = False  # batch norm over the photos of all devices
 
-  c.train = ml_collections.ConfigDict()
-  c.train.log_every = 20
-  c.train.evaluate_every = 250  # steps; also of checkpoints
-  c.train.eval_batch = 8
+  c.train = sections.train()
   c.train.sheet_rows = 6
-  c.train.tensorboard = False
 
-  c.evaluate = ml_collections.ConfigDict()
+  c.evaluate = sections.evaluate()
   c.evaluate.degradations = 'print'  # one table each
   c.evaluate.crop = 352
-  c.evaluate.limit = 0  # photos; 0: all
 
   if variant == 'cpu':
     cpu(c)

@@ -16,6 +16,8 @@ python launch.py --config=configs/vae.py --config.stages=fusion
 
 import ml_collections
 
+from configs import sections
+
 STAGES = ('vae_rx', 'vae_y', 'mapping', 'vae_y_masked', 'mapping_masked', 'fusion')
 
 
@@ -31,27 +33,11 @@ def get_config(variant=''):
   c.detector = ''  # run or weights of configs/scratch.py, to be released with the system
   c.half = False  # release the weights as float16, in half of the space
 
-  c.data = ml_collections.ConfigDict()
-  c.data.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
-  c.data.val = ''  # folder for validation; '': a tenth of data.photos
-  c.data.test = ''  # folder for --mode=evaluate; '': the validation photos
+  c.data = sections.data()
   c.data.old = ''  # folder of real old photos (R); '': R is played by clean photos, aged
-  c.data.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
-  c.data.textures = ''  # folder of paper textures for it
-  c.data.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
-  c.data.tfds_name = ''
-  c.data.tfds_split = 'train'
-  c.data.subset_train = 0  # photos chosen by the seed; 0: all. The report: 400, 100, 50
-  c.data.subset_val = 0
-  c.data.subset_test = 0
   c.data.crop = 96  # pixels, a multiple of 4
-  c.data.scale = (0.4, 1.0)  # photos are shrunk by a random factor first: more content in a crop
-  c.data.flip = 0.5
   c.data.p_real = 0.5  # share of R in the batches of the first VAE
   c.data.gray = 0.1  # probability that a photo of R or Y loses its colour
-  c.data.threads = 2
-  c.data.workers = 0  # processes that decode; 0: threads of this one
-  c.data.cache_gb = 1.0  # decoded photos kept in memory
 
   c.degradation = 'wan2020,report'  # X and the mapping's input; several: one is drawn per photo
 
@@ -115,17 +101,9 @@ def get_config(variant=''):
   c.fusion.depth = 3
   c.fusion.blocks = 3
 
-  c.train = ml_collections.ConfigDict()
-  c.train.log_every = 20
-  c.train.evaluate_every = 250  # steps; also of checkpoints
-  c.train.eval_batch = 8
-  c.train.sheet_rows = 4
-  c.train.tensorboard = False  # needs the extra `tensorboard`
+  c.train = sections.train()
 
-  c.evaluate = ml_collections.ConfigDict()
-  c.evaluate.degradations = 'wan2020,report'  # one table each
-  c.evaluate.crop = 256
-  c.evaluate.limit = 0  # photos; 0: all
+  c.evaluate = sections.evaluate()
 
   if variant == 'cpu':
     cpu(c)

@@ -1,0 +1,47 @@
+"""The sections that all trained systems have alike; each config then sets what is its own."""
+
+import ml_collections
+
+
+def data() -> ml_collections.ConfigDict:
+  """Which photos, and how training images are cut from them."""
+  d = ml_collections.ConfigDict()
+  d.photos = ''  # folder of clean photos; '': the sample photos of scikit-image
+  d.val = ''  # folder for validation; '': a tenth of data.photos
+  d.test = ''  # folder for --mode=evaluate; '': the validation photos
+  d.old = ''  # folder of real old photos (R); see the system's own config
+  d.overlays = ''  # folder of drawn artefacts (PNG with transparency) for the recipe print
+  d.textures = ''  # folder of paper textures for it
+  d.tfds_dir = ''  # with tfds_name, e.g. 'voc/2012', and tfds_split: instead of a folder
+  d.tfds_name = ''
+  d.tfds_split = 'train'
+  d.subset_train = 0  # photos chosen by the seed; 0: all. The student report: 400, 100, 50
+  d.subset_val = 0
+  d.subset_test = 0
+  d.crop = 96  # pixels of a training image, a multiple of what the networks take
+  d.scale = (0.4, 1.0)  # photos are shrunk by a random factor first: more content in a crop
+  d.flip = 0.5
+  d.threads = 2
+  d.workers = 0  # processes that decode; 0: threads of this one
+  d.cache_gb = 1.0  # decoded photos kept in memory
+  return d
+
+
+def train() -> ml_collections.ConfigDict:
+  """How often to look at a training."""
+  t = ml_collections.ConfigDict()
+  t.log_every = 20
+  t.evaluate_every = 250  # steps; also of checkpoints
+  t.eval_batch = 8
+  t.sheet_rows = 4
+  t.tensorboard = False  # needs the extra `tensorboard`
+  return t
+
+
+def evaluate() -> ml_collections.ConfigDict:
+  """What --mode=evaluate measures."""
+  e = ml_collections.ConfigDict()
+  e.degradations = 'wan2020,report'  # one table each
+  e.crop = 256  # the middle square of a photo
+  e.limit = 0  # photos; 0: all
+  return e
