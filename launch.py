@@ -64,6 +64,9 @@ def main(argv):
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   absl_logging.set_verbosity(max(absl_logging.INFO, flags.FLAGS.verbosity))
   absl_logging.get_absl_handler().addFilter(_is_ours)
+  path = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
+  if not pathlib.Path(path).is_file():
+    sys.exit(f'launch.py: there is no config file {path}: --config takes one of configs/')
   config = _CONFIG.value
   try:
     if _MODE.value == 'compile':
@@ -143,7 +146,11 @@ def _parse(argv: list[str]) -> list[str]:
     sys.exit(f'launch.py: {str(error).strip().splitlines()[-1].strip()}')
   except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
     # An unknown setting, a value of the wrong type, a variant that does not exist.
-    sys.exit(f'launch.py: {error.args[0] if error.args else error}')
+    while error.args and isinstance(error.args[0], Exception):  # as absl wraps an unknown setting
+      error = error.args[0]
+    sentence = ': '.join(str(error.args[0] if error.args else error).splitlines())
+    unknown = 'there is no setting ' if isinstance(error, KeyError) else ''
+    sys.exit(f'launch.py: {unknown}{sentence}')
 
 
 if __name__ == '__main__':

@@ -171,7 +171,7 @@ def test_evaluation_prints_the_row_of_doing_nothing(trained, place):
 @pytest.mark.parametrize(
   ('flags', 'sentence'),
   [
-    (['--config.modle.width=3'], 'modle'),
+    (['--config.modle.width=3'], 'there is no setting \'modle\': Did you mean "model"'),
     (['--config.data.photos=/nowhere'], '/nowhere'),
     (['--config.stages=vae_z'], "there is no stage 'vae_z': choose from vae_rx, vae_y, mapping"),
     (['--config.stages=mapping'], 'train vae_rx first'),
