@@ -51,6 +51,7 @@ METRICS = (
   Metric('psnr', 'PSNR (dB)', 2, True),
   Metric('ssim', 'SSIM', 3, True),
   Metric('ms_ssim', 'MS-SSIM', 3, True),
+  Metric('lpips', 'LPIPS', 3, False),
   Metric('squeezenet', 'SqueezeNet distance', 3, False),
   Metric('niqe', 'NIQE', 2, False),
   Metric('psnr_inside', 'PSNR in mask', 2, True),
@@ -227,26 +228,30 @@ class Judge:
 
   Attributes:
     squeezenet: parameters of features.load_squeezenet.
+    lpips: parameters of features.load_lpips.
     niqe: statistics of niqe.load.
-    identity: of both, for the key of results.
+    identity: of all, for the key of results.
   """
 
   squeezenet: Any
+  lpips: Any
   niqe: niqe.Statistics | None
   identity: str
 
   def against_truth(self, photo, truth, mask) -> dict[str, float]:
     """Scores of a restored photo; both uint8 [H, W, 3], mask float32 [H, W, 1]."""
-    scores = _against_truth(self.squeezenet, photo[None], truth[None], mask[None])
+    networks = (self.squeezenet, self.lpips)
+    scores = _against_truth(networks, photo[None], truth[None], mask[None])
     return {name: float(value) for name, value in scores.items()} | self.blind(photo)
 
   def against_reference(self, photo, reference) -> dict[str, float]:
     """The distance of a restored photo to another system's, padded alike to few shapes."""
-    if self.squeezenet is None:
+    if self.squeezenet is None and self.lpips is None:
       return {}
     shape = restore.needed_shape(photo.shape[:2], 1, tile=max(photo.shape))
     padded = (restore.pad_to(x, shape)[None] for x in (photo, reference))
-    return {'squeezenet': float(_distance(self.squeezenet, *padded))}
+    found = _distances((self.squeezenet, self.lpips), *padded)
+    return {name: float(value) for name, value in found.items()}
 
   def blind(self, photo) -> dict[str, float]:
     """Scores that need no truth; none for a photo that is too small for them."""
@@ -256,20 +261,26 @@ class Judge:
     return {'niqe': niqe.niqe(self.niqe, photo)}
 
 
-def judge(squeezenet: str, niqe_statistics: str) -> Judge:
+def judge(squeezenet: str, niqe_statistics: str, alexnet: str = '', linear: str = '') -> Judge:
   """Loads what scores need.
 
   Args:
     squeezenet: path of features.load_squeezenet, '' for none.
     niqe_statistics: path of niqe.load, '' for none.
+    alexnet, linear: paths of features.load_lpips, '' for none.
 
   Raises:
-    ValueError: a path is given and the file does not fit.
+    ValueError: a path is given and the file does not fit, or one of LPIPS' two alone.
   """
+  if bool(alexnet) != bool(linear):
+    raise ValueError('LPIPS takes two files, AlexNet and the weights of its channels: give both')
+  # Without LPIPS as it always was, so that kept results stay valid.
+  used = [squeezenet, niqe_statistics] + [alexnet, linear] * bool(alexnet)
   return Judge(
     features.load_squeezenet(squeezenet) if squeezenet else None,
+    features.load_lpips(alexnet, linear) if alexnet else None,
     niqe.load(niqe_statistics) if niqe_statistics else None,
-    json.dumps([_file_digest(path) for path in (squeezenet, niqe_statistics)]),
+    json.dumps([_file_digest(path) for path in used]),
   )
 
 
@@ -278,6 +289,8 @@ def missing_columns(judge: Judge, size: int) -> list[str]:
   missing = []
   if judge.squeezenet is None:
     missing.append('SqueezeNet distance (evaluate.squeezenet is not set)')
+  if judge.lpips is None:
+    missing.append('LPIPS (evaluate.lpips_alexnet and evaluate.lpips_linear are not set)')
   if judge.niqe is None:
     missing.append('NIQE (evaluate.niqe is not set)')
   elif (size // niqe.BLOCK) ** 2 < 2:
@@ -292,7 +305,7 @@ def _file_digest(path: str) -> str:
 
 
 @jax.jit
-def _against_truth(squeezenet, photo, truth, mask):
+def _against_truth(networks, photo, truth, mask):
   a, b = photographic.from_levels(photo), photographic.from_levels(truth)
   # A mean counts two equal photos, whose PSNR is infinite, as metrics.MAX_PSNR.
   capped = lambda value: jnp.minimum(value, metrics.MAX_PSNR)
@@ -304,15 +317,19 @@ def _against_truth(squeezenet, photo, truth, mask):
   }
   if min(photo.shape[1:3]) >= metrics.MS_SSIM_SIDE:
     scores['ms_ssim'] = metrics.ms_ssim(a, b)
-  if squeezenet is not None:
-    scores['squeezenet'] = features.squeezenet_distance(squeezenet, a, b)
-  return {name: value[0] for name, value in scores.items()}
+  return {name: value[0] for name, value in scores.items()} | _distances(networks, photo, truth)
 
 
 @jax.jit
-def _distance(squeezenet, photo, reference):
-  levels = map(photographic.from_levels, (photo, reference))
-  return features.squeezenet_distance(squeezenet, *levels)[0]
+def _distances(networks, photo, reference):
+  squeezenet, lpips = networks
+  a, b = map(photographic.from_levels, (photo, reference))
+  found = {}
+  if lpips is not None:
+    found['lpips'] = features.lpips(lpips, a, b)[0]
+  if squeezenet is not None:
+    found['squeezenet'] = features.squeezenet_distance(squeezenet, a, b)[0]
+  return found
 
 
 # Results ----------------------------------------------------------------------------------------

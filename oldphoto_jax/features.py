@@ -1,6 +1,6 @@
 """Feature maps of two fixed classifiers, for perceptual losses: VGG-19 and SqueezeNet 1.0.
 
-And a perceptual distance by SqueezeNet, to score photos.
+And two perceptual distances, to score photos: one by SqueezeNet, and LPIPS by AlexNet.
 
 VGG-19 is what Wan et al. 2020 (and pix2pixHD) use; its weights are 550 MB, so they come as a file
 that the user has. SqueezeNet is 400 times smaller and cheap enough for a CPU; its loss is not
@@ -62,6 +62,18 @@ SQUEEZENET_LEVELS = {
   'fire7': 56.983,
   'fire9': 9.658,
 }
+
+# AlexNet of torchvision: index in `features`, width, side of the kernel, stride, padding. LPIPS
+# takes all five maps behind their ReLU.
+_ALEXNET = (
+  (0, 64, 11, 4, 2),
+  (3, 192, 5, 1, 2),
+  (6, 384, 3, 1, 1),
+  (8, 256, 3, 1, 1),
+  (10, 256, 3, 1, 1),
+)
+_ALEXNET_POOL_BEFORE = (3, 6)
+_LPIPS_SCALING = ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450))  # shift, scale (ScalingLayer)
 
 
 class WeightsError(ValueError):
@@ -286,6 +298,58 @@ def squeezenet_logits(params, images) -> jax.Array:
   x = squeezenet_maps(params, images)['fire9']
   layer = {'kernel': params['conv10/kernel'], 'bias': params['conv10/bias']}
   return jax.nn.relu(_conv(x, layer)).mean((1, 2))
+
+
+def load_lpips(alexnet, linear) -> dict:
+  """Reads what LPIPS takes: AlexNet, and the learnt weights of its channels.
+
+  Args:
+    alexnet: torchvision's AlexNet (`alexnet-owt-*.pth`), names `features.N.weight` and `.bias`.
+    linear: of the `lpips` package, weights/v0.1/alex.pth, names `linN.model.1.weight`.
+      Each as .pth or .pt (needs torch), .safetensors or .npz.
+
+  Returns:
+    {'features.N': {'kernel', 'bias'}, ..., 'linear': [float32 [C], ...]} of the five levels.
+
+  Raises:
+    WeightsError: no or unreadable file, names or shapes that are not theirs.
+  """
+  network, learnt = _read(alexnet), _read(linear)
+  shapes, channels = {}, 3
+  for index, width, size, _, _ in _ALEXNET:
+    shapes[f'features.{index}.weight'] = (width, channels, size, size)
+    shapes[f'features.{index}.bias'] = (width,)
+    channels = width
+  _require(alexnet, network, shapes, optional=('classifier.',))
+  names = {f'lin{i}.model.1.weight': (1, level[1], 1, 1) for i, level in enumerate(_ALEXNET)}
+  _require(linear, learnt, names)
+  params = {
+    f'features.{index}': {
+      'kernel': jnp.asarray(network[f'features.{index}.weight'].transpose(2, 3, 1, 0), jnp.float32),
+      'bias': jnp.asarray(network[f'features.{index}.bias'], jnp.float32),
+    }
+    for index, *_ in _ALEXNET
+  }
+  return params | {'linear': [jnp.asarray(learnt[name].ravel(), jnp.float32) for name in names]}
+
+
+def lpips(params, a, b) -> jax.Array:
+  """LPIPS 0.1 by AlexNet, [N]: 0 for equal photos (Zhang et al. 2018, equation 1).
+
+  Args:
+    params: from `load_lpips`.
+    a, b: [N, H, W, 3] RGB in [-1, 1], at least 31 pixels a side.
+  """
+  shift, scale = (jnp.array(v) for v in _LPIPS_SCALING)
+  x, total = (jnp.concatenate([a, b]) - shift) / scale, 0.0
+  for (index, _, _, stride, pad), weights in zip(_ALEXNET, params['linear']):
+    if index in _ALEXNET_POOL_BEFORE:
+      x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'VALID')
+    padding = ((pad, pad), (pad, pad))
+    x = jax.nn.relu(_conv(x, params[f'features.{index}'], stride, padding))
+    unit = x / (jnp.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10)
+    total += ((unit[: len(a)] - unit[len(a) :]) ** 2 @ weights).mean((1, 2))
+  return total
 
 
 def _conv(x, layer, stride=1, padding='VALID'):

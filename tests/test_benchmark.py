@@ -73,7 +73,7 @@ def a_test(n=3, size=24, truth=True):
   return benchmark.Test('report', names, old, clean, [mask] * n)
 
 
-JUDGE = benchmark.Judge(None, None, 'no files')
+JUDGE = benchmark.Judge(None, None, None, 'no files')
 
 
 class Halfway:
@@ -408,15 +408,27 @@ def test_columns_without_their_files_are_named():
   judge = benchmark.judge('', '')
   assert judge.squeezenet is None and judge.niqe is None
   missing = [sentence.split(' (')[0] for sentence in benchmark.missing_columns(judge, 64)]
-  assert missing == ['SqueezeNet distance', 'NIQE', 'MS-SSIM']
-  assert len(benchmark.missing_columns(judge, 176)) == 2
+  assert missing == ['SqueezeNet distance', 'LPIPS', 'NIQE', 'MS-SSIM']
+  assert len(benchmark.missing_columns(judge, 176)) == 3
+  with pytest.raises(ValueError, match='two files'):
+    benchmark.judge('', '', alexnet='alexnet.pth')
 
 
 def test_all_columns_with_their_files(shared, tmp_path):
   folder = shared / 'data' / 'weights'
-  judge = benchmark.judge(
-    str(folder / 'squeezenet1_0_fp16.npz'), str(folder / 'niqe_pris_params.npz')
-  )
+  alexnet, linear, channels = {}, {}, 3  # zeros: its numbers are tested in test_features.py
+  for i, (index, width, size) in enumerate(
+    ((0, 64, 11), (3, 192, 5), (6, 384, 3), (8, 256, 3), (10, 256, 3))
+  ):
+    alexnet[f'features.{index}.weight'] = np.zeros((width, channels, size, size), np.float32)
+    alexnet[f'features.{index}.bias'] = np.ones(width, np.float32)
+    linear[f'lin{i}.model.1.weight'] = np.ones((1, width, 1, 1), np.float32)
+    channels = width
+  np.savez(tmp_path / 'alexnet.npz', **alexnet)
+  np.savez(tmp_path / 'linear.npz', **linear)
+  names = ('squeezenet1_0_fp16.npz', 'niqe_pris_params.npz')
+  own = (tmp_path / 'alexnet.npz', tmp_path / 'linear.npz')
+  judge = benchmark.judge(*(str(folder / name) for name in names), *map(str, own))
   assert benchmark.missing_columns(judge, 192) == []
   assert len(benchmark.missing_columns(judge, 180)) == 1  # NIQE takes two blocks
   test = a_test(1, 192)
@@ -427,4 +439,4 @@ def test_all_columns_with_their_files(shared, tmp_path):
   assert set(scores) == {m.name for m in benchmark.METRICS}
   # Without truth: the distance to the other system's photo, and what needs none.
   blind = benchmark.score(judge, a_test(1, 192, truth=False), 0, test.old[0])
-  assert set(blind) == {'squeezenet', 'niqe'} and blind['squeezenet'] > 0.01
+  assert set(blind) == {'lpips', 'squeezenet', 'niqe'} and blind['squeezenet'] > 0.01

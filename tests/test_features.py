@@ -251,3 +251,40 @@ def test_squeezenet_distance_grows_with_blur(shared):
   blurred = np.stack([ndimage.gaussian_filter(photo, (s, s, 0)) for s in (0, 0.7, 1.5, 3)])
   distances = jax.jit(features.squeezenet_distance)(params, np.stack([photo] * 4), blurred)
   assert distances[0] == 0 and (np.diff(distances) > 0.02).all() and distances[3] < 1
+
+
+def test_lpips_equals_its_network_in_torch(tmp_path):
+  torch = pytest.importorskip('torch')
+  rng = np.random.default_rng(3)
+  layers = ((0, 3, 64, 11), (3, 64, 192, 5), (6, 192, 384, 3), (8, 384, 256, 3), (10, 256, 256, 3))
+  network, linear = {'classifier.1.bias': np.zeros(4, np.float32)}, {}
+  for i, (index, n_in, n_out, size) in enumerate(layers):
+    kernel = rng.standard_normal((n_out, n_in, size, size)) * np.sqrt(2 / (n_in * size**2))
+    network[f'features.{index}.weight'] = kernel.astype(np.float32)
+    network[f'features.{index}.bias'] = rng.standard_normal(n_out).astype(np.float32) * 0.1
+    linear[f'lin{i}.model.1.weight'] = rng.uniform(0, 1, (1, n_out, 1, 1)).astype(np.float32)
+  np.savez(tmp_path / 'alexnet.npz', **network)
+  np.savez(tmp_path / 'linear.npz', **linear)
+  params = features.load_lpips(tmp_path / 'alexnet.npz', tmp_path / 'linear.npz')
+  a, b = photos(47, 64)[:, None]
+
+  def maps(photo):
+    conv, relu = torch.nn.functional.conv2d, torch.nn.functional.relu
+    shift, scale = (
+      torch.tensor(v)[None, :, None, None] for v in ([-0.030, -0.088, -0.188], [0.458, 0.448, 0.45])
+    )
+    x, found = (torch.from_numpy(photo.transpose(0, 3, 1, 2).copy()) - shift) / scale, []
+    for (index, *_), stride, pad in zip(layers, (4, 1, 1, 1, 1), (2, 2, 1, 1, 1)):
+      if index in (3, 6):
+        x = torch.nn.functional.max_pool2d(x, 3, 2)
+      layer = [torch.from_numpy(network[f'features.{index}.{what}']) for what in ('weight', 'bias')]
+      x = relu(conv(x, *layer, stride, pad))
+      found.append(x / (x.pow(2).sum(1, keepdim=True).sqrt() + 1e-10))
+    return found
+
+  weights = map(torch.from_numpy, linear.values())
+  expected = sum((w * (x - y) ** 2).sum(1).mean() for w, x, y in zip(weights, maps(a), maps(b)))
+  np.testing.assert_allclose(features.lpips(params, a, b), [expected.item()], rtol=1e-4)
+  np.testing.assert_array_equal(features.lpips(params, a, a), [0])
+  with pytest.raises(features.WeightsError, match='missing: lin0'):
+    features.load_lpips(tmp_path / 'alexnet.npz', tmp_path / 'alexnet.npz')

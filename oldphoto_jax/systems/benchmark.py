@@ -383,7 +383,7 @@ def _fit(prior: Dip, chunk: int, seed: int) -> benchmark.Restore:
 
 def _judge(config: ConfigDict) -> benchmark.Judge:
   e = config.evaluate
-  return benchmark.judge(e.squeezenet, e.niqe)
+  return benchmark.judge(e.squeezenet, e.niqe, e.lpips_alexnet, e.lpips_linear)
 
 
 def _tests(config: ConfigDict) -> list[Test]:
@@ -451,9 +451,6 @@ def _lead(config: ConfigDict, report: dict[str, Any]) -> str:
     f'{e.resamples} resamples, seed {config.seed}. '
   )
   if e.squeezenet:
-    text += (
-      'The SqueezeNet distance is LPIPS without its learnt weights, and not LPIPS, which is not '
-      'computed here. '
-    )
+    text += 'The SqueezeNet distance is LPIPS without its learnt weights, and not LPIPS. '
   text += 'Rows with the true mask are told where content is lost, which no photo tells. '
   return f'{text}Code: commit {environment["commit"]}; {environment["devices"][1]}.'
