@@ -1,0 +1,117 @@
+"""What the READMEs say can be typed: their commands, settings, options, targets and links exist."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+import launch
+from oldphoto_jax import cli
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted(
+  path
+  for path in [
+    *ROOT.glob('*.md'),
+    *ROOT.glob('benchmarks/**/*.md'),
+    *ROOT.glob('oldphoto_jax/**/*.md'),
+  ]
+)
+LAUNCH_FLAGS = [flag.name for flag in flags.FLAGS.flags_by_module_dict()[launch.__name__]]
+
+
+def commands(text):
+  """Commands of fenced blocks and of inline code, as lists of words."""
+  fenced = re.findall(r'^```[a-z]*\n(.*?)^```', text, re.S | re.M)
+  inline = re.findall(r'`([^`]+)`', re.sub(r'^```.*?^```', '', text, flags=re.S | re.M))
+  lines = []
+  for block in fenced:
+    lines += block.replace('\\\n', ' ').splitlines()
+  lines += [' '.join(code.split()) for code in inline]
+  for line in lines:
+    line = line.partition('  #')[0].strip()
+    if line.count('"') % 2:  # the end of a command for another machine
+      line = line.rstrip('"')
+    for start in (
+      'python launch.py --',
+      'launch.py --',
+      'python benchmarks/',
+      'oldphoto ',
+      'make ',
+    ):
+      if line.startswith(start):
+        yield shlex.split(line.removeprefix('python '))
+        break
+
+
+def said(program):
+  """(document, words) of every command of a program."""
+  found = []
+  for path in DOCUMENTS:
+    for words in commands(path.read_text()):
+      if words[0] == program or (program == 'benchmarks' and words[0].startswith('benchmarks/')):
+        found.append(pytest.param(words, id=f'{path.relative_to(ROOT)}: {" ".join(words)}'[:120]))
+  return found
+
+
+def parse(words, monkeypatch):
+  """The config of a launch.py command line."""
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr('sys.argv', ['launch.py', *words])  # where config_flags looks for settings
+  values = flags.FlagValues()
+  config = config_flags.DEFINE_config_file('config', flag_values=values)
+  for name in LAUNCH_FLAGS:
+    if name != 'config':
+      values[name] = flags.FLAGS[name]
+  left = values(['launch.py', *words])
+  assert left == ['launch.py'], f'unknown arguments {left[1:]}'
+  return config.value
+
+
+def test_a_wrong_command_would_be_noticed(monkeypatch):
+  text = '`python launch.py --config=configs/vae.py:cpu\n--config.vae_y.setps=3`'
+  (words,) = commands(text)
+  with pytest.raises(AttributeError, match='setps'):
+    parse(words[1:], monkeypatch)
+
+
+@pytest.mark.parametrize('words', said('launch.py'))
+def test_settings_of_launch_exist(words, monkeypatch):
+  given = [w for w in words[1:] if not w.endswith('...') or '=' in w]
+  if not any(w.startswith('--config=') for w in given):
+    given.insert(0, '--config=configs/vae.py')  # the sentence around it says which
+  parse(given, monkeypatch)
+
+
+@pytest.mark.parametrize('words', said('oldphoto'))
+def test_options_of_oldphoto_exist(words):
+  if len(words) > 2:  # else only its name is mentioned
+    assert cli._parser().parse_args(words[1:]).run
+
+
+@pytest.mark.parametrize('words', said('benchmarks'))
+def test_benchmarks_exist(words):
+  assert (ROOT / words[0]).is_file()
+
+
+@pytest.mark.parametrize('words', said('make'))
+def test_targets_of_make_exist(words):
+  assert re.search(rf'^{words[1]}:', (ROOT / 'Makefile').read_text(), re.M)
+
+
+@pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+  text = path.read_text()
+  headings = {
+    re.sub(r'[^\w -]', '', line.lstrip('# ').lower()).replace(' ', '-')
+    for line in text.splitlines()
+    if line.startswith('#')
+  }
+  for target in re.findall(r'\]\(([^)\s]+)\)', text):
+    if target.startswith('#'):
+      assert target[1:] in headings, target
+    elif not target.startswith('http'):
+      assert (path.parent / target.partition('#')[0]).exists(), target
