@@ -12,7 +12,7 @@ from PIL import Image
 
 from oldphoto_jax import images
 from oldphoto_jax.data import artefacts
-from oldphoto_jax.degradation import damage
+from oldphoto_jax.degradation import damage, drawing
 from oldphoto_jax.degradation.recipes import degrade_batch
 
 RECIPE = damage.Print()
@@ -99,7 +99,7 @@ def test_vmapped_equals_mapped(name, photos, damaged):
 
 def test_strokes_are_as_wide_and_as_long_as_told():
   n = 100
-  draw = jax.jit(functools.partial(damage.strokes, 101, 121))
+  draw = jax.jit(functools.partial(drawing.strokes, 101, 121))
   for angle in np.linspace(0, np.pi, 7):
     along = np.linspace(-40, 40, n)
     points = np.stack([50 + along * np.sin(angle), 60 + along * np.cos(angle)], -1)[None]

@@ -20,6 +20,8 @@ FLOORS = (
     'blending',
     'mask_scores',
     'degradation.photographic',
+    'degradation.drawing',
+    'tiles',
   },
   {
     'degradation.recipes',
@@ -27,6 +29,7 @@ FLOORS = (
     'degradation.damage',
     'parallel',
     'sheets',
+    'layerwise',
     'page',
     'masks',
     'data.sources',

@@ -19,7 +19,6 @@ statistics of hand-drawn masks of real film scans (see `Dust` and `Hairs`).
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.degradation import drawing, photographic, recipes
 
 
 class Damaged(NamedTuple):
@@ -44,152 +43,6 @@ class Damaged(NamedTuple):
   drawn: dict[str, jax.Array]
 
 
-# --- tools ---------------------------------------------------------------------------------------
-
-
-class _Draws:
-  """Random numbers from one key, each handed out once.
-
-  One generator an artefact: compiling one for each of some thirty numbers would take ten times as
-  long as the rest of the artefact.
-  """
-
-  def __init__(self, key):
-    self._key, self._block, self._used = key, jnp.zeros(0), 0
-    self._blocks = 0
-
-  def key(self):
-    """A fresh key, for noise as large as the photo."""
-    self._blocks += 1
-    return jax.random.fold_in(self._key, self._blocks)
-
-  def unit(self, *shape):
-    """Uniform in [0, 1)."""
-    n = math.prod(shape)
-    if self._used + n > self._block.size:
-      self._block, self._used = jax.random.uniform(self.key(), (max(n, 2048),)), 0
-    self._used += n
-    return self._block[self._used - n : self._used].reshape(shape)
-
-  def uniform(self, ends, *shape):
-    return ends[0] + (ends[1] - ends[0]) * self.unit(*shape)
-
-  def low(self, ends, *shape, power=2.0):
-    """Between the ends on a logarithmic scale; the higher the power, the likelier are low ones."""
-    return ends[0] * (ends[1] / ends[0]) ** (self.unit(*shape) ** power)
-
-  def log_uniform(self, ends, *shape):
-    return self.low(ends, *shape, power=1.0)
-
-  def count(self, ends, power=2.0):
-    """A whole number, both ends included; the higher the power, the likelier are low ones."""
-    low, high = ends
-    return low + jnp.floor((high + 1 - low) * self.unit() ** power).astype(int)
-
-  def chance(self, probability, *shape):
-    return self.unit(*shape) < probability
-
-  def below(self, n, *shape):
-    """A whole number in 0..n-1."""
-    return jnp.floor(n * self.unit(*shape)).astype(int)
-
-  def sign(self, *shape):
-    return jnp.where(self.unit(*shape) < 0.5, -1.0, 1.0)
-
-  def normal(self, *shape):
-    return np.sqrt(2).astype(np.float32) * lax.erf_inv(1.9999 * self.unit(*shape) - 0.99995)
-
-  def noise(self, height, width, cells):
-    """Smooth noise in about [-1, 1], [height, width]: `cells` hills along the shorter side.
-
-    Value noise: uniform numbers on a coarse grid, enlarged with a cubic kernel.
-    """
-    short = min(height, width)
-    rows, columns = (max(2, round(cells * side / short) + 1) for side in (height, width))
-    grid = self.uniform((-1, 1), rows, columns)
-    return _product(_enlarging(height, rows), grid, _enlarging(width, columns).T)
-
-  def fractal(self, height, width, cells, octaves, finer=2.0):
-    """Octaves of smooth noise, each half as high and `finer` times as fine; about [-1, 1]."""
-    limit = min(height, width) / 2
-    parts = [
-      0.5**i * self.noise(height, width, min(cells * finer**i, limit)) for i in range(octaves)
-    ]
-    return sum(parts) / (2 - 0.5 ** (octaves - 1)) * 1.4
-
-  def curve(self, n, count, knots):
-    """`count` smooth functions of one variable in about [-1, 1], [count, n]."""
-    values = self.uniform((-1, 1), count, knots)
-    # Gathered: a matrix as `noise` has it would be as long as it is wide.
-    return sum(values[:, knot] * weight for knot, weight in _cubic(n, knots))
-
-
-def _product(*matrices):
-  # One key, one photo on all backends: GPU and TPU would multiply in TF32 and bfloat16.
-  return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), matrices)
-
-
-def _cubic(n, knots):
-  """Cubic enlargement of `knots` values to n (Keys, a = -0.5): four pairs of indices and weights.
-
-  The first and the last value lie on the ends; beyond them they repeat.
-  """
-  place = np.linspace(0, knots - 1, n)
-  first = np.floor(place).astype(int) - 1
-  for knot in range(4):
-    x = np.abs(place - (first + knot))
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    weight = np.where(x < 1, near, np.where(x < 2, far, 0)).astype(np.float32)
-    yield (first + knot).clip(0, knots - 1), weight
-
-
-@functools.lru_cache(maxsize=64)
-def _enlarging(n, knots):
-  """`_cubic` as a matrix, float32 [n, knots]."""
-  matrix = np.zeros((n, knots), np.float32)
-  for knot, weight in _cubic(n, knots):
-    np.add.at(matrix, (np.arange(n), knot), weight)
-  return matrix
-
-
-def _smoothstep(x, low, high):
-  x = ((x - low) / (high - low)).clip(0, 1)
-  return x * x * (3 - 2 * x)
-
-
-def _blend(photo, cover, colour):
-  """Covers the photo with a colour; where `cover` [H, W] is 0 the photo's own bits stay."""
-  cover = cover[..., None]
-  return jnp.where(cover > 0, photo + cover * (colour - photo), photo)
-
-
-def _shade(photo, gain):
-  """Multiplies the light by `gain` [H, W] or [H, W, 3]; where it is 1 the own bits stay."""
-  gain = gain if gain.ndim == 3 else gain[..., None]
-  return jnp.where(gain == 1, photo, ((photo + 1) * gain - 1).clip(-1, 1))
-
-
-def _place(cover, row, column, value):
-  """Keeps the larger of `cover` [H, W] and each value; pixels outside are left out."""
-  height, width = cover.shape
-  inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-  # A negative index would count from the end; one past the end is dropped.
-  return cover.at[jnp.where(inside, row, height), column].max(value, mode='drop')
-
-
-def _widened(x, radius):
-  """The largest value of the square around each pixel, [H, W, 1]."""
-  height, width = x.shape[:2]
-  x = jnp.pad(x, ((radius, radius), (radius, radius), (0, 0)))
-  x = functools.reduce(jnp.maximum, [x[i : i + height] for i in range(2 * radius + 1)])
-  return functools.reduce(jnp.maximum, [x[:, i : i + width] for i in range(2 * radius + 1)])
-
-
-def _grid(height, width):
-  """Row and column of every pixel: float32 [height, 1] and [1, width]."""
-  return jnp.arange(height, dtype=jnp.float32)[:, None], jnp.arange(width, dtype=jnp.float32)[None]
-
-
 def _repeat(step, count, photo):
   """Runs step(i, photo) -> (photo, cover) `count` times; the covers' largest, as a mask."""
 
@@ -202,34 +55,12 @@ def _repeat(step, count, photo):
   return Damaged(photo, mask[..., None], {'count': count})
 
 
-def strokes(height, width, points, thickness, opacity):
-  """Thin curves, antialiased: float32 [height, width], the largest opacity at each pixel.
-
-  Args:
-    points: [K, N, 2], (row, column) in pixels, neighbours at most one pixel apart on either axis.
-    thickness: [K, N], pixels, at most 4; below 1 a curve gets fainter rather than thinner.
-    opacity: [K, N] in [0, 1]; 0 ends or breaks a curve.
-  """
-  step = jnp.gradient(points, axis=1)
-  step /= jnp.maximum(jnp.linalg.norm(step, axis=-1, keepdims=True), 1e-6)
-  steep = jnp.abs(step[..., :1]) > jnp.abs(step[..., 1:])
-  # Across the axis that the curve runs along; its distance to a pixel is that to the tangent.
-  across = jnp.where(steep, jnp.array([0, 1]), jnp.array([1, 0]))[:, :, None]
-  offset = jnp.arange(-4, 5)[:, None] * across
-  pixel = jnp.round(points).astype(int)[:, :, None] + offset
-  away = pixel - points[:, :, None]
-  distance = jnp.abs(away[..., 0] * step[:, :, None, 1] - away[..., 1] * step[:, :, None, 0])
-  edge = thickness[..., None] / 2 + 0.5 - distance
-  value = jnp.minimum(edge, thickness[..., None]).clip(0, 1) * opacity[..., None]
-  return _place(jnp.zeros((height, width)), pixel[..., 0], pixel[..., 1], value)
-
-
 def draw_paper(key, height, width):
   """Paper under the emulsion: off-white, [height, width, 3] in [-1, 1], never above level 245.
 
   One tint a photo, from nearly neutral to cream; fibres and a soft mottling.
   """
-  draw = _Draws(key)
+  draw = drawing.Draws(key)
   green = draw.uniform((0.93, 1.0))
   colour = jnp.stack([jnp.ones(()), green, green ** draw.uniform((1.5, 3.0))])
   texture = 1 + draw.uniform((0.01, 0.04)) * _fibre(draw.key(), height, width)
@@ -277,7 +108,7 @@ class Scratches:
     height, width = photo.shape[:2]
     short = min(height, width)
     most, n = self.count[1], max(32, int(1.05 * self.length[1] * short))
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = _under(draw, photo, paper)
     count = draw.count(self.count, 1.4)
 
@@ -304,7 +135,7 @@ class Scratches:
     column = centre[:, 1:] + along * cos - across * sin
 
     # Tapered at the ends, pressed harder here and there.
-    taper = _smoothstep(0.5 - np.abs(t), 0.0, 0.2)
+    taper = drawing.smoothstep(0.5 - np.abs(t), 0.0, 0.2)
     pressure = 0.75 + 0.35 * draw.curve(n, most, 12)
     thickness = draw.log_uniform(self.thickness, most, 1)
     thickness = (thickness * pressure * (0.5 + 0.5 * taper)).clip(0.4, 4.0)
@@ -312,16 +143,18 @@ class Scratches:
     gaps += 0.4 * draw.curve(n, most, max(30, n // 5))
     bar = jnp.where(draw.chance(self.broken, most), draw.uniform((-0.5, 0.4), most), -3.0)
     opacity = draw.uniform(self.opacity, most, 1) * (0.55 + 0.45 * taper)
-    opacity *= (0.8 + 0.25 * pressure).clip(0, 1) * _smoothstep(gaps - bar[:, None], 0.0, 0.5)
+    opacity *= (0.8 + 0.25 * pressure).clip(0, 1) * drawing.smoothstep(
+      gaps - bar[:, None], 0.0, 0.5
+    )
     opacity = opacity.clip(0, 1) * (index < count)[:, None]
 
     # Mostly of one polarity a photo: a print shows its paper, or a negative its print's dirt.
     light = (draw.chance(self.light) ^ draw.chance(0.12, most))[leader][:, None]
     thickness *= jnp.where(light, 1.0, 0.7)  # dirt lies in the bottom of a scratch only
     points = jnp.stack([row, column], -1)
-    bright = strokes(height, width, points, thickness, jnp.where(light, opacity, 0))
-    dark = strokes(height, width, points, thickness, jnp.where(light, 0, 0.8 * opacity))
-    photo = _blend(_blend(photo, dark, _dirt(draw)), bright, paper)
+    bright = drawing.strokes(height, width, points, thickness, jnp.where(light, opacity, 0))
+    dark = drawing.strokes(height, width, points, thickness, jnp.where(light, 0, 0.8 * opacity))
+    photo = drawing.blend(drawing.blend(photo, dark, _dirt(draw)), bright, paper)
     mask = jnp.maximum(bright, dark)[..., None]
     return Damaged(photo, mask, {'count': count, 'bundled': bundled.any()})
 
@@ -346,7 +179,7 @@ class Hairs:
     height, width = photo.shape[:2]
     short = min(height, width)
     most, n = self.count[1], max(12, int(1.1 * self.length[1] * short))
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = _under(draw, photo, paper)
     count = draw.count(self.count)
     length = jnp.maximum(draw.low(self.length, most, 1, power=1.4) * short, 5.0)
@@ -361,10 +194,12 @@ class Hairs:
     thickness = (thickness * (1 + 0.3 * draw.curve(n, most, 8))).clip(0.4, 4.0)
     opacity = draw.uniform(self.opacity, most, 1) * (1 + 0.3 * draw.curve(n, most, 6))
     opacity = opacity.clip(0, 1) * (np.arange(most) < count)[:, None]
-    cover = strokes(height, width, points, thickness, opacity)
+    cover = drawing.strokes(height, width, points, thickness, opacity)
     light = draw.chance(self.light)
     colour = jnp.where(light, paper, _dirt(draw))
-    return Damaged(_blend(photo, cover, colour), cover[..., None], {'count': count, 'light': light})
+    return Damaged(
+      drawing.blend(photo, cover, colour), cover[..., None], {'count': count, 'light': light}
+    )
 
 
 def _scattered(draw, most, height, width, clouds, share, spread):
@@ -419,7 +254,7 @@ class Dust:
   def __call__(self, key, photo, paper=None) -> Damaged:
     height, width = photo.shape[:2]
     short, most = min(height, width), self.count[1]
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = _under(draw, photo, paper)
     count = draw.count(self.count)
     place = _scattered(draw, most, height, width, 3, self.clouded, 0.12)
@@ -433,9 +268,9 @@ class Dust:
     light = draw.chance(self.light)
     bright = (light ^ draw.chance(0.1, most))[:, None, None]
     empty = jnp.zeros((height, width))
-    light_cover = _place(empty, row, column, jnp.where(bright, value, 0))
-    dark_cover = _place(empty, row, column, jnp.where(bright, 0, 0.85 * value))
-    photo = _blend(_blend(photo, dark_cover, _dirt(draw)), light_cover, paper)
+    light_cover = drawing.place(empty, row, column, jnp.where(bright, value, 0))
+    dark_cover = drawing.place(empty, row, column, jnp.where(bright, 0, 0.85 * value))
+    photo = drawing.blend(drawing.blend(photo, dark_cover, _dirt(draw)), light_cover, paper)
     mask = jnp.maximum(light_cover, dark_cover)[..., None]
     return Damaged(photo, mask, {'count': count, 'light': light})
 
@@ -447,7 +282,7 @@ def _flaked(photo, paper, cover):
   """Lays the paper bare where `cover` [H, W] says; inside, the emulsion's edge throws a shadow."""
   # The emulsion is a layer and the light comes from the top left.
   shadow = (cover - jnp.roll(cover, (1, 1), (0, 1))).clip(0, 1)
-  return _blend(photo, cover, (paper + 1) * (1 - 0.22 * shadow[..., None]) - 1)
+  return drawing.blend(photo, cover, (paper + 1) * (1 - 0.22 * shadow[..., None]) - 1)
 
 
 def _sharpness(short):
@@ -467,7 +302,7 @@ def _crazed(draw, height, width, cells, most):
   rows, columns = (math.ceil(n / max(short / most, 4.0)) + 2 for n in (height, width))
   seeds = draw.uniform((0.1, 0.9), 2, rows * columns)
   values = draw.uniform((-1, 1), rows * columns)
-  y, x = _grid(height, width)
+  y, x = drawing.grid(height, width)
   # Wavering coordinates: no crack is straight.
   y = y / side + 0.5 + 0.25 * draw.noise(height, width, min(2 * most, short / 3))
   x = x / side + 0.5 + 0.25 * draw.noise(height, width, min(2 * most, short / 3))
@@ -498,7 +333,7 @@ class Flaking:
   def __call__(self, key, photo, paper=None) -> Damaged:
     height, width = photo.shape[:2]
     short = min(height, width)
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = _under(draw, photo, paper)
     coarse, fine = (draw.noise(height, width, cells) for cells in self.patches)
     where = jnp.where(draw.chance(0.5), coarse, fine)
@@ -512,11 +347,11 @@ class Flaking:
     bar = jnp.quantile(level[:: max(1, height // 64), :: max(1, width // 64)], 1 - area)
     cover = ((level - bar) * _sharpness(short) + 0.5).clip(0, 1)
     # Cracks run on around the patches, finer the farther they are.
-    near = _smoothstep(where - bar, -0.9, 0.2) * draw.chance(self.cracks)
+    near = drawing.smoothstep(where - bar, -0.9, 0.2) * draw.chance(self.cracks)
     wide = 0.9 * near * (0.6 + 0.5 * grain) * max(1.0, short / 700)
     cracks = jnp.minimum(wide + 0.5 - crack, wide).clip(0, 1) * near
     cracks *= 1 - cover
-    photo = _blend(photo, 0.8 * cracks, jnp.where(draw.chance(0.5), paper, _dirt(draw)))
+    photo = drawing.blend(photo, 0.8 * cracks, jnp.where(draw.chance(0.5), paper, _dirt(draw)))
     mask = jnp.maximum(cover, 0.8 * cracks)[..., None]
     return Damaged(_flaked(photo, paper, cover), mask, {'area': area})
 
@@ -536,11 +371,11 @@ class Folds:
   oblique: float = 0.35  # share that is not along a side of the print
 
   def __call__(self, key, photo, paper=None) -> Damaged:
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = _under(draw, photo, paper)
     folds = draw.key()
     return _repeat(
-      lambda i, photo: self._fold(_Draws(jax.random.fold_in(folds, i)), photo, paper),
+      lambda i, photo: self._fold(drawing.Draws(jax.random.fold_in(folds, i)), photo, paper),
       draw.count(self.count),
       photo,
     )
@@ -552,7 +387,7 @@ class Folds:
     angle = jnp.where(draw.chance(self.oblique), draw.uniform((0, np.pi)), upright)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     centre = draw.uniform((0.12, 0.88), 2) * jnp.array([height, width])
-    rows, columns = _grid(height, width)
+    rows, columns = drawing.grid(height, width)
     y, x = rows - centre[0], columns - centre[1]
     wobble = 0.007 * short * draw.noise(height, width, 5)
     wobble += 0.002 * short * draw.noise(height, width, min(40, short / 3))
@@ -564,8 +399,8 @@ class Folds:
     place = np.arange(n) - n // 2
     start = draw.uniform((-1.6, 0.0)) * short
     end = start + draw.uniform((0.9, 3.0)) * short
-    inside = _smoothstep(place, start - 0.1 * short, start + 0.1 * short)
-    inside *= 1 - _smoothstep(place, end - 0.1 * short, end + 0.1 * short)
+    inside = drawing.smoothstep(place, start - 0.1 * short, start + 0.1 * short)
+    inside *= 1 - drawing.smoothstep(place, end - 0.1 * short, end + 0.1 * short)
     strength = (inside * (0.75 + 0.5 * draw.curve(n, 1, 9)[0])).clip(0, 1.2)
     broken = draw.curve(n, 1, max(8, n // 12))[0] + 0.6 * draw.curve(n, 1, n // 3)[0]
     spot = (jnp.round(along) + n // 2).astype(int)
@@ -575,12 +410,12 @@ class Folds:
     far = jnp.abs(distance) / flank
     side = jnp.tanh(2.0 * distance / jnp.maximum(flank, 1)) * draw.sign()
     slope = side * jnp.exp(-far * (1 + 0.6 * side))  # the lit flank is narrower
-    relief = draw.uniform(self.relief) * strong * slope * _smoothstep(6 - far, 0, 2)
-    photo = _shade(photo, jnp.where(far < 6, 1 + relief, 1.0))
+    relief = draw.uniform(self.relief) * strong * slope * drawing.smoothstep(6 - far, 0, 2)
+    photo = drawing.shade(photo, jnp.where(far < 6, 1 + relief, 1.0))
 
     # The ridge: broken where the emulsion held.
     ridge = draw.log_uniform(self.ridge) * max(1.0, short / 700) * (0.8 + 0.4 * broken)
-    worn = _smoothstep(broken + draw.uniform((0.0, 1.5)), 0.0, 0.5) * strong.clip(0, 1)
+    worn = drawing.smoothstep(broken + draw.uniform((0.0, 1.5)), 0.0, 0.5) * strong.clip(0, 1)
     ridge = jnp.minimum(ridge / 2 + 0.5 - jnp.abs(distance), ridge).clip(0, 1) * worn
 
     # Flakes: the closer to the ridge, the lower the bar that the noise has to take.
@@ -606,12 +441,12 @@ class Folds:
     there = strength[(jnp.round(foot) + n // 2).astype(int)]
     faint = draw.uniform((-0.4, 1.0)).clip(0, 1) * there * draw.uniform((0.0, 0.8), k, 1)
     fine = draw.uniform((0.4, 1.2), k, 1)
-    cracks = strokes(
+    cracks = drawing.strokes(
       height, width, points, jnp.broadcast_to(fine, (k, m)), faint * jnp.sqrt(1 - np.abs(t))
     )
 
     bare = jnp.maximum(ridge, flakes)
-    photo = _blend(_flaked(photo, paper, bare), cracks * (1 - bare), paper)
+    photo = drawing.blend(_flaked(photo, paper, bare), cracks * (1 - bare), paper)
     return photo, jnp.maximum(bare, cracks)
 
 
@@ -637,7 +472,7 @@ def _torn(draw, photo, paper, level, fibre):
   thin = 1 - 0.16 * (level / jnp.maximum(fibre, 1)).clip(0, 1)
   thin *= 1 + 0.08 * draw.noise(height, width, short / 3)
   bright = ((paper + 1) * 1.04 * thin[..., None] - 1).clip(-1, 245 / 127.5 - 1)
-  return _blend(_blend(photo, torn, bright), gone, behind), torn
+  return drawing.blend(drawing.blend(photo, torn, bright), gone, behind), torn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -656,11 +491,11 @@ class Tears:
   fibre: tuple[float, float] = (0.004, 0.025)  # width of the white edge
 
   def __call__(self, key, photo, paper=None) -> Damaged:
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = _under(draw, photo, paper)
     tears = draw.key()
     return _repeat(
-      lambda i, photo: self._tear(_Draws(jax.random.fold_in(tears, i)), photo, paper),
+      lambda i, photo: self._tear(drawing.Draws(jax.random.fold_in(tears, i)), photo, paper),
       draw.count(self.count),
       photo,
     )
@@ -670,7 +505,7 @@ class Tears:
     short = min(height, width)
     # From one of the four borders: the distance from it, and the place along it.
     side = draw.below(4)
-    rows, columns = _grid(height, width)
+    rows, columns = drawing.grid(height, width)
     upright = side % 2 == 0
     inward = jnp.where(upright, rows, columns)
     inward = jnp.where(side < 2, inward, jnp.where(upright, height, width) - 1 - inward)
@@ -719,11 +554,11 @@ class Corners:
   def __call__(self, key, photo, paper=None) -> Damaged:
     height, width = photo.shape[:2]
     short = min(height, width)
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = _under(draw, photo, paper)
     count = draw.count(self.count)
     jag = draw.fractal(height, width, 5, 4, 2.7)
-    rows, columns = _grid(height, width)
+    rows, columns = drawing.grid(height, width)
     level = jnp.full((height, width), -9.0)
     angle = draw.uniform((0.35, 1.2), 4)
     size = draw.low(self.size, 4, power=1.4) * short
@@ -756,11 +591,11 @@ class Stains:
   bleached: float = 0.2  # share that takes density away instead
 
   def __call__(self, key, photo, paper=None) -> Damaged:
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = _under(draw, photo, paper)
     stains = draw.key()
     return _repeat(
-      lambda i, photo: self._stain(_Draws(jax.random.fold_in(stains, i)), photo, paper),
+      lambda i, photo: self._stain(drawing.Draws(jax.random.fold_in(stains, i)), photo, paper),
       draw.count(self.count),
       photo,
     )
@@ -771,7 +606,7 @@ class Stains:
     centre = draw.uniform((-0.1, 1.1), 2) * jnp.array([height, width])
     radius = draw.log_uniform(self.radius) * short
     stretch = draw.log_uniform((0.7, 1.4))
-    rows, columns = _grid(height, width)
+    rows, columns = drawing.grid(height, width)
     y, x = (rows - centre[0]) * stretch, (columns - centre[1]) / stretch
     outline = _outline(draw, y[None], x[None], (0.25, 0.2, 0.12, 0.1, 0.08, 0.05))[0] - 1
     outline += 0.2 * draw.noise(height, width, 4) + 0.09 * draw.noise(height, width, 14)
@@ -785,7 +620,7 @@ class Stains:
     density = strength * body * (0.5 * cloud + 1.6 * draw.uniform((0.3, 1.0)) * rim)
     # Brown: blue suffers most.
     colour = jnp.array([0.55, 0.95, 1.5]) ** draw.uniform((0.3, 1.0))
-    brown = _shade(photo, jnp.exp(-1.6 * density[..., None] * colour))
+    brown = drawing.shade(photo, jnp.exp(-1.6 * density[..., None] * colour))
     pale = photo + 1.2 * density[..., None] * (paper - photo)
     return jnp.where(draw.chance(self.bleached), pale, brown), (density / 2).clip(0, 0.25)
 
@@ -801,19 +636,23 @@ class Foxing:
   def __call__(self, key, photo, paper=None) -> Damaged:
     height, width = photo.shape[:2]
     short, most = min(height, width), self.count[1]
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     count = draw.count(self.count)
     place = _scattered(draw, most, height, width, 4, 0.5, 0.15)
     radius = jnp.maximum(draw.low(self.radius, most, 1, 1) * short, 0.8)
     row, column, y, x = _around(place, 1 + math.ceil(2 * max(self.radius[1] * short, 1)))
     outline = _outline(draw, y, x, (0.35, 0.2, 0.15))
     r = jnp.sqrt(x * x + y * y) / (radius * outline)
-    value = 0.75 * (1 - _smoothstep(r, 0.3, 1.1)) + 0.25 * (1 - _smoothstep(r, 0.6, 2.0))
+    value = 0.75 * (1 - drawing.smoothstep(r, 0.3, 1.1)) + 0.25 * (
+      1 - drawing.smoothstep(r, 0.6, 2.0)
+    )
     value *= draw.uniform((0.4, 1.0), most, 1, 1) * draw.uniform(self.strength)
     value *= (np.arange(most) < count)[:, None, None]
-    cover = _place(jnp.zeros((height, width)), row, column, value)
+    cover = drawing.place(jnp.zeros((height, width)), row, column, value)
     gain = jnp.exp(-cover[..., None] * jnp.array([0.35, 0.75, 1.3]))
-    return Damaged(_shade(photo, gain), (0.7 * cover[..., None]).clip(0, 1), {'count': count})
+    return Damaged(
+      drawing.shade(photo, gain), (0.7 * cover[..., None]).clip(0, 1), {'count': count}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -829,10 +668,10 @@ class Smudges:
   light: float = 0.5  # share of light ones
 
   def __call__(self, key, photo, paper=None) -> Damaged:
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     smudges = draw.key()
     return _repeat(
-      lambda i, photo: self._smudge(_Draws(jax.random.fold_in(smudges, i)), photo),
+      lambda i, photo: self._smudge(drawing.Draws(jax.random.fold_in(smudges, i)), photo),
       draw.count(self.count),
       photo,
     )
@@ -843,7 +682,7 @@ class Smudges:
     centre = draw.unit(2) * jnp.array([height, width])
     radius = draw.log_uniform(self.radius) * short
     angle = draw.uniform((0, np.pi))
-    rows, columns = _grid(height, width)
+    rows, columns = drawing.grid(height, width)
     y, x = (rows - centre[0]) / radius, (columns - centre[1]) / radius
     u = x * jnp.cos(angle) + y * jnp.sin(angle)
     v = (y * jnp.cos(angle) - x * jnp.sin(angle)) / 1.35
@@ -853,11 +692,11 @@ class Smudges:
     arches = jnp.sqrt(u * u * 1.2 + (v + core) ** 2 * 0.8 + 0.01) + warp
     ridges = 0.5 + 0.5 * jnp.sin(2 * np.pi * draw.uniform((7, 10)) * arches)
     ridges = jnp.where(radius > 24, ridges, 0.6)  # finer than the pixels: only the grease shows
-    oval = 1 - _smoothstep(u * u + v * v + 0.5 * warp, 0.55, 1.05)
-    patchy = _smoothstep(draw.noise(height, width, 14), -0.7, 0.4)
+    oval = 1 - drawing.smoothstep(u * u + v * v + 0.5 * warp, 0.55, 1.05)
+    patchy = drawing.smoothstep(draw.noise(height, width, 14), -0.7, 0.4)
     cover = oval * patchy * (0.25 + 0.75 * ridges) * draw.uniform(self.strength)
-    pale = _blend(photo, 0.6 * cover, 0.8)
-    photo = jnp.where(draw.chance(self.light), pale, _shade(photo, 1 - cover))
+    pale = drawing.blend(photo, 0.6 * cover, 0.8)
+    photo = jnp.where(draw.chance(self.light), pale, drawing.shade(photo, 1 - cover))
     return photo, cover.clip(0, 0.2)
 
 
@@ -880,13 +719,13 @@ class Fading:
 
   def __call__(self, key, photo, paper=None) -> Damaged:
     height, width = photo.shape[:2]
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     differ = self.channels * draw.normal(3, 3)
     black = (draw.uniform(self.black) + differ[0]).clip(0, 0.4)
     white = (draw.uniform(self.white) + differ[1]).clip(0.6, 1)
     gamma = draw.uniform(self.gamma) * (1 + differ[2])
     faded = photographic.fade(photo, black, white, gamma)
-    rows, columns = _grid(height, width)
+    rows, columns = drawing.grid(height, width)
     border = jnp.maximum((2 * rows / height - 1) ** 4, (2 * columns / width - 1) ** 4)
     place = 0.5 + 0.35 * draw.noise(height, width, 3) + 0.4 * (border - 0.3)
     amount = 1 - draw.uniform(self.uneven) * (1 - place.clip(0, 1))
@@ -903,7 +742,7 @@ class Yellowing:
   uneven: tuple[float, float] = (0.0, 0.8)
 
   def __call__(self, key, photo, paper=None) -> Damaged:
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     green = draw.uniform(self.green)
     colour = jnp.stack([green**0.25, green, green ** draw.uniform(self.blue)])
     place = draw.uniform(self.uneven) * draw.noise(*photo.shape[:2], 3)[..., None]
@@ -919,11 +758,11 @@ class PaperTexture:
 
   def __call__(self, key, photo, paper=None) -> Damaged:
     height, width = photo.shape[:2]
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     relief = _fibre(draw.key(), height, width)
     matt = 0.6 * (relief - jnp.roll(relief, (1, 1), (0, 1)))
     turn = draw.uniform((-0.2, 0.2))
-    rows, columns = _grid(height, width)
+    rows, columns = drawing.grid(height, width)
     y = rows * jnp.cos(turn) + columns * jnp.sin(turn)
     x = columns * jnp.cos(turn) - rows * jnp.sin(turn)
     rate = 2 * np.pi / jnp.maximum(draw.log_uniform(self.period) * min(height, width), 3.0)
@@ -937,7 +776,7 @@ class PaperTexture:
     worn = 0.7 + 0.4 * draw.noise(height, width, 4)
     strength = draw.uniform(self.strength)
     gain = 1 + strength * (0.6 * matt + 0.4 * pattern * worn)
-    return _unmasked(_shade(photo, gain), {'kind': kind, 'strength': strength})
+    return _unmasked(drawing.shade(photo, gain), {'kind': kind, 'strength': strength})
 
 
 # --- drawn artefacts and textures ----------------------------------------------------------------
@@ -957,14 +796,14 @@ class Overlays:
   light: float = 0.7  # probability that they are light
 
   def __call__(self, key, photo, paper=None) -> Damaged:
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = _under(draw, photo, paper)
     colour = jnp.where(draw.chance(self.light), paper, _dirt(draw))
     drawings = draw.key()
 
     def lay(i, photo):
-      cover = self._cover(_Draws(jax.random.fold_in(drawings, i)), *photo.shape[:2])
-      return _blend(photo, cover, colour), cover
+      cover = self._cover(drawing.Draws(jax.random.fold_in(drawings, i)), *photo.shape[:2])
+      return drawing.blend(photo, cover, colour), cover
 
     return _repeat(lay, draw.count(self.count), photo)
 
@@ -976,7 +815,7 @@ class Overlays:
     middle = draw.uniform((0.1, 0.9), 2) * jnp.array([height, width])
     move = middle - scale * alpha.shape[0] / 2
     moved = [_sampled(n, alpha.shape[0], scale[i], move[i]) for i, n in enumerate((height, width))]
-    cover = _product(moved[0], alpha, moved[1].T)
+    cover = drawing.product(moved[0], alpha, moved[1].T)
     # The ringing and the rounding of a product must not touch the rest of the photo.
     cover = jnp.where(cover > 1 / 255, cover, 0.0).clip(0, 1)
     return cover * draw.uniform(self.opacity)
@@ -1001,7 +840,7 @@ class Textures:
 
   def __call__(self, key, photo, paper=None) -> Damaged:
     height, width = photo.shape[:2]
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     relief = jnp.asarray(self.relief)[draw.below(len(self.relief))].astype(jnp.float32) / 32 - 4
     relief = jnp.where(draw.chance(0.5), relief.T, relief) * draw.sign()
     size = relief.shape[0]
@@ -1013,7 +852,7 @@ class Textures:
 
     relief = relief[mirrored(height)][:, mirrored(width)]
     strength = draw.log_uniform(self.strength)
-    photo = _shade(photo, 1 + strength * relief)
+    photo = drawing.shade(photo, 1 + strength * relief)
     return _unmasked(photo, {'strength': strength})
 
 
@@ -1068,7 +907,7 @@ class Print:
 
   def __call__(self, key, clean) -> recipes.Aged:
     recipes.check(clean)
-    draw = _Draws(key)
+    draw = drawing.Draws(key)
     paper = draw_paper(draw.key(), *clean.shape[:2])
     without_colour = draw.chance(self.gray)
     clean = jnp.where(without_colour, photographic.gray(clean), clean)
@@ -1114,7 +953,7 @@ class Print:
         old, mask, shown = apply(chosen, masked, old, mask, shown)
 
     # Between 5 and 20 levels damage begins to show; two pixels beside it belong to it.
-    mask = (2 * mask).clip(0, 1) * _smoothstep(_widened(shown, 2), 0.04, 0.16)
+    mask = (2 * mask).clip(0, 1) * drawing.smoothstep(drawing.widened(shown, 2), 0.04, 0.16)
 
     old = photographic.fade(
       old, draw.uniform(self.scan_black), draw.uniform(self.scan_white), jnp.ones(())

@@ -1,0 +1,185 @@
+"""What damage is drawn with: random numbers of one key, smooth noise, thin curves, blending.
+
+Photos are float32 [H, W, 3] in [-1, 1], covers float32 [H, W] in [0, 1]. Everything runs inside
+jit, and gives one key's photo on all backends.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+class Draws:
+  """Random numbers from one key, each handed out once.
+
+  One generator an artefact: compiling one for each of some thirty numbers would take ten times as
+  long as the rest of the artefact.
+  """
+
+  def __init__(self, key):
+    self._key, self._block, self._used = key, jnp.zeros(0), 0
+    self._blocks = 0
+
+  def key(self):
+    """A fresh key, for noise as large as the photo."""
+    self._blocks += 1
+    return jax.random.fold_in(self._key, self._blocks)
+
+  def unit(self, *shape):
+    """Uniform in [0, 1)."""
+    n = math.prod(shape)
+    if self._used + n > self._block.size:
+      self._block, self._used = jax.random.uniform(self.key(), (max(n, 2048),)), 0
+    self._used += n
+    return self._block[self._used - n : self._used].reshape(shape)
+
+  def uniform(self, ends, *shape):
+    """Uniform between the ends."""
+    return ends[0] + (ends[1] - ends[0]) * self.unit(*shape)
+
+  def low(self, ends, *shape, power=2.0):
+    """Between the ends on a logarithmic scale; the higher the power, the likelier are low ones."""
+    return ends[0] * (ends[1] / ends[0]) ** (self.unit(*shape) ** power)
+
+  def log_uniform(self, ends, *shape):
+    """Uniform on a logarithmic scale."""
+    return self.low(ends, *shape, power=1.0)
+
+  def count(self, ends, power=2.0):
+    """A whole number, both ends included; the higher the power, the likelier are low ones."""
+    low, high = ends
+    return low + jnp.floor((high + 1 - low) * self.unit() ** power).astype(int)
+
+  def chance(self, probability, *shape):
+    """True with this probability."""
+    return self.unit(*shape) < probability
+
+  def below(self, n, *shape):
+    """A whole number in 0..n-1."""
+    return jnp.floor(n * self.unit(*shape)).astype(int)
+
+  def sign(self, *shape):
+    """-1 or 1."""
+    return jnp.where(self.unit(*shape) < 0.5, -1.0, 1.0)
+
+  def normal(self, *shape):
+    """Standard normal, within about 4 deviations."""
+    return np.sqrt(2).astype(np.float32) * lax.erf_inv(1.9999 * self.unit(*shape) - 0.99995)
+
+  def noise(self, height, width, cells):
+    """Smooth noise in about [-1, 1], [height, width]: `cells` hills along the shorter side.
+
+    Value noise: uniform numbers on a coarse grid, enlarged with a cubic kernel.
+    """
+    short = min(height, width)
+    rows, columns = (max(2, round(cells * side / short) + 1) for side in (height, width))
+    grid = self.uniform((-1, 1), rows, columns)
+    return product(enlarging(height, rows), grid, enlarging(width, columns).T)
+
+  def fractal(self, height, width, cells, octaves, finer=2.0):
+    """Octaves of smooth noise, each half as high and `finer` times as fine; about [-1, 1]."""
+    limit = min(height, width) / 2
+    parts = [
+      0.5**i * self.noise(height, width, min(cells * finer**i, limit)) for i in range(octaves)
+    ]
+    return sum(parts) / (2 - 0.5 ** (octaves - 1)) * 1.4
+
+  def curve(self, n, count, knots):
+    """`count` smooth functions of one variable in about [-1, 1], [count, n]."""
+    values = self.uniform((-1, 1), count, knots)
+    # Gathered: a matrix as `noise` has it would be as long as it is wide.
+    return sum(values[:, knot] * weight for knot, weight in cubic(n, knots))
+
+
+def product(*matrices):
+  """The product of all matrices, in full float32."""
+  # One key, one photo on all backends: GPU and TPU would multiply in TF32 and bfloat16.
+  return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), matrices)
+
+
+def cubic(n, knots):
+  """Cubic enlargement of `knots` values to n (Keys, a = -0.5): four pairs of indices and weights.
+
+  The first and the last value lie on the ends; beyond them they repeat.
+  """
+  place = np.linspace(0, knots - 1, n)
+  first = np.floor(place).astype(int) - 1
+  for knot in range(4):
+    x = np.abs(place - (first + knot))
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weight = np.where(x < 1, near, np.where(x < 2, far, 0)).astype(np.float32)
+    yield (first + knot).clip(0, knots - 1), weight
+
+
+@functools.lru_cache(maxsize=64)
+def enlarging(n, knots):
+  """`cubic` as a matrix, float32 [n, knots]."""
+  matrix = np.zeros((n, knots), np.float32)
+  for knot, weight in cubic(n, knots):
+    np.add.at(matrix, (np.arange(n), knot), weight)
+  return matrix
+
+
+def smoothstep(x, low, high):
+  """0 up to `low`, 1 from `high` on, a cubic between."""
+  x = ((x - low) / (high - low)).clip(0, 1)
+  return x * x * (3 - 2 * x)
+
+
+def blend(photo, cover, colour):
+  """Covers the photo with a colour; where `cover` [H, W] is 0 the photo's own bits stay."""
+  cover = cover[..., None]
+  return jnp.where(cover > 0, photo + cover * (colour - photo), photo)
+
+
+def shade(photo, gain):
+  """Multiplies the light by `gain` [H, W] or [H, W, 3]; where it is 1 the own bits stay."""
+  gain = gain if gain.ndim == 3 else gain[..., None]
+  return jnp.where(gain == 1, photo, ((photo + 1) * gain - 1).clip(-1, 1))
+
+
+def place(cover, row, column, value):
+  """Keeps the larger of `cover` [H, W] and each value; pixels outside are left out."""
+  height, width = cover.shape
+  inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+  # A negative index would count from the end; one past the end is dropped.
+  return cover.at[jnp.where(inside, row, height), column].max(value, mode='drop')
+
+
+def widened(x, radius):
+  """The largest value of the square around each pixel, [H, W, 1]."""
+  height, width = x.shape[:2]
+  x = jnp.pad(x, ((radius, radius), (radius, radius), (0, 0)))
+  x = functools.reduce(jnp.maximum, [x[i : i + height] for i in range(2 * radius + 1)])
+  return functools.reduce(jnp.maximum, [x[:, i : i + width] for i in range(2 * radius + 1)])
+
+
+def grid(height, width):
+  """Row and column of every pixel: float32 [height, 1] and [1, width]."""
+  return jnp.arange(height, dtype=jnp.float32)[:, None], jnp.arange(width, dtype=jnp.float32)[None]
+
+
+def strokes(height, width, points, thickness, opacity):
+  """Thin curves, antialiased: float32 [height, width], the largest opacity at each pixel.
+
+  Args:
+    points: [K, N, 2], (row, column) in pixels, neighbours at most one pixel apart on either axis.
+    thickness: [K, N], pixels, at most 4; below 1 a curve gets fainter rather than thinner.
+    opacity: [K, N] in [0, 1]; 0 ends or breaks a curve.
+  """
+  step = jnp.gradient(points, axis=1)
+  step /= jnp.maximum(jnp.linalg.norm(step, axis=-1, keepdims=True), 1e-6)
+  steep = jnp.abs(step[..., :1]) > jnp.abs(step[..., 1:])
+  # Across the axis that the curve runs along; its distance to a pixel is that to the tangent.
+  across = jnp.where(steep, jnp.array([0, 1]), jnp.array([1, 0]))[:, :, None]
+  offset = jnp.arange(-4, 5)[:, None] * across
+  pixel = jnp.round(points).astype(int)[:, :, None] + offset
+  away = pixel - points[:, :, None]
+  distance = jnp.abs(away[..., 0] * step[:, :, None, 1] - away[..., 1] * step[:, :, None, 0])
+  edge = thickness[..., None] / 2 + 0.5 - distance
+  value = jnp.minimum(edge, thickness[..., None]).clip(0, 1) * opacity[..., None]
+  return place(jnp.zeros((height, width)), pixel[..., 0], pixel[..., 1], value)
