@@ -66,13 +66,14 @@ def write_page(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Section:
-  """A table of a report, and a picture below it."""
+  """A table of a report, and a picture and photos to compare below it."""
 
   title: str
   text: str
   header: list[str]
   rows: list[list[str]]  # the first cell names the row
   picture: np.ndarray | None = None  # uint8 [H, W, 3]
+  entries: tuple[Entry, ...] = ()
 
 
 def write_report(
@@ -97,7 +98,7 @@ def write_report(
   parts = [_head(title, _escape(lead)).replace('<main>', '<main class="report">')]
   parts += [_section(section, side) for section in sections]
   parts += ['</main>', '<footer>Everything on this page is inside this one file.</footer>']
-  parts += ['</body>', '</html>', '']
+  parts += [f'<script>{_SCRIPT}</script>', '</body>', '</html>', '']
   images.write_bytes(path, '\n'.join(parts).encode('utf-8', 'replace'), overwrite=True)
 
 
@@ -111,10 +112,12 @@ def _section(section: Section, side: int) -> str:
   if section.picture is not None:
     source, alt = _jpeg(section.picture, None, side), _escape(f'Photos: {section.title}')
     picture = f'<img src="{source}" alt="{alt}">'
+  figures = ''.join(_figure(entry, side) for entry in section.entries)
+  figures = f'<div class="figures">{figures}</div>' if figures else ''
   return f"""<section><h2>{_escape(section.title)}</h2>
 <p>{_escape(section.text)}</p>
 <div class="table"><table><thead>{cells('th', section.header)}</thead><tbody>{rows}</tbody></table>
-</div>{picture}</section>"""
+</div>{picture}{figures}</section>"""
 
 
 def _lead(count: int) -> str:
@@ -293,7 +296,11 @@ button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 main.report { display: block; }
 .report section { margin: 2.5rem 0; }
 .report section p { color: var(--soft); max-width: 60rem; }
-.report img { display: block; max-width: 100%; margin-top: 1.25rem; border-radius: 8px; }
+.figures {
+  display: grid; gap: 1.75rem; margin-top: 1.75rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr));
+}
+.report section > img { display: block; max-width: 100%; margin-top: 1.25rem; border-radius: 8px; }
 .table { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; background: var(--card); font-size: .875rem; }
 th, td { padding: .45rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }

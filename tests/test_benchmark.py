@@ -365,6 +365,7 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
   for name in ('benchmark.md', 'benchmark.html', 'grid_report.png', 'grid_old_photos.png'):
     assert (tmp_path / 'run0' / name).stat().st_size > 200
   assert '| pix2pix | 2 |' in (tmp_path / 'run0' / 'benchmark.md').read_text()
+  assert (tmp_path / 'run0' / 'benchmark.html').read_text().count('After: pix2pix') == 2
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,10 @@ def test_failures_and_strange_names(tmp_path):
 
 def test_a_report_is_whole_and_asks_for_nothing(tmp_path):
   rows = [['<first> row', '1.5 [1, 2]'], ['second', '–']]
+  pair = np.zeros((2, 8, 12, 3), np.uint8)
   sections = [
     page.Section('A & B', 'Some text.', ['', 'score'], rows, np.zeros((30, 90, 3), np.uint8)),
-    page.Section('C', '', ['', 'score'], rows[:1]),
+    page.Section('C', '', ['', 'score'], rows[:1], entries=(page.Entry('a.png', *pair),)),
   ]
   page.write_report(tmp_path / 'page.html', sections, title='Comparison', lead='Of <all>.', side=45)
   text = (tmp_path / 'page.html').read_text(encoding='utf-8')
@@ -100,5 +101,7 @@ def test_a_report_is_whole_and_asks_for_nothing(tmp_path):
   assert '<h2>A &amp; B</h2>' in text and 'Of &lt;all&gt;.' in text
   assert '<th>&lt;first&gt; row</th><td>1.5 [1, 2]</td>' in text
   assert len(elements.all('tr')) == 5 and len(elements.all('td')) == 3
-  (image,) = elements.all('img')
+  image, *compared = elements.all('img')
   assert picture(image['src']).size == (45, 15)
+  assert [i['alt'] for i in compared] == ['After: a.png', 'Before: a.png']
+  assert len(elements.all('script')) == 1

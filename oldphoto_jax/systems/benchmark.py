@@ -438,9 +438,24 @@ def _write(
     name = f'grid_{test.name.replace(" ", "_")}.png'
     sheets.save_png(folder / name, grid)
     place = next(i for i, s in enumerate(sections) if s.title == test.name)
-    sections[place] = dataclasses.replace(sections[place], picture=grid)
+    shown = _entries(test, results[test.name], config)
+    sections[place] = dataclasses.replace(sections[place], picture=grid, entries=shown)
   page.write_report(folder / PAGE, sections, title='Comparison', lead=lead)
   _log.info('see %s and %s\n%s', folder / PAGE, folder / MARKDOWN, text)
+
+
+def _entries(
+  test: Test, results: dict[str, benchmark.Results], config: ConfigDict
+) -> tuple[page.Entry, ...]:
+  """The first photos, damaged and by the last row of the reference that knows no mask."""
+  rows = [r for r in results if r.startswith(config.reference) and not r.endswith(MASKED)]
+  if not rows or rows[-1] == NOTHING:
+    return ()
+  count = min(config.evaluate.pictures, len(results[rows[-1]].pictures))
+  return tuple(
+    page.Entry(name, before=old, after=restored, note=f'After: {rows[-1]}')
+    for name, old, restored in zip(test.photos[:count], test.old, results[rows[-1]].pictures)
+  )
 
 
 def _lead(config: ConfigDict, report: dict[str, Any]) -> str:
