@@ -22,7 +22,7 @@ import numpy as np
 from oldphoto_jax import benchmark
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-IMAGES = 4000
+IMAGES, CROP = 4000, 64  # of training
 PHOTOS = 30
 BELOW = ('vae_rx', 'vae_y', 'mapping')  # stages that a fusion needs
 RECIPES = ('report', 'wan2020', 'print')
@@ -82,6 +82,7 @@ def run(name: str, out: pathlib.Path, below: pathlib.Path, squeezenet: str, more
       f'--config.compare={variant.system}',
       f'--config.reference={variant.system}',
       f'--config.images={IMAGES}',
+      f'--config.data.crop={CROP}',
       f'--config.evaluate.limit={PHOTOS}',
       f'--config.evaluate.degradations={",".join(RECIPES)}',
       f'--config.evaluate.squeezenet={squeezenet}',
