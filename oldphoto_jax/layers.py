@@ -2,10 +2,12 @@
 
 Convolutions take NHWC images and HWIO kernels. XLA's CPU backend is 4 to 80 times slower than it
 could be at some of them, so each has a second form that is lowered on CPU only; GPU and TPU get
-the plain one. Both forms give the same numbers, forward and in both gradients, up to the order of
-summation (tests/test_layers.py).
+the plain one. Both forms give the same numbers up to float32's rounding, forward and in both
+gradients (tests/test_layers.py).
 """
 
+import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -16,7 +18,9 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right)), zeros
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -24,7 +28,26 @@ DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 # The axis that train steps average over, whatever maps it (parallel.py).
 AXIS = 'batch'
 
-STRIP = 2**22  # bytes of a gradient that a convolution of the CPU may read over and over
+# Values that are marked in the traced program, for layerwise.py: what instance norm takes, the
+# statistics that it takes of it, and other maps between layers. A mark computes nothing.
+MAP, MEAN, VARIANCE, CUT = MARKS = ('norm_map', 'norm_mean', 'norm_variance', 'cut')
+
+# Of the CPU's forms. Milliseconds: 4 photos, forward and both gradients, two AMD Zen 5 cores.
+STRIP = 2**22  # bytes of a gradient that a convolution may read over and over
+# Channels in and out from which products of matrices pay. 3x3 at 32x32: 512 channels 71 ms instead
+# of 200, 64 channels 2.5 instead of 5.4, 32 channels 0.8 instead of 1.5; 12 channels lose a fifth.
+CHANNELS = 32
+# Pixels of the smaller map up to which there is a product for every tap: 4x4 at stride 2 to 4x4
+# pixels of 512 channels 6 ms instead of 23. From 1024 on, Winograd's form takes half the time.
+FEW_PIXELS = 256
+# Outputs up to which the gradient of a kernel is one product: 7x7, 64 channels to 3 at 128x128,
+# 15 ms of one core instead of 68; 4x4, 512 channels to 1 at 32x32, 1.3 instead of 14.
+FEW_CHANNELS = 16
+PRODUCTS = 2**28  # bytes of terms or patches from which large photos are convolved: their memory
+# Where Winograd's polynomials are evaluated, by the side of the kernel; and at infinity. With 5/8
+# and 5/4 the result errs by 2e-6 of its largest value, with the usual 1 and 2 by 8e-6.
+_FIVE = (0, 5 / 8, -5 / 8, 5 / 4, -5 / 4)
+POINTS = {2: (0, 1, -1), 3: _FIVE, 4: _FIVE}
 
 # N(0, 0.02) for every convolution kernel: `weights_init` of all three GAN reference codes.
 kernel_init = nn.initializers.normal(0.02)
@@ -65,6 +88,16 @@ def _stride1_cpu_bwd(padding, residuals, dy):
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
   if kh * kw == 1:
     return dx, jnp.einsum('bhwi,bhwo->io', x, dy)[None, None]
+  c_in, c_out = kernel.shape[2:]
+  patches = kh * kw * c_out * (x.size // c_in) * x.dtype.itemsize
+  if c_out <= FEW_CHANNELS < c_in and patches <= PRODUCTS:
+    # One product with all patches of dy, whose rows lie in one piece.
+    dy = jnp.pad(dy.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (kh - 1, kh - 1), (kw - 1, kw - 1)))
+    h, w = x.shape[1:3]
+    dy = jnp.stack([dy[..., j : j + w] for j in range(kw)])
+    dy = jnp.stack([dy[..., i : i + h, :] for i in range(kh)])
+    dkernel = dy.reshape(kh * kw * c_out, -1) @ x.reshape(-1, c_in)
+    return dx, _flip(dkernel.reshape(kh, kw, c_out, c_in))
   # A convolution with dy as its kernel, written in the layout NHWC, HWIO. Autodiff writes it in
   # another one, which XLA's CPU backend repairs only outside of scan, map and cond: inside, it
   # takes 100 times longer.
@@ -88,6 +121,18 @@ def _stride1_cpu_bwd(padding, residuals, dy):
 _stride1_cpu.defvjp(_stride1_cpu_fwd, _stride1_cpu_bwd)
 
 
+def _out(x, kernel, stride: int, padding: Padding) -> list[int]:
+  """Height and width of the result."""
+  sides = zip(x.shape[1:3], padding, kernel.shape[:2])
+  return [(n + sum(pads) - k) // stride + 1 for n, pads, k in sides]
+
+
+def _fit(x, padding: Padding, sides: Sequence[int]):
+  """Pads top and left, then fills up or crops to height and width `sides`."""
+  pads = [(low, side - n - low, 0) for (low, _), side, n in zip(padding, sides, x.shape[1:3])]
+  return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
+
+
 def _space_to_depth(x):
   """[B, 2h, 2w, C] -> [B, h, w, 4C], channel order (row, column, C)."""
   b, h, w, c = x.shape
@@ -103,24 +148,22 @@ def _depth_to_space(x):
 
 
 def _conv_cpu(x, kernel, stride: int, padding: Padding):
+  form = _form(x, kernel, stride, padding)
+  if form is not None:
+    return _by_products(x, kernel, form, padding)
   if stride == 1:
     return _stride1_cpu(x, kernel, padding)
   if stride != 2:
     return _plain_conv(x, kernel, stride, padding)
   # Stride 2 = stride 1 over 2x2 blocks of pixels, with the kernel cut into the same blocks.
   kh, kw, c_in, c_out = kernel.shape
-  out = [(n + sum(p) - k) // 2 + 1 for n, p, k in zip(x.shape[1:3], padding, (kh, kw))]
+  out = _out(x, kernel, 2, padding)
   kernel = jnp.pad(kernel, ((0, kh % 2), (0, kw % 2), (0, 0), (0, 0)))
   kh, kw = kernel.shape[:2]
-  # Exactly the pixels that the windows see: a negative high pad crops what stride 2 leaves over.
-  high = [2 * (o - 1) + k - n - p[0] for o, k, n, p in zip(out, (kh, kw), x.shape[1:3], padding)]
-  zero = jnp.zeros((), x.dtype)
-  x = lax.pad(
-    x, zero, ((0, 0, 0), (padding[0][0], high[0], 0), (padding[1][0], high[1], 0), (0, 0, 0))
-  )
+  x = _fit(x, padding, [2 * (o - 1) + k for o, k in zip(out, (kh, kw))])
   kernel = kernel.reshape(kh // 2, 2, kw // 2, 2, c_in, c_out).transpose(0, 2, 1, 3, 4, 5)
   kernel = kernel.reshape(kh // 2, kw // 2, 4 * c_in, c_out)
-  return _stride1_cpu(_space_to_depth(x), kernel, ((0, 0), (0, 0)))
+  return _conv_cpu(_space_to_depth(x), kernel, 1, ((0, 0), (0, 0)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -160,6 +203,191 @@ def _conv2d_bwd(stride, padding, residuals, dy):
 conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
+# Convolution as products of matrices ------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Form:
+  """A convolution as t x t products of matrices, [windows, C_in] x [C_in, C_out] each.
+
+  Along an axis, a window of the result is `result` @ (`kernel` @ taps * `image` @ window): the
+  bilinear form of Lavin & Gray 2016, section 3, whose names are A^T, G and B^T.
+
+  Attributes:
+    image: [t, pixels of a window].
+    kernel: [t, k]; None: the taps as they are.
+    result: [pixels of a window of the result, t].
+    step: from one window of the image to the next.
+    out: from one window of the result to the next; where they overlap, their sum counts.
+  """
+
+  image: np.ndarray
+  kernel: np.ndarray | None
+  result: np.ndarray
+  step: int
+  out: int
+
+
+@functools.cache
+def _winograd(k: int) -> _Form:
+  """Stride 1, in windows of n pixels: 9, 36 and 36 products replace n n k k = 36, 144, 144.
+
+  A polynomial product by its values at the points (Toom and Cook), transposed.
+  """
+  points = POINTS[k]
+  t = len(points) + 1
+  n = t - k + 1
+  image, kernel, result = np.zeros((t, t)), np.zeros((t, k)), np.zeros((n, t))
+  for i, point in enumerate(points):
+    others = [p for p in points if p != point]
+    image[i, :-1] = np.poly(others)[::-1]
+    kernel[i] = point ** np.arange(k) / np.prod([point - p for p in others])
+    result[:, i] = point ** np.arange(n)
+  image[-1] = np.poly(points)[::-1]
+  kernel[-1, -1] = result[-1, -1] = 1
+  return _Form(image, kernel, result, step=n, out=n)
+
+
+@functools.cache
+def _taps(k: int, stride: int) -> _Form:
+  """A product a tap, summed: the kernel, which is larger than the maps, is read where it lies."""
+  return _Form(np.eye(k), None, np.ones((1, k)), step=stride, out=1)
+
+
+@functools.cache
+def _transposed_taps(k: int) -> _Form:
+  """The same of a transposed convolution, whose windows of the result overlap."""
+  return _Form(np.ones((k, 1)), None, np.eye(k)[::-1], step=1, out=2)
+
+
+def _wide(x, kernel) -> bool:
+  k = kernel.shape[0]
+  square = k in POINTS and kernel.shape[1] == k
+  return square and x.dtype == jnp.float32 and min(kernel.shape[2:]) >= CHANNELS
+
+
+def _form(x, kernel, stride: int, padding: Padding) -> _Form | None:
+  """The fastest form; None: a convolution, after `_space_to_depth` where the stride is 2."""
+  if not _wide(x, kernel) or stride > 2:
+    return None
+  h, w = _out(x, kernel, stride, padding)
+  if x.shape[0] * h * w <= FEW_PIXELS:
+    return _taps(kernel.shape[0], stride)
+  if stride == 2:
+    return None
+  form = _winograd(kernel.shape[0])
+  terms = form.image.shape[0] ** 2 * x.shape[0] * -(-h // form.out) * -(-w // form.out)
+  return form if terms * sum(kernel.shape[2:]) * x.dtype.itemsize <= PRODUCTS else None
+
+
+def _by_products(x, kernel, form: _Form, padding: Padding):
+  h, w = _out(x, kernel, form.step // form.out, padding)
+  windows = [-(-side // form.out) for side in (h, w)]
+  x = _fit(x, padding, [form.step * (n - 1) + form.image.shape[1] for n in windows])
+  return _products(form, x, kernel)[:, :h, :w]
+
+
+def _mix(matrix, parts):
+  """Sums of arrays with the weights of a row each."""
+  return [sum(float(c) * part for c, part in zip(row, parts) if c) for row in matrix]
+
+
+def _windows(x, size: int, step: int) -> list[int]:
+  """How many windows fit into height and width."""
+  return [(side - size) // step + 1 for side in x.shape[1:3]]
+
+
+def _split(x, matrix, step: int):
+  """[B, H, W, C] -> `matrix` times each window along both axes, [t t, B h w, C]."""
+  b, _, _, c = x.shape
+  size = matrix.shape[1]
+  h, w = _windows(x, size, step)
+  if size == step:  # side by side
+    x = x.reshape(b, h, size, w, size, c).transpose(2, 4, 0, 1, 3, 5)
+    return jnp.tensordot(np.kron(matrix, matrix).astype(x.dtype), x.reshape(size**2, -1, c), 1)
+  # A stack of sums is one loop over memory. A product would need copies of what overlaps.
+  columns = [x[:, :, j : j + step * (w - 1) + 1 : step] for j in range(size)]
+  x = jnp.stack(_mix(matrix, columns))
+  rows = [x[:, :, i : i + step * (h - 1) + 1 : step] for i in range(size)]
+  return jnp.stack(_mix(matrix, rows)).reshape(len(matrix) ** 2, -1, c)
+
+
+def _join(y, matrix, step: int, h: int, w: int):
+  """[t t, B h w, C] -> [B, H, W, C]: `matrix` times the terms of a window, windows added.
+
+  The transpose of `_split` with the transposed matrix, but for some zeros below and on the right.
+  """
+  size, t = matrix.shape
+  b, c = y.shape[1] // (h * w), y.shape[2]
+  if size == step:
+    y = jnp.tensordot(np.kron(matrix, matrix).astype(y.dtype), y, 1)
+    y = y.reshape(size, size, b, h, w, c).transpose(2, 3, 0, 4, 1, 5)
+    return y.reshape(b, h * size, w * size, c)
+  overlap = -(-size // step)
+
+  def along(axis, parts):
+    parts = _mix(matrix, parts)
+
+    def moved(part, i):
+      return jnp.pad(
+        part, [(i, overlap - 1 - i) if a == axis else (0, 0) for a in range(part.ndim)]
+      )
+
+    sums = [
+      sum(moved(part, i) for i, part in enumerate(parts[first::step])) for first in range(step)
+    ]
+    return jnp.stack(sums, axis + 1)
+
+  y = y.reshape(t, t, b, h, w, c)
+  y = along(3, [y[:, j] for j in range(t)])  # [t, B, h, w', step, C]
+  y = along(1, list(y))
+  return y.reshape(b, step * y.shape[1], step * y.shape[3], c)
+
+
+def _zero(x):
+  """A 0 that XLA cannot foresee: what adds it is not made before `x`.
+
+  XLA's CPU backend drops optimization_barrier. It would make the terms of all kernels at the start
+  and hold those of the forward pass for the backward pass: 600 MiB more in a network of 60M.
+  """
+  return jnp.minimum(jnp.abs(x[0, 0, 0, 0]), 0).astype(jnp.int32)
+
+
+def _kernel_terms(form: _Form, kernel, after):
+  """[k, k, C_in, C_out] -> [t t, C_in, C_out], once the map `after` is there."""
+  kernel = kernel.reshape(-1, *kernel.shape[2:])
+  if form.kernel is None:
+    return kernel
+  matrix = np.kron(form.kernel, form.kernel).astype(kernel.dtype)
+  return jnp.tensordot(matrix + _zero(after), kernel, 1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _products(form: _Form, x, kernel):
+  terms = _split(x, form.image, form.step)
+  y = jnp.einsum('tpi,tio->tpo', terms, _kernel_terms(form, kernel, x))
+  return _join(y, form.result, form.out, *_windows(x, form.image.shape[1], form.step))
+
+
+def _products_fwd(form, x, kernel):
+  return _products(form, x, kernel), (x, kernel)
+
+
+def _products_bwd(form, residuals, dy):
+  x, kernel = residuals
+  x = x + _zero(dy)
+  terms, dterms = _split(x, form.image, form.step), _split(dy, form.result.T, form.out)
+  dx = jnp.einsum('tpo,tio->tpi', dterms, _kernel_terms(form, kernel, dy))
+  dx = _join(dx, form.image.T, form.step, *_windows(x, form.image.shape[1], form.step))
+  dkernel = jnp.einsum('tpi,tpo->tio', terms, dterms)
+  if form.kernel is not None:
+    dkernel = jnp.tensordot(np.kron(form.kernel, form.kernel).T.astype(x.dtype), dkernel, 1)
+  return dx[:, : x.shape[1], : x.shape[2]], dkernel.reshape(kernel.shape)
+
+
+_products.defvjp(_products_fwd, _products_bwd)
+
+
 # Transposed convolution ------------------------------------------------------------------------
 
 
@@ -184,10 +412,12 @@ def _conv_transpose_cpu(x, kernel):
   # k = 3: phase 0 reads x[i] with tap 1, phase 1 reads x[i], x[i + 1] with taps 0, 2.
   b, h, w, _ = x.shape
   k, _, c_in, c_out = kernel.shape
+  if _wide(x, kernel) and b * h * w <= FEW_PIXELS:
+    return _products(_transposed_taps(k), x, kernel)[:, 1 : 1 + 2 * h, 1 : 1 + 2 * w]
   if k == 4:
     taps = kernel.reshape(2, 2, 2, 2, c_in, c_out)  # [row, phase, column, phase, in, out]
     taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c_in, 4 * c_out)
-    y = _stride1_cpu(x, taps, ((1, 1), (1, 1)))  # [B, h + 1, w + 1, 4 C_out]
+    y = _conv_cpu(x, taps, 1, ((1, 1), (1, 1)))  # [B, h + 1, w + 1, 4 C_out]
     y = y.reshape(b, h + 1, w + 1, 2, 2, c_out)
     rows = [
       jnp.stack([y[:, i : i + h, j : j + w, i, j] for j in range(2)], axis=3) for i in range(2)
@@ -211,7 +441,7 @@ def _conv_transpose_cpu(x, kernel):
       for r in (0, 1)
     ]
   )
-  return _depth_to_space(_stride1_cpu(x, taps, ((0, 1), (0, 1))))
+  return _depth_to_space(_conv_cpu(x, taps, 1, ((0, 1), (0, 1))))
 
 
 @jax.custom_vjp
@@ -273,10 +503,11 @@ def instance_norm(x, epsilon: float = 1e-5):
   [B, H, W, C] -> the same shape and dtype; statistics in float32, biased variance, no affine
   parameters (`torch.nn.InstanceNorm2d` defaults).
   """
+  x = checkpoint_name(x, MAP)
   y = x.astype(jnp.float32)
-  y = y - y.mean((1, 2), keepdims=True)
-  y = y * lax.rsqrt((y * y).mean((1, 2), keepdims=True) + epsilon)
-  return y.astype(x.dtype)
+  y = y - checkpoint_name(y.mean((1, 2), keepdims=True), MEAN)
+  variance = checkpoint_name((y * y).mean((1, 2), keepdims=True), VARIANCE)
+  return (y * lax.rsqrt(variance + epsilon)).astype(x.dtype)
 
 
 def leaky_relu(x, slope: float = 0.2):
@@ -382,7 +613,7 @@ class ResnetBlock(nn.Module):
     conv = partial(Conv, self.features, 3, pad=1, pad_mode='reflect', dtype=self.dtype)
     norm = instance_norm if self.norm else lambda x: x
     y = nn.relu(norm(conv(name='conv1')(x)))
-    return x + norm(conv(name='conv2')(y))
+    return checkpoint_name(x + norm(conv(name='conv2')(y)), CUT)
 
 
 def init_normal(
@@ -471,6 +702,20 @@ def moving_average(average: Any, params: Any, decay: float, step: jax.Array) -> 
     return None
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
   return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+
+
+def pmean(tree: Any) -> Any:
+  """Mean over the devices of AXIS. XLA's CPU backend would copy what a single device has."""
+  return tree if lax.axis_size(AXIS) == 1 else lax.pmean(tree, AXIS)
+
+
+def global_norm(tree: Any) -> jax.Array:
+  """Euclidean norm of all numbers of a tree, as `optax.global_norm`.
+
+  By scalar products: XLA's CPU backend would write all squares to memory first.
+  """
+  squares = [jnp.vdot(x, x, precision=lax.Precision.HIGHEST) for x in jax.tree.leaves(tree)]
+  return jnp.sqrt(sum(squares))
 
 
 def check_multiple(shape: Sequence[int], factor: int) -> None:

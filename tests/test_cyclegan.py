@@ -357,7 +357,6 @@ def test_the_terms_that_are_off_are_not_there():
     lambda state, batch, keys: cyclegan.train_step(model, state, {}, batch, keys),
     axis_name=layers.AXIS,
     in_axes=(None, 0, 0),
-    out_axes=None,
   )
   batch = {name: jnp.zeros((1, 2, 16, 16, 3)) for name in ('old', 'clean')}
   after, metrics = jax.eval_shape(step, initial, batch, jax.random.split(jax.random.key(0), (1, 2)))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from oldphoto_jax import layers
@@ -16,7 +17,12 @@ def same_with_gradients(fast, plain, x, kernel, tolerance=2e-5):
   """Forward, and both gradients, of two forms of one convolution."""
   y = plain(x, kernel)
   dy = array(9, *y.shape)
-  results = [(f(x, kernel), *jax.vjp(f, x, kernel)[1](dy)) for f in (fast, plain)]
+
+  def results(form):
+    y, pullback = jax.vjp(form, x, kernel)
+    return y, *pullback(dy)
+
+  results = [jax.jit(results, static_argnums=0)(form) for form in (fast, plain)]
   for a, b in zip(*results):
     assert a.shape == b.shape
     np.testing.assert_allclose(a, b, atol=tolerance * float(jnp.abs(b).max()), rtol=0)
@@ -62,6 +68,63 @@ def test_conv_with_uneven_padding():
   )
 
 
+ONE = ((1, 1), (1, 1))
+WIDE = [
+  # photos, height, width, in, out, kernel, stride, padding
+  (2, 9, 8, 40, 33, 3, 1, ONE),
+  (1, 10, 13, 33, 32, 3, 1, ((0, 2), (1, 0))),
+  (2, 7, 6, 32, 36, 2, 1, ((0, 0), (0, 0))),
+  (1, 11, 9, 32, 33, 4, 1, ((2, 2), (2, 2))),
+  (2, 4, 5, 33, 32, 4, 1, ONE),
+  (2, 3, 2, 32, 33, 3, 1, ONE),
+  (2, 12, 15, 34, 33, 4, 2, ONE),
+  (1, 13, 9, 33, 32, 3, 2, ONE),
+  (1, 2, 2, 32, 32, 4, 2, ONE),
+]
+
+
+@pytest.mark.parametrize('few', [0, 10**6], ids=['winograd', 'taps'])
+@pytest.mark.parametrize('case', WIDE, ids=str)
+def test_products_of_matrices_equal_the_plain_form(case, few, monkeypatch):
+  b, h, w, c_in, c_out, k, stride, padding = case
+  monkeypatch.setattr(layers, 'FEW_PIXELS', few)
+  x, kernel = array(0, b, h, w, c_in), array(1, k, k, c_in, c_out)
+
+  def fast(x, kernel):
+    return layers.conv2d(x, kernel, stride, padding)
+
+  same_with_gradients(fast, lambda x, k: layers._plain_conv(x, k, stride, padding), x, kernel)
+  assert 'convolution' not in jax.jit(fast).lower(x, kernel).as_text()
+
+
+@pytest.mark.parametrize('few', [0, 10**6], ids=['winograd', 'taps'])
+@pytest.mark.parametrize('shape', [(1, 4, 7), (2, 1, 1)], ids=str)
+@pytest.mark.parametrize('k', [3, 4])
+def test_transposed_products_of_matrices_equal_the_plain_form(k, shape, few, monkeypatch):
+  monkeypatch.setattr(layers, 'FEW_PIXELS', few)
+  c_in = 35 if few else 36  # JAX would take a form of the same shape that it has seen
+  x, kernel = array(0, *shape, c_in), array(1, k, k, c_in, 34)
+  same_with_gradients(layers.conv_transpose2d, layers._plain_conv_transpose, x, kernel)
+  assert 'convolution' not in jax.jit(layers.conv_transpose2d).lower(x, kernel).as_text()
+
+
+def test_large_maps_and_half_precision_are_convolved(monkeypatch):
+  """Winograd's terms of a large photo would fill the memory; bfloat16 would lose them."""
+  x, kernel = array(0, 1, 20, 18, 32), array(1, 3, 3, 32, 33)
+
+  def fast(x, kernel):
+    return layers.conv2d(x, kernel, 1, ONE)
+
+  def text(dtype):
+    return jax.jit(lambda *a: fast(*a)).lower(x.astype(dtype), kernel.astype(dtype)).as_text()
+
+  assert 'convolution' not in text(jnp.float32)
+  assert 'convolution' in text(jnp.bfloat16)
+  monkeypatch.setattr(layers, 'PRODUCTS', 36 * 25 * 65 * 4 - 1)
+  assert 'convolution' in text(jnp.float32)
+  same_with_gradients(fast, lambda x, k: layers._plain_conv(x, k, 1, ONE), x, kernel)
+
+
 THIN = [
   # height, width, in, out, kernel, padding, bytes of a strip (1: a strip a row)
   (9, 8, 3, 8, 3, ((0, 0), (0, 0)), layers.STRIP),
@@ -77,6 +140,8 @@ THIN = [
 @pytest.mark.parametrize('case', THIN, ids=str)
 def test_gradients_inside_a_loop_equal_the_plain_form(case, monkeypatch):
   """In scan and map, where XLA's CPU backend compiles convolutions as they are written."""
+  monkeypatch.setattr(layers, 'PRODUCTS', 0)
+  monkeypatch.setattr(layers, 'FEW_PIXELS', 0)
   h, w, c_in, c_out, k, padding, strip = case
   monkeypatch.setattr(layers, 'STRIP', strip)
   x, kernel = array(0, 3, 2, h, w, c_in), array(1, k, k, c_in, c_out)
@@ -139,6 +204,20 @@ def test_instance_norm_statistics_and_dtype():
   half = layers.instance_norm((x * 100).astype(jnp.bfloat16))  # bfloat16 sums would be off by 10 %
   assert half.dtype == jnp.bfloat16
   np.testing.assert_allclose(half.astype(jnp.float32), y, atol=0.03)
+
+
+def test_norm_of_a_tree():
+  tree = {'kernel': array(0, 3, 3, 64, 64), 'bias': array(1, 64)}
+  np.testing.assert_allclose(layers.global_norm(tree), optax.global_norm(tree), rtol=1e-5)
+
+
+def test_mean_over_devices_does_nothing_for_one():
+  step = jax.pmap(layers.pmean, axis_name=layers.AXIS, devices=jax.devices()[:1])
+  x = array(0, 1, 5)
+  assert 'all_reduce' not in step.lower(x).as_text()
+  np.testing.assert_array_equal(step(x), x)
+  mean = jax.vmap(layers.pmean, axis_name=layers.AXIS)(jnp.asarray([1.0, 3.0]))
+  np.testing.assert_array_equal(mean, [2.0, 2.0])
 
 
 def test_reflection_that_does_not_fit_is_an_error():

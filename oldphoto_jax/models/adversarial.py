@@ -64,4 +64,4 @@ def update(model: Any, state: State, g_grad: Any, d_grad: Any) -> tuple[State, d
     d_opt=d_opt,
     ema=layers.moving_average(state.ema, g, model.ema, state.step),
   )
-  return state, {'g_norm': optax.global_norm(g_grad), 'd_norm': optax.global_norm(d_grad)}
+  return state, {'g_norm': layers.global_norm(g_grad), 'd_norm': layers.global_norm(d_grad)}

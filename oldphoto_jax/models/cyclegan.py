@@ -226,7 +226,7 @@ def train_step(
   if pool is not None:
     pool, fake_x, fake_y = _exchange_all(pool, fake_x, fake_y, keys[:, 6])
   (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake_x, fake_y)
-  g_grad, d_grad, terms = jax.lax.pmean((g_grad, d_grad, terms | d_terms), layers.AXIS)
+  g_grad, d_grad, terms = layers.pmean((g_grad, d_grad, terms | d_terms))
   state, norms = adversarial.update(model, state.replace(pool=pool), g_grad, d_grad)
   return state, terms | norms
 

@@ -224,12 +224,13 @@ def train_step(
       holes = (mask > 0).astype(jnp.float32)
       terms['hole_l1'] = losses.masked_mean(error, holes, layers.AXIS)
     if model.features is not None and model.weights['perceptual'] > 0:
-      a, b = (model.features(constants['perceptual'], photo) for photo in (fused, clean))
+      photos = (photo.astype(model.dtype) for photo in (fused, clean))
+      a, b = (model.features(constants['perceptual'], photo) for photo in photos)
       terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
     return losses.total(terms, model.weights), terms
 
   grad, terms = jax.grad(loss, has_aux=True)(state.g)
-  grad, terms = jax.lax.pmean((grad, terms), layers.AXIS)
+  grad, terms = layers.pmean((grad, terms))
   update, opt = model.tx.update(grad, state.opt, state.g)
   g = optax.apply_updates(state.g, update)
   state = state.replace(
@@ -238,7 +239,7 @@ def train_step(
     opt=opt,
     ema=layers.moving_average(state.ema, g, model.ema, state.step),
   )
-  return state, terms | {'norm': optax.global_norm(grad)}
+  return state, terms | {'norm': layers.global_norm(grad)}
 
 
 def eval_step(

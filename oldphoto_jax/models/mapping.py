@@ -237,7 +237,8 @@ def train_step(
       terms['gan'] = losses.multiscale_lsgan(on_fake, 1.0)
       terms['feature_matching'] = losses.feature_matching(on_fake, on_real)
     if has_perceptual:
-      a, b = (model.features(constants['perceptual'], photo) for photo in (fake, clean))
+      photos = (photo.astype(model.dtype) for photo in (fake, clean))
+      a, b = (model.features(constants['perceptual'], photo) for photo in photos)
       terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
     if weights['l1'] > 0:
       terms['l1'] = losses.l1(fake, clean)
@@ -260,7 +261,7 @@ def train_step(
     fake = jax.lax.stop_gradient(fake)
     (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake)
     terms = terms | d_terms
-  g_grad, d_grad, terms = jax.lax.pmean((g_grad, d_grad, terms), layers.AXIS)
+  g_grad, d_grad, terms = layers.pmean((g_grad, d_grad, terms))
   state, norms = adversarial.update(model, state, g_grad, d_grad)
   if model.spectral:  # once a step; torch's does it in every forward pass
     d = state.d

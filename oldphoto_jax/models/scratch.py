@@ -261,7 +261,7 @@ def train_step(
     return losses.total(terms, model.weights), (terms, changed['batch_stats'])
 
   grad, (terms, stats) = jax.grad(loss, has_aux=True)(state.params)
-  grad, terms, stats = jax.lax.pmean((grad, terms, stats), layers.AXIS)
+  grad, terms, stats = layers.pmean((grad, terms, stats))
   update, opt = model.tx.update(grad, state.opt, state.params)
   params = optax.apply_updates(state.params, update)
   released = {'params': params, 'batch_stats': stats}
@@ -272,7 +272,7 @@ def train_step(
     opt=opt,
     ema=layers.moving_average(state.ema, released, model.ema, state.step),
   )
-  return state, terms | {'norm': optax.global_norm(grad)}
+  return state, terms | {'norm': layers.global_norm(grad)}
 
 
 def eval_step(

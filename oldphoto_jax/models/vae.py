@@ -146,7 +146,8 @@ class VAE:
     ema: decay of the moving average of the parameters that is evaluated and released; 0: none.
     weights: of the loss terms, by name; see WEIGHTS.
     g_tx, d_tx: optimisers of the VAE and of the discriminators.
-    dtype: of the convolutions. Norm statistics, losses and parameters stay float32.
+    dtype: of the convolutions, those of `features` too. Norm statistics, losses and parameters
+      stay float32.
     features: (constants' perceptual parameters, photos) -> feature maps; None: no such term.
     feature_weights: of the maps that `features` returns.
   """
@@ -254,7 +255,8 @@ def train_step(
       terms['gan'] = losses.multiscale_lsgan(on_fake, 1.0)
       terms['feature_matching'] = losses.feature_matching(on_fake, on_real)
     if model.features is not None and weights['perceptual'] > 0:
-      a, b = (model.features(constants['perceptual'], photo) for photo in (fake, image))
+      photos = (photo.astype(model.dtype) for photo in (fake, image))
+      a, b = (model.features(constants['perceptual'], photo) for photo in photos)
       terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
     if weights['l1'] > 0:
       terms['l1'] = losses.l1(fake, image)
@@ -280,7 +282,7 @@ def train_step(
   (_, (z, fake, terms)), g_grad = jax.value_and_grad(g_loss, has_aux=True)(state.g)
   z, fake = jax.lax.stop_gradient((z, fake))
   (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, z, fake)
-  g_grad, d_grad, terms = jax.lax.pmean((g_grad, d_grad, terms | d_terms), layers.AXIS)
+  g_grad, d_grad, terms = layers.pmean((g_grad, d_grad, terms | d_terms))
   state, norms = adversarial.update(model, state, g_grad, d_grad)
   return state, terms | norms
 
