@@ -253,8 +253,12 @@ def _bytes(dtype: str, sides: str) -> int:
 
 
 def _share_that_fits(problem: str) -> float:
-  """Of 'Used 23.96G of 15.75G hbm', 15.75 / 23.96; 0.5 where nothing is told."""
-  found = re.search(r'Used ([\d.]+)(\w?) ?of ([\d.]+) ?(\w?)', problem)
+  """Of 'Used 23.96G of 15.75G hbm', 15.75 / 23.96; 0.5 where nothing is told.
+
+  Or of '... temporaries (19.10G) exceeds available HBM (15.75G)': libtpu says it in two ways.
+  """
+  between = r'(?: ?of|\) exceeds available HBM) \(?'
+  found = re.search(rf'([\d.]+)(\w?){between}([\d.]+)(\w?)', problem)
   if not found:
     return 0.5
   used, available = (

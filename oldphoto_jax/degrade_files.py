@@ -79,7 +79,7 @@ def degrade_photos(
         row.append(old.pixels)
       rows.append((str(name), [sheets.thumbnail(image) for image in row]))
       if len(squares) < _PHOTOS_ON_ARTEFACT_SHEET:
-        squares.append(_square(row[0]))
+        squares.append(middle_square(row[0]))
     except images.PhotoError as error:
       failed, message = failed + 1, str(error)
     if progress is not None:
@@ -158,7 +158,7 @@ def _write(photo: images.Photo, path: pathlib.Path, overwrite: bool) -> None:
   images.write(photo, path, overwrite=overwrite)
 
 
-def _square(pixels: np.ndarray, side: int = 256) -> np.ndarray:
+def middle_square(pixels: np.ndarray, side: int = 256) -> np.ndarray:
   """The middle square of a photo, at one size, so that each artefact compiles once."""
   image = Image.fromarray(pixels)
   least = min(image.size)

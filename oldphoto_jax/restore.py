@@ -25,11 +25,10 @@ import jax
 import numpy as np
 
 import oldphoto_jax
-from oldphoto_jax import blending, images, masks
+from oldphoto_jax import blending, images, layerwise, masks, tiles
 
 # Sides that photos are padded to: steps of a third to a half at first, of a quarter later.
 LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
-GRID = 16  # pixels at whose multiples tiles start
 REPORT = 'report.json'
 MASKS = 'masks'  # folder of saved masks below the output folder
 LOSSY = ('JPEG', 'WEBP')
@@ -47,6 +46,9 @@ class Restorer:
   # The same for photos with holes, (params, photos, masks [B, H, W, 1], above 0 = hole); None
   # where the system has no networks of its own for them.
   fill: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
+  # Whether tiles go through it layer by layer: it has instance norms, or what becomes of a pixel
+  # depends on more of the photo than tiles overlap by.
+  layerwise: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +122,7 @@ def restore_photos(
     tile: photos with a side longer than this are restored in tiles of it, in the memory of one.
     overlap: pixels over which neighbouring tiles are blended.
     max_shapes: number of programs to compile at most. A photo's padding, and with it the numbers
-      near its edge and its instance-norm statistics, depends on these shapes: the report has them.
+      near its edge, depends on these shapes: the report has them.
     progress: called after each photo with (photos done, photos in all, result).
 
   Raises:
@@ -150,6 +152,7 @@ def restore_photos(
   shapes = plan_shapes(sizes, restorer.multiple, tile, max_shapes)
 
   run, run_fill = programs(restorer)
+  grid = math.lcm(tiles.GRID, restorer.multiple)
 
   def restore(path: pathlib.Path, photo: images.Photo) -> _Restored:
     weight = None if mask is None else mask(path, photo)
@@ -159,7 +162,9 @@ def restore_photos(
       )
     values = images.to_float(photo)
     shape = choose_shape(photo.size, shapes, restorer.multiple, tile)
-    values = repair_array(run, run_fill, values, weight, shape, overlap, strength, only_damage)
+    values = repair_array(
+      run, run_fill, values, weight, shape, overlap, strength, only_damage, grid
+    )
     restored = images.from_float(images.keep_gray(values, photo), photo)
     if only_damage:
       pixels = np.where(weight > 0, restored.pixels, photo.pixels)
@@ -192,9 +197,19 @@ def programs(
   Returns:
     The restoring of photos [B, H, W, 3]; and the filling of [B, H, W, 4], whose last channel is
     above 0 in holes (one array, so that tiles cut the mask too). A system without networks for
-    holes fills them with what it makes of the photo.
+    holes fills them with what it makes of the photo. A system that is `layerwise` gives a
+    layerwise.Network each.
   """
   params = jax.device_put(restorer.params)
+  if restorer.layerwise:
+    grid = math.lcm(tiles.GRID, restorer.multiple)
+
+    def apply_fill(params, photos):
+      if restorer.fill is None:
+        return restorer.apply(params, photos[..., :3])
+      return restorer.fill(params, photos[..., :3], photos[..., 3:])
+
+    return tuple(layerwise.Network(apply, params, grid) for apply in (restorer.apply, apply_fill))
   apply = jax.jit(restorer.apply)
   fill = None if restorer.fill is None else jax.jit(restorer.fill)
 
@@ -382,6 +397,7 @@ def repair_array(
   overlap: int,
   strength: float = 1.0,
   only_damage: bool = False,
+  grid: int = tiles.GRID,
 ) -> np.ndarray:
   """Restores one photo, and fills what a mask marks: a photo outside of it stays protected.
 
@@ -389,7 +405,7 @@ def repair_array(
     run, run_fill: see `programs`.
     photo: float32 [H, W, 3] in [-1, 1].
     weight: of the filling, [H, W, 1] in [0, 1]; 0 somewhere. None: nothing is filled.
-    shape, overlap: see `restore_array`.
+    shape, overlap, grid: see `restore_array`.
     strength: of the restoring of what is not filled; 0 leaves it as it is.
     only_damage: as strength 0.
 
@@ -399,12 +415,12 @@ def repair_array(
   restored = photo
   if strength > 0 and not only_damage:
     # This form is exact at both ends.
-    whole = restore_array(run, photo, shape, overlap)
+    whole = restore_array(run, photo, shape, overlap, grid)
     restored = strength * whole + (1 - strength) * photo
   if weight is None or not weight.any():
     return restored
   holes = weight > 0
-  filled = restore_array(run_fill, np.concatenate([photo, holes], -1), shape, overlap)
+  filled = restore_array(run_fill, np.concatenate([photo, holes], -1), shape, overlap, grid)
   filled = blending.match(filled, restored, holes)
   return np.where(holes, weight * filled + (1 - weight) * restored, restored)
 
@@ -414,22 +430,34 @@ def restore_array(
   photo: np.ndarray,
   shape: tuple[int, int],
   overlap: int,
+  grid: int = tiles.GRID,
 ) -> np.ndarray:
   """Restores one photo of any size by programs of one shape.
 
   Args:
-    run: float32 [1, *shape, D] to [1, *shape, C], any numbers of channels.
+    run: float32 [1, *shape, D] to [1, *shape, C], any numbers of channels; or a network
+      that goes layer by layer.
     photo: float32 [H, W, D].
     shape: height and width that `run` takes.
     overlap: pixels over which tiles are blended, for a photo larger than the shape.
+    grid: pixels at whose multiples tiles start, a multiple of what the sides have to be multiples
+      of: there a network that halves the sides sees a tile as it sees the photo.
 
   Returns:
     float32 [H, W, C].
   """
   height, width = photo.shape[:2]
-  if height <= shape[0] and width <= shape[1]:
+  fits = height <= shape[0] and width <= shape[1]
+  if isinstance(run, layerwise.Network):
+    if fits:
+      restored = run.restore(pad_to(photo, shape), (height, width))
+    else:
+      padded = pad_to(photo, tuple(bucket(side, grid) for side in (height, width)))
+      restored = run.restore_large(padded, (height, width), shape, overlap)
+    return restored[:height, :width]
+  if fits:
     return run(pad_to(photo, shape)[None])[0, :height, :width]
-  return blend_tiles(run, photo, shape, overlap)
+  return blend_tiles(run, photo, shape, overlap, grid)
 
 
 def blend_tiles(
@@ -437,48 +465,15 @@ def blend_tiles(
   photo: np.ndarray,
   shape: tuple[int, int],
   overlap: int,
+  grid: int,
 ) -> np.ndarray:
-  """Restores overlapping tiles and blends them linearly; arguments as `restore_array`.
+  """Restores overlapping tiles, each by itself, and blends them; arguments as `restore_array`."""
 
-  Each tile is restored by itself: a network that normalises by statistics of its whole input
-  (instance norm) sees each tile's own.
-  """
-  height, width = photo.shape[:2]
-  total = None
-  weights = np.zeros((height, width, 1), np.float32)
-  rows, columns = (_spans(*sides, overlap) for sides in zip((height, width), shape))
-  for (top, bottom), (left, right) in itertools.product(rows, columns):
-    tile = pad_to(photo[top:bottom, left:right], shape)
-    restored = run(tile[None])[0, : bottom - top, : right - left]
-    weight = (_ramp(top, bottom, height, overlap)[:, None] * _ramp(left, right, width, overlap))[
-      ..., None
-    ]
-    if total is None:
-      total = np.zeros((height, width, restored.shape[-1]), np.float32)
-    total[top:bottom, left:right] += weight * restored
-    weights[top:bottom, left:right] += weight
-  return total / weights
+  def restore(rows: slice, columns: slice) -> np.ndarray:
+    part = photo[rows, columns]
+    return run(pad_to(part, shape)[None])[0, : part.shape[0], : part.shape[1]]
 
-
-def _spans(side: int, tile: int, overlap: int) -> list[tuple[int, int]]:
-  """(start, end) of tiles that cover a side and overlap by `overlap` or more.
-
-  They start at multiples of GRID, so that networks which halve the sides see every tile on the grid
-  on which they see the whole photo; the last may be shorter.
-  """
-  if side <= tile:
-    return [(0, side)]
-  step = (tile - overlap) // GRID * GRID or tile - overlap
-  last = math.ceil((side - tile) / GRID) * GRID
-  return [(start, min(start + tile, side)) for start in [*range(0, last, step), last]]
-
-
-def _ramp(start: int, end: int, side: int, overlap: int) -> np.ndarray:
-  """Weights of a tile along one side: rising from its edges, but not at the photo's edges."""
-  position = np.arange(start, end, dtype=np.float32)
-  rise = position - start + 1 if start > 0 else np.inf
-  fall = end - position if end < side else np.inf
-  return np.minimum(np.minimum(rise, fall) / (overlap + 1), 1) * np.ones_like(position)
+  return tiles.blend(restore, photo.shape[:2], shape, overlap, grid)
 
 
 def _output_name(relative: pathlib.PurePath) -> pathlib.PurePath:

@@ -176,7 +176,12 @@ def restorer(weights: Weights, name: str) -> restore.Restorer:
   """The restoring function of trained weights; `name` identifies them in reports."""
   networks = _networks(weights.system, weights.model)
   return restore.Restorer(
-    networks.apply, weights.params, networks.multiple, name, fill=networks.fill
+    networks.apply,
+    weights.params,
+    networks.multiple,
+    name,
+    fill=networks.fill,
+    layerwise=networks.layerwise,
   )
 
 
@@ -260,6 +265,7 @@ class _Networks(NamedTuple):
   fill: Callable | None
   like: Any
   multiple: int
+  layerwise: bool
 
 
 def _networks(system: str, sizes: dict[str, Any]) -> _Networks:
@@ -270,15 +276,15 @@ def _networks(system: str, sizes: dict[str, Any]) -> _Networks:
     if system == 'pix2pix':
       model = pix2pix.from_sizes(sizes)
       like = jax.eval_shape(partial(pix2pix.init, model), key).released
-      return _Networks(partial(pix2pix.restore, model), None, like, model.generator.multiple)
+      return _Networks(partial(pix2pix.restore, model), None, like, model.generator.multiple, True)
     if system == 'cyclegan':
       model = cyclegan.from_sizes(sizes)
       like = jax.eval_shape(partial(cyclegan.init, model), key).released['G']
-      return _Networks(partial(cyclegan.restore, model), None, like, model.generator.multiple)
+      return _Networks(partial(cyclegan.restore, model), None, like, model.generator.multiple, True)
     if system == 'scratch':
       model = scratch.from_sizes(sizes)
       like = jax.eval_shape(partial(scratch.init, model), key).released
-      return _Networks(partial(scratch.detect, model), None, like, model.net.multiple)
+      return _Networks(partial(scratch.detect, model), None, like, model.net.multiple, False)
   except KeyError as error:
     raise WeightsError(f'the size {error} of the {system} networks is missing') from error
   raise WeightsError(f'the system {system!r} is unknown to this version')
@@ -301,13 +307,15 @@ def _triplet_networks(sizes: dict[str, Any], key: jax.Array) -> _Networks:
     )
     like['fusion'] = jax.eval_shape(partial(fusion.init, fused), key).g
     restore = partial(fusion.restore, fused)
-    return _Networks(restore, restore if f['masked'] else None, like, fused.multiple)
+    fill = restore if f['masked'] else None
+    return _Networks(restore, fill, like, fused.multiple, sizes['norm'])
 
-  def fill(params, old, mask):
+  def fill_holes(params, old, mask):
     return mapping.restore(masked, {'rx': params['rx']} | params['masked'], old, mask)
 
   apply = partial(mapping.restore, model)
-  return _Networks(apply, None if masked is None else fill, like, vae.DOWNSAMPLING)
+  fill = None if masked is None else fill_holes
+  return _Networks(apply, fill, like, vae.DOWNSAMPLING, sizes['norm'])
 
 
 def _triplet_models(sizes: dict[str, Any]) -> tuple[mapping.Mapping, mapping.Mapping | None]:

@@ -301,11 +301,11 @@ def shapes_of_a_step(model, batch):
     lambda state, batch, keys: pix2pix.train_step(model, state, {}, batch, keys),
     axis_name=layers.AXIS,
     in_axes=(None, 0, 0),
-    out_axes=None,
   )
   keys = jax.random.split(jax.random.key(0), (1, len(batch['id'])))
   batch = {k: v[None] for k, v in batch.items()}
-  return initial, *jax.eval_shape(step, initial, batch, keys)
+  after = jax.eval_shape(step, initial, batch, keys)
+  return initial, *jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), after)
 
 
 def with_rates(state, g, d):
@@ -420,6 +420,18 @@ def test_a_restored_photo_does_not_depend_on_the_others(state, alternate):
       results.append(together)
   for i, a in enumerate(results):
     assert all(distance(a, b) > 1e-4 for b in results[:i])
+
+
+def test_batch_norm_over_a_photo_is_that_of_the_reference(state):
+  """Batch norm in training mode over a batch of the photo alone."""
+  model = dataclasses.replace(MODEL, test_batch_statistics=True)
+  params = jax.tree.map(lambda x: x + 0.1, state.released)  # offsets that are not 0
+  photo = jnp.asarray(batch(1)['old'][:1])
+  expected, _ = model.generator.apply(params, photo, None, True, mutable=['batch_stats'])
+  restored = pix2pix.restore(model, params, photo)
+  np.testing.assert_allclose(restored, expected, atol=1e-5)
+  running = pix2pix.restore(MODEL, params, photo)
+  assert distance(restored, running) > 1e-2
 
 
 def test_evaluation_scores_each_photo(state):

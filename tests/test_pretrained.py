@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import cli, data, metrics, weights
+from oldphoto_jax import cli, data, degrade_files, metrics, weights
 from oldphoto_jax.degradation import photographic, recipes
 
 SIDE = 128
@@ -18,7 +18,7 @@ SIDE = 128
 def aged():
   """Middle squares of the sample photos, damaged as in the student report."""
   source = data.sample_photos()
-  clean = [cli._square(source[i], SIDE) for i in range(len(source))]
+  clean = [degrade_files.middle_square(source[i], SIDE) for i in range(len(source))]
   keys = jax.random.split(jax.random.key(0), len(clean))
   clean = photographic.from_levels(jnp.asarray(np.stack(clean)))
   return jax.jit(partial(recipes.degrade_batch, recipes.Report()))(keys, clean)

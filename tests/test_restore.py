@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import images, restore
+from oldphoto_jax import images, restore, tiles
 
 
 def random_array(*shape, dtype=np.uint8, seed=0):
@@ -302,10 +302,10 @@ def test_tiles_are_blended_without_a_seam():
   ('side', 'tile'), [(300, 128), (129, 128), (128, 128), (50, 128), (30, 32)]
 )
 def test_tiles_cover_every_pixel_and_overlap_enough(side, tile):
-  spans = restore._spans(side, tile, 32)
+  spans = tiles.spans(side, tile, 32)
   assert (spans[0][0], spans[-1][1]) == (0, side)
   assert all(a_end - b_start >= 32 for (_, a_end), (b_start, _) in itertools.pairwise(spans))
-  assert all(start % restore.GRID == 0 for start, _ in spans)
+  assert all(start % tiles.GRID == 0 for start, _ in spans)
   assert len(spans) <= (1 if side <= tile else math.ceil((side - 32) / (tile - 32)) + 1)
 
 

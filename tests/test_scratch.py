@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from oldphoto_jax import cli, detect, images, layers, mask_scores, parallel, restore, weights
+from oldphoto_jax import cli, detect, images, layers, mask_scores, parallel, tiles, weights
 from oldphoto_jax.degradation import distractors, recipes
 from oldphoto_jax.models import scratch
 from oldphoto_jax.systems import build
@@ -304,7 +304,7 @@ def test_tiles_equal_the_whole_photo_away_from_their_edges(detector):
   assert whole.shape == tiled.shape == (256, 512, 1) and whole.dtype == np.float32
   # Depth 2 looks 3 + 11 * (1 + 2) + 1 pixels far: beyond that of a tile's edge both see the same.
   reach = 3 + 11 * 3 + 1
-  spans = restore._spans(512, 256, 96)
+  spans = tiles.spans(512, 256, 96)
   same = np.zeros(512, bool)
   for x in range(512):
     inside = [(a, b) for a, b in spans if a <= x < b]

@@ -145,6 +145,12 @@ def test_largest_of_none():
 def test_the_guess_reads_what_the_compiler_says():
   said = 'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 31.50G of 15.75G hbm.'
   assert compile_report._share_that_fits(said) == pytest.approx(0.5)
+  said = (
+    'RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory '
+    'required for HLO temporaries (21.00G) exceeds available HBM (15.75G). HLO module: jit__fun.'
+  )
+  assert compile_report._share_that_fits(said) == pytest.approx(0.75)
+  assert compile_report._share_that_fits('Ran out of memory in hbm.') == 0.5
   said = 'Used 1.5T of 15.75G hbm.'
   assert compile_report._share_that_fits(said) == pytest.approx(15.75 / 1536)
 

@@ -271,3 +271,31 @@ def test_latent_noise_has_the_posterior_std_and_evaluation_has_none():
 
   assert loss(1.0, 0) != loss(1.0, 1)
   assert loss(0.0, 0) == loss(0.0, 1)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_the_perceptual_network_computes_in_the_dtype_of_the_others(dtype):
+  seen = []
+
+  def features(params, photo):
+    seen.append(photo.dtype)
+    return [photo]
+
+  terms = dict(dtype=dtype, features=features, feature_weights=(1.0,))
+  one = vae.VAE(**TINY, **terms)
+  t = mapping.Mapping(one, one, width=16, blocks=1, d_width=8, d_scales=1, **terms)
+  photos = jnp.zeros((1, 2, 32, 32, 3))
+  keys = jax.random.split(jax.random.key(0), 2)[None]
+
+  def step(module, model, constants):
+    state = jax.eval_shape(partial(module.init, model), jax.random.key(0))
+    train = lambda state, constants, batch, k: module.train_step(model, state, constants, batch, k)
+    train = jax.vmap(train, axis_name=layers.AXIS, in_axes=(None, None, 0, 0))
+    batch = {'image': photos, 'old': photos, 'clean': photos}
+    _, metrics = jax.eval_shape(train, state, constants | {'perceptual': {}}, batch, keys)
+    assert metrics['perceptual'].dtype == jnp.float32
+    return state.g
+
+  g = step(vae, one, {})
+  step(mapping, t, {'rx': g, 'y': g})
+  assert seen == [dtype] * 4

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from oldphoto_jax import layers
 
@@ -68,6 +69,7 @@ def normalise(x, norm: Norm, batch_statistics: bool, axis_name: str | None, name
   if not norm.batch:
     y = layers.instance_norm(x, norm.epsilon)
     return Affine(name=name)(y) if norm.affine else y
+  x = checkpoint_name(x, layers.CUT)
   return nn.BatchNorm(
     use_running_average=not batch_statistics,
     momentum=norm.momentum,

@@ -105,14 +105,10 @@ def restore(model: Pix2Pix, params: dict[str, Any], old: jax.Array) -> jax.Array
   keys = None
   if model.test_dropout:
     keys = jnp.broadcast_to(jax.random.key(0), old.shape[:1])
-  if not model.test_batch_statistics:
-    return model.generator.apply(params, old, keys)
-
-  def alone(photo, key):
-    key = None if key is None else key[None]
-    return model.generator.apply(params, photo[None], key, True, mutable=['batch_stats'])[0][0]
-
-  return jax.vmap(alone)(old, keys)
+  generator = model.generator
+  if model.test_batch_statistics:  # which are those of instance norm, of a photo alone
+    generator = generator.clone(norm=dataclasses.replace(generator.norm, batch=False))
+  return generator.apply(params, old, keys)
 
 
 def train_step(
@@ -171,14 +167,14 @@ def train_step(
   d, d_opt, d_terms, d_norm = state.d, state.d_opt, {}, {}
   if weights['gan'] > 0:
     (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake)
-    d_grad = jax.lax.pmean(d_grad, layers.AXIS)
+    d_grad = layers.pmean(d_grad)
     d_update, d_opt = model.d_tx.update(d_grad, state.d_opt, state.d)
     d = optax.apply_updates(state.d, d_update)
-    d_norm = {'d_norm': optax.global_norm(d_grad)}
+    d_norm = {'d_norm': layers.global_norm(d_grad)}
   judging = d if model.alternate else state.d
   (_, g_terms), fake_grad = jax.value_and_grad(g_loss, has_aux=True)(fake, judging)
   (g_grad,) = gradient_of(fake_grad)
-  g_grad, stats, terms = jax.lax.pmean((g_grad, stats, g_terms | d_terms), layers.AXIS)
+  g_grad, stats, terms = layers.pmean((g_grad, stats, g_terms | d_terms))
   g_update, g_opt = model.g_tx.update(g_grad, state.g_opt, state.g)
   g = optax.apply_updates(state.g, g_update)
   released = {'params': g, 'batch_stats': stats}
@@ -191,7 +187,7 @@ def train_step(
     d_opt=d_opt,
     ema=layers.moving_average(state.ema, released, model.ema, state.step),
   )
-  return state, terms | {'g_norm': optax.global_norm(g_grad)} | d_norm
+  return state, terms | {'g_norm': layers.global_norm(g_grad)} | d_norm
 
 
 def d_total(model: Pix2Pix, terms: dict[str, jax.Array]) -> jax.Array:

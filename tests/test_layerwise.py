@@ -1,0 +1,141 @@
+"""Photos in tiles by networks that see the whole photo: the same as without tiles."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oldphoto_jax import layerwise, restore, tiles, weights
+from oldphoto_jax.models import cyclegan, gan_networks, mapping, pix2pix, vae
+
+TOLERANCE = 1e-4  # of values in [-1, 1]; a level of 8 bits is 8e-3
+KEY = jax.random.key(0)
+
+
+def halves(height, width):
+  """Noise that is nearly black on the left and nearly white on the right."""
+  noise = np.random.default_rng(0).uniform(-0.1, 0.1, (height, width, 3))
+  noise[:, : width // 2] -= 0.9
+  noise[:, width // 2 :] += 0.9
+  return noise.astype(np.float32)
+
+
+def resnet():
+  model = cyclegan.CycleGAN(generator=gan_networks.ResNet(width=4, blocks=1))
+  return weights.Weights(
+    'cyclegan', cyclegan.sizes(model), jax.jit(functools.partial(cyclegan.init, model))(KEY).g['G']
+  )
+
+
+def unet():
+  """Batch norm over the photo itself, with scales and offsets."""
+  net = gan_networks.UNet(width=4, downs=5, dropout_levels=())
+  model = pix2pix.Pix2Pix(generator=net, test_batch_statistics=True)
+  state = jax.jit(functools.partial(pix2pix.init, model))(KEY)
+  return weights.Weights('pix2pix', pix2pix.sizes(model), state.released)
+
+
+def deep():
+  """Batch norm with running statistics; the bottom of the U-Net sees far."""
+  net = gan_networks.UNet(width=4, downs=5, dropout_levels=())
+  model = pix2pix.Pix2Pix(generator=net)
+  state = jax.jit(functools.partial(pix2pix.init, model))(KEY)
+  params = jax.tree.map(lambda x: 4 * x if x.ndim == 4 else x, state.released)
+  return weights.Weights('pix2pix', pix2pix.sizes(model), params)
+
+
+def triplet():
+  one = vae.VAE(width=4, latent=4, blocks=1)
+  model = mapping.Mapping(one, one, width=8, blocks=1, residual=True)
+  params = jax.jit(lambda key: weights._triplet_params(model, None, key))(KEY)
+  return weights.triplet(model, params)
+
+
+@pytest.mark.parametrize(
+  ('system', 'sides'), [(resnet, (64, 96)), (unet, (64,)), (deep, (96,)), (triplet, (64,))]
+)
+def test_tiles_change_nothing(system, sides):
+  restorer = weights.restorer(system(), 'test')
+  grid = max(tiles.GRID, restorer.multiple)
+  run, _ = restore.programs(restorer)
+  assert isinstance(run, layerwise.Network)
+  photo = halves(150, 256)
+  in_tiles = lambda side, run=run: restore.restore_array(run, photo, (side, side), 32, grid)
+  whole = restore.restore_array(run, photo, restore.needed_shape((150, 256), grid, 2048), 32)
+  assert whole.shape == photo.shape and whole.std() > 0.02
+  for side in sides:
+    np.testing.assert_allclose(in_tiles(side), whole, atol=TOLERANCE)
+  # Each tile by itself, as networks without instance norm are restored.
+  alone = in_tiles(64, lambda tile: run(tile))
+  assert np.abs(alone - whole).max() > 100 * TOLERANCE
+  assert np.abs(alone - whole).mean() > 10 * TOLERANCE
+
+
+def test_maps_that_are_too_large_are_computed_again(monkeypatch):
+  monkeypatch.setattr(layerwise, 'KEPT', 15)  # of 16 bytes at full resolution and at half
+  restorer = weights.restorer(resnet(), 'test')
+  run, _ = restore.programs(restorer)
+  photo = halves(128, 192)
+  whole = restore.restore_array(run, photo, (128, 192), 32)
+  np.testing.assert_allclose(restore.restore_array(run, photo, (64, 64), 32), whole, atol=TOLERANCE)
+
+
+def test_padding_does_not_count():
+  run, _ = restore.programs(weights.restorer(resnet(), 'test'))
+  photo = halves(128, 128)
+  alone = restore.restore_array(run, photo, (128, 128), 32)
+  padded = restore.restore_array(run, photo, (128, 256), 32)
+  plain = run(restore.pad_to(photo, (128, 256))[None])[0, :, :128]
+  # Next to the padding the network sees that in the place of its own.
+  error, before = (np.abs(x - alone)[:, :64].mean() for x in (padded, plain))
+  assert error < 5e-3 and before > 20 * error
+
+
+def test_holes_are_filled_in_tiles():
+  """Norms of the photo with its holes in white, as without tiles."""
+  restorer = weights.restorer(resnet(), 'test')
+  bright = lambda params, old, mask: restorer.apply(params, jnp.where(mask > 0, 1.0, old))
+  restorer = restore.Restorer(
+    restorer.apply, restorer.params, restorer.multiple, 'test', bright, layerwise=True
+  )
+  run, run_fill = restore.programs(restorer)
+  photo, weight = halves(128, 192), np.zeros((128, 192, 1), np.float32)
+  weight[30:60, 50:90] = 1
+  results = [
+    restore.repair_array(run, run_fill, photo, weight, shape, 32)
+    for shape in ((64, 64), (128, 192))
+  ]
+  np.testing.assert_allclose(*results, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize('batch', [False, True])
+@pytest.mark.parametrize('norm', [False, True])
+def test_instance_norms_go_layer_by_layer(norm, batch):
+  """And the triplet system without them, as it is released, does not."""
+  unet = gan_networks.UNet(4, 2, gan_networks.Norm(batch, affine=True), dropout_levels=())
+  systems = {
+    'triplet': dict(width=4, latent=4, blocks=1, norm=norm, t_width=8, t_blocks=1, t_residual=True),
+    'cyclegan': gan_networks.sizes(unet.clone(norm=gan_networks.INSTANCE)),
+    'pix2pix': gan_networks.sizes(unet) | dict(test_dropout=False, test_batch_statistics=norm),
+  }
+  for system, sizes in systems.items():
+    like = weights._networks(system, sizes).like
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), like)
+    restorer = weights.restorer(weights.Weights(system, sizes, params), 'test')
+    traced = str(jax.make_jaxpr(restorer.apply)(params, jnp.zeros((1, 64, 64, 3))))
+    assert restorer.layerwise == ('norm_mean' in traced or system != 'triplet')
+    run, _ = restore.programs(restorer)
+    assert isinstance(run, layerwise.Network) == restorer.layerwise
+
+
+def test_statistics_of_parts_are_those_of_the_whole():
+  x = np.random.default_rng(0).normal(3, 2, (1, 10, 8, 2))
+  parts = [
+    (part[..., 0].size, part.mean((1, 2), keepdims=True), part.var((1, 2), keepdims=True))
+    for part in (x[:, :3], x[:, 3:])
+  ]
+  mean, variance = layerwise._pooled([[np.asarray(x) for x in part] for part in parts])
+  np.testing.assert_allclose(mean, x.mean((1, 2), keepdims=True), rtol=1e-6)
+  np.testing.assert_allclose(variance, x.var((1, 2), keepdims=True), rtol=1e-6)
