@@ -97,7 +97,7 @@ def cpu(c):
   c.images = 12_000
   c.data.subset_val = c.data.subset_test = 0
   c.systems.dip.fit.iterations = 2000
-  c.evaluate.dip_photos = 3
+  c.evaluate.dip_photos = 2
 
 
 def paper(c):
