@@ -128,8 +128,10 @@ def main():
   parser.add_argument('--below', type=pathlib.Path, required=True, help='run of a triplet')
   parser.add_argument('--squeezenet', required=True, help='weights of SqueezeNet 1.0')
   parser.add_argument('--only', default='', help='names of variants with commas between')
-  parser.add_argument('more', nargs='*', help='flags of launch.py, after --')
-  a = parser.parse_args()
+  parser.epilog = 'What follows -- are flags of launch.py.'
+  # argparse would take them for its own options.
+  at = sys.argv.index('--') if '--' in sys.argv else len(sys.argv)
+  a, more = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
   names = [name.strip() for name in a.only.split(',')] if a.only else list(VARIANTS)
   unknown = sorted(set(names) - set(VARIANTS))
   if unknown:
@@ -137,7 +139,7 @@ def main():
   out = a.out.resolve()
   reports = {}
   for name in names:
-    reports[name] = run(name, out, a.below, a.squeezenet, a.more)
+    reports[name] = run(name, out, a.below, a.squeezenet, more)
     bases = {base for base in (VARIANTS[n].base for n in reports)}
     if bases <= set(reports):
       (out / 'sweep.md').write_text(table(reports) + '\n')
