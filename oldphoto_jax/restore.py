@@ -441,7 +441,8 @@ def restore_array(
     shape: height and width that `run` takes.
     overlap: pixels over which tiles are blended, for a photo larger than the shape.
     grid: pixels at whose multiples tiles start, a multiple of what the sides have to be multiples
-      of: there a network that halves the sides sees a tile as it sees the photo.
+      of: there a network that halves the sides sees a tile as it sees the photo. One that goes
+      layer by layer has its own.
 
   Returns:
     float32 [H, W, C].
@@ -452,7 +453,7 @@ def restore_array(
     if fits:
       restored = run.restore(pad_to(photo, shape), (height, width))
     else:
-      padded = pad_to(photo, tuple(bucket(side, grid) for side in (height, width)))
+      padded = pad_to(photo, tuple(bucket(side, run.grid) for side in (height, width)))
       restored = run.restore_large(padded, (height, width), shape, overlap)
     return restored[:height, :width]
   if fits:

@@ -18,7 +18,8 @@ from oldphoto_jax import compile_report
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TOPOLOGIES = ('v5e:4x4', 'v5e:2x4', 'v5e:1x1', 'v5e:8x8')
-# Config, stage, and the examples that one chip holds where the paper's batch is too large for it.
+# Config, stage, and the batch for one chip where the paper's is too large for it: estimates from
+# the memory on 16 chips, not compiled yet.
 # vae_y_masked is the program of vae_y.
 STAGES = (
   ('vae', 'vae_rx', 32),

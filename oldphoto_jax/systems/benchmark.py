@@ -448,8 +448,8 @@ def _entries(
   test: Test, results: dict[str, benchmark.Results], config: ConfigDict
 ) -> tuple[page.Entry, ...]:
   """The first photos, damaged and by the last row of the reference that knows no mask."""
-  rows = [r for r in results if r.startswith(config.reference) and not r.endswith(MASKED)]
-  if not rows or rows[-1] == NOTHING:
+  rows = [r for r in (config.reference, f'{config.reference} with fusion') if r in results]
+  if not rows or config.reference == NOTHING:
     return ()
   count = min(config.evaluate.pictures, len(results[rows[-1]].pictures))
   return tuple(
