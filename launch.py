@@ -104,7 +104,7 @@ def _compile(system, config):
   path = pathlib.Path(_OUTPUT.value or f'{config.workdir}/compile_{chips.file_name}.json')
   stages = system.untrained(config, build.stand_ins(config))
   rows = [compile_report.compile_stage(stage, chips) for stage in stages]
-  compile_report.write(path, chips, rows, config.to_dict())
+  compile_report.write(path, chips, rows, config.to_dict(), runs.commit())
   print(compile_report.table(chips.name, len(chips.devices), chips.hbm, rows))
   logging.info('the figures are in %s', path)
   compile_report.check_fit(chips, rows)

@@ -303,7 +303,9 @@ def table(name: str, devices: int, hbm: int, rows: Sequence[Row]) -> str:
   return first + rest
 
 
-def write(path: pathlib.Path, chips: Topology, rows: Sequence[Row], config: dict) -> None:
+def write(
+  path: pathlib.Path, chips: Topology, rows: Sequence[Row], config: dict, commit: str
+) -> None:
   """Writes the rows as JSON, with what they are of."""
   record = {
     'topology': chips.name,
@@ -313,6 +315,7 @@ def write(path: pathlib.Path, chips: Topology, rows: Sequence[Row], config: dict
     'versions': {
       name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'libtpu', 'flax')
     },
+    'commit': commit,
     'stages': [dataclasses.asdict(row) for row in rows],
     'config': config,
   }
