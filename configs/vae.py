@@ -72,6 +72,7 @@ def get_config(variant=''):
     stage = c[name] = ml_collections.ConfigDict()
     stage.steps = steps
     stage.batch_size = 4  # over all devices
+    stage.accumulate = 1  # parts of a device's batch, one after the other in the memory of one
     stage.lr = 1e-3  # short runs without a strong GAN term bear five times the paper's rate
     stage.d_lr = 2e-4  # of the discriminators; fusion has none
     stage.b1 = 0.9

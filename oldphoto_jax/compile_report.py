@@ -58,13 +58,15 @@ class Row:
     asked: examples over all devices that the config asks for; another number than `batch` where
       they do not divide over the devices, or do not fit.
     fits: whether the batch asked for (rounded up to a multiple of the devices) fits.
-    flops, bytes_accessed: of a step.
+    flops, bytes_accessed: of a step. XLA counts the body of a loop once: of a batch in parts these
+      are its counts times their number; the update, small beside a part, then counts as often.
     arguments, outputs, temporaries, aliased: memory; what is aliased (donated) is counted in
       arguments and outputs.
     peak: the most that is held at once.
     all_reduces, all_reduce_bytes: operations in the program, and bytes of their results.
     seconds: of compilation.
     problem: what the compiler said of a batch that does not fit.
+    accumulate: parts in which a device takes its batch; None where the stage cannot.
   """
 
   stage: str
@@ -83,6 +85,7 @@ class Row:
   all_reduce_bytes: int
   seconds: float
   problem: str = ''
+  accumulate: int | None = None
 
 
 def prepare_process() -> None:
@@ -135,19 +138,28 @@ def compile_stage(stage: train.Stage, chips: Topology) -> Row:
   batches = stage.batches()
   example = next(batches)
   batches.close()
-  n, asked = len(chips.devices), len(example['id'])
-  attempt = lambda size: _compile(stage, example, size, chips)
-  size = wanted = -(-asked // n)
-  figures, problem = attempt(size)
+  n, asked, parts = len(chips.devices), len(example['id']), stage.accumulate or 1
+  attempt = lambda part: _compile(stage, example, part * parts, chips)  # examples of a part
+  part = wanted = -(-asked // (n * parts))
+  figures, problem = attempt(part)
   if figures is None:
-    _log.warning('%s: %d examples a device do not fit: %s', stage.name, size, problem)
+    _log.warning('%s: %d examples a device do not fit: %s', stage.name, part * parts, problem)
     guess = int(wanted * _share_that_fits(problem))
-    size, figures = largest(lambda size: attempt(size)[0], wanted, guess)
+    part, figures = largest(lambda part: attempt(part)[0], wanted, guess)
     if figures is None:
       raise CompileError(
         f'{stage.name} does not fit a chip of {chips.name} with one example: {problem}'
       )
-  row = Row(stage.name, n, size * n, asked, size == wanted, **figures, problem=problem)
+  row = Row(
+    stage.name,
+    n,
+    part * parts * n,
+    asked,
+    part == wanted,
+    **figures,
+    problem=problem,
+    accumulate=stage.accumulate,
+  )
   _log.info(
     '%s: %.1f GiB of %.0f at most, compiled in %.0f s',
     row.stage,
@@ -159,15 +171,27 @@ def compile_stage(stage: train.Stage, chips: Topology) -> Row:
 
 
 def check_fit(chips: Topology, rows: Sequence[Row]) -> None:
-  """Raises CompileError if a batch does not fit, with the largest that does."""
+  """Raises CompileError if a batch does not fit, with the largest that does, or the parts."""
   bad = [row for row in rows if not row.fits]
   if bad:
     said = '; '.join(
       f'{row.stage} with {row.asked} examples ({row.problem}), at most {row.batch}: '
       f'--config.{row.stage}.batch_size={row.batch}'
+      + (f' or --config.{row.stage}.accumulate={parts}' if (parts := parts_that_fit(row)) else '')
       for row in bad
     )
     raise CompileError(f'not all batches fit the memory of {chips.name}: {said}')
+
+
+def parts_that_fit(row: Row) -> int | None:
+  """The fewest equal parts of the batch asked for that are not larger than what fits.
+
+  None where the stage cannot take its batch in parts, or it does not divide over the devices.
+  """
+  if row.accumulate is None or row.asked % row.devices:
+    return None
+  size, part = row.asked // row.devices, row.batch // row.devices // row.accumulate
+  return next(parts for parts in range(1, size + 1) if size % parts == 0 and size // parts <= part)
 
 
 def largest(attempt: Callable[[int], Any], too_many: int, guess: int) -> tuple[int, Any]:
@@ -218,8 +242,8 @@ def _compile(
   cost, memory = program.cost_analysis(), program.memory_analysis()
   collectives = all_reduces(program.as_text())
   figures = {
-    'flops': cost['flops'],
-    'bytes_accessed': cost['bytes accessed'],
+    'flops': cost['flops'] * (stage.accumulate or 1),
+    'bytes_accessed': cost['bytes accessed'] * (stage.accumulate or 1),
     'arguments': memory.argument_size_in_bytes,
     'outputs': memory.output_size_in_bytes,
     'temporaries': memory.temp_size_in_bytes,
@@ -276,7 +300,7 @@ def _sentence(error: Exception) -> str:
 def table(name: str, devices: int, hbm: int, rows: Sequence[Row]) -> str:
   """The rows as Markdown; a batch that was not the one asked for says so."""
   header = (
-    'stage', 'batch', 'fits', 'GFLOP', 'GB accessed', 'arguments MiB', 'temporaries MiB',
+    'stage', 'batch', 'parts', 'fits', 'GFLOP', 'GB accessed', 'arguments MiB', 'temporaries MiB',
     'outputs MiB', 'aliased MiB', 'peak MiB', 'of HBM', 'all-reduces', 'MiB reduced', 'compile s',
   )  # fmt: skip
   mib = lambda size: f'{size / 2**20:.1f}'
@@ -289,7 +313,8 @@ def table(name: str, devices: int, hbm: int, rows: Sequence[Row]) -> str:
       fits = f'yes; {row.asked} does not divide'
     lines.append(
       (
-        row.stage, row.batch, fits, f'{row.flops / 1e9:.1f}', f'{row.bytes_accessed / 1e9:.2f}',
+        row.stage, row.batch, row.accumulate or '', fits,
+        f'{row.flops / 1e9:.1f}', f'{row.bytes_accessed / 1e9:.2f}',
         mib(row.arguments), mib(row.temporaries), mib(row.outputs), mib(row.aliased),
         mib(row.peak), f'{row.peak / hbm:.0%}', row.all_reduces,
         mib(row.all_reduce_bytes), f'{row.seconds:.0f}',

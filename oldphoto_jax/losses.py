@@ -67,24 +67,26 @@ def kl(latent) -> jax.Array:
   return jnp.square(latent.astype(jnp.float32)).mean()
 
 
-def masked_mean(values, mask, axis_name: str | None = None) -> jax.Array:
-  """Mean of the `values` whose `mask` is 1 (same shape), over all devices; 0 where none is.
+def masked_mean(values, mask, count=None) -> jax.Array:
+  """Mean of the `values` whose `mask` is 1 (same shape); 0 where none is.
 
-  With `axis_name`, the result is this device's part, scaled such that a pmean over the axis gives
-  the mean over all devices: a device without a single masked-in example then neither divides by
-  zero nor weighs as much as a full one.
+  Of a batch in parts (devices, accumulated gradients) `count` is the mean over them of the number
+  of ones. The mean over the parts of the results is then that of the whole batch: a part without
+  a single masked-in example neither divides by zero nor weighs as much as a full one.
   """
   mask = mask.astype(jnp.float32)
-  total, count = (values.astype(jnp.float32) * mask).sum(), mask.sum()
-  if axis_name is None:
-    return total / jnp.maximum(count, 1)
-  return total * jax.lax.axis_size(axis_name) / jnp.maximum(jax.lax.psum(count, axis_name), 1)
+  count = mask.sum() if count is None else count
+  # Where there are some, a mean over parts may be less than 1.
+  return (values.astype(jnp.float32) * mask).sum() / jnp.where(count > 0, count, 1)
 
 
-def latent_lsgan(logits, target: float, mask, axis_name: str | None = None) -> jax.Array:
-  """`lsgan` over the examples of one domain: `logits` [B, h, w, 1], `mask` [B] in {0, 1}."""
+def latent_lsgan(logits, target: float, mask, count=None) -> jax.Array:
+  """`lsgan` over the examples of one domain: `logits` [B, h, w, 1], `mask` [B] in {0, 1}.
+
+  `count` as in `masked_mean`.
+  """
   per_example = jnp.square(logits.astype(jnp.float32) - target).mean((1, 2, 3))
-  return masked_mean(per_example, mask, axis_name)
+  return masked_mean(per_example, mask, count)
 
 
 def total(losses: dict[str, jax.Array], weights: dict[str, float]) -> jax.Array:

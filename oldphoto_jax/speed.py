@@ -47,7 +47,7 @@ class Step:
     compile_seconds: tracing and compilation.
     ms: milliseconds a step.
     images_per_second: examples.
-    gflop: of the compiled program, a step and device.
+    gflop: of the compiled program, a step and device; of a batch in parts as in compile_report.Row.
     gflops: gflop by time.
     share: of the measured peak, of one device.
     peak_mib: most memory held while compiling and running it.
@@ -164,6 +164,7 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
     (compiled, seconds),
     program,
     peak,
+    parts=stage.accumulate or 1,
     pipeline=pipeline,
     pipeline_core=pipeline_core,
     degradation=_degradation(stage, batch, plan),
@@ -194,11 +195,11 @@ def measure_fit(name: str, settings: dip.Dip, side: int, peak: float, plan: Wind
 
 def _step(
   name: str, shape: tuple[int, int], times: tuple[float, float], program: Any, peak: float,
-  pipeline: float | None = None, pipeline_core: float | None = None,
+  parts: int = 1, pipeline: float | None = None, pipeline_core: float | None = None,
   degradation: float | None = None,
 ) -> Step:  # fmt: skip
   (batch, side), (compiled, seconds) = shape, times
-  gflop = program.cost_analysis()['flops'] / 1e9
+  gflop = program.cost_analysis()['flops'] * parts / 1e9
   return Step(
     stage=name,
     batch=batch,

@@ -60,6 +60,8 @@ class Stage:
     score: the evaluation score by which a checkpoint is best; higher is better.
     loop: see Loop.
     columns: of the image grids, names of `eval_step`'s images; all by default (JAX sorts them).
+    accumulate: parts in which `train_step` takes a device's batch; None where it cannot. For
+      reports alone.
   """
 
   name: str
@@ -74,6 +76,7 @@ class Stage:
   score: str
   loop: Loop
   columns: tuple[str, ...] = ()
+  accumulate: int | None = None
 
 
 class Stopped(SystemExit):

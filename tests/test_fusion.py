@@ -130,10 +130,12 @@ def test_steps_learn_with_and_without_holes_and_leave_the_triplet_alone(frozen):
   assert (scores['psnr_filled'] > scores['psnr']).all()
 
 
-def test_one_device_and_four_give_the_same_parameters(frozen, g):
+@pytest.mark.parametrize(('devices', 'parts'), [(4, 1), (1, 2)])
+def test_one_device_and_many_parts_give_the_same_parameters(frozen, g, devices, parts):
   state = fusion.init(MODEL, jax.random.key(1)).replace(g=g)
   one, terms = run(MODEL, frozen, photos(), 1, 3, state)
-  four, terms4 = run(MODEL, frozen, photos(), 4, 3, state)
+  model = dataclasses.replace(MODEL, accumulate=parts)
+  four, terms4 = run(model, frozen, photos(), devices, 3, state)
   jax.tree.map(partial(np.testing.assert_allclose, atol=2e-6), one.g, four.g)
   np.testing.assert_allclose(terms[0]['hole_l1'], terms4[0]['hole_l1'], rtol=1e-5)
 

@@ -10,6 +10,7 @@ ROOT = pathlib.Path(oldphoto_jax.__file__).parent
 # A module may import those of a lower number only.
 FLOORS = (
   {
+    'accumulation',
     'layers',
     'losses',
     'metrics',

@@ -201,6 +201,23 @@ def test_the_loss_of_holes_sees_the_pixels_of_holes_alone():
   assert abs(loss(jnp.where(mask > 0, -clean, clean)) - before) > 1e-3
 
 
+def test_the_loss_of_holes_of_a_batch_in_parts_is_that_of_the_whole():
+  """Also where one part has all holes: per pixel of a hole, not per part."""
+  whole = small_mapping(weights=dict.fromkeys(mapping.WEIGHTS, 0.0) | {'hole_l1': 1.0})
+  params, state = trained_like(whole), mapping.init(whole, jax.random.key(4))
+  clean = jax.random.uniform(jax.random.key(5), (1, 2, 32, 32, 3), minval=-1)
+  mask = jnp.zeros((1, 2, 32, 32, 1)).at[:, 0, 4:12, 4:12].set(1)
+  batch = {'old': clean, 'clean': clean, 'mask': mask}
+
+  def step(model):
+    train = lambda batch: mapping.train_step(model, state, params, batch, None)[1]
+    return jax.jit(jax.vmap(train, axis_name=layers.AXIS))(batch)
+
+  one, two = step(whole), step(dataclasses.replace(whole, accumulate=2))
+  for name in ('hole_l1', 'g_norm'):
+    np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
+
+
 def test_masked_weights_round_trip_and_fill(tmp_path):
   masked = small_mapping()
   plain = dataclasses.replace(masked, masked=False)

@@ -1,5 +1,6 @@
 """Train steps compiled for TPUs that are not here, by launch.py and by compile_report."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -51,7 +52,7 @@ def test_pix2pix_for_four_chips(tmp_path, libtpu):
   (row,) = record['stages']
   assert row['stage'] == 'pix2pix' and row['fits'] and row['flops'] > 0
   assert (row['batch'], row['asked']) == (8, 6)  # two examples a device
-  assert '| pix2pix | 8 | yes; 6 does not divide |' in said
+  assert '| pix2pix | 8 |  | yes; 6 does not divide |' in said
   # All of the state is donated: what is not is the metrics.
   assert 0.98 < row['aliased'] / row['outputs'] <= 1
   # The gradients of G and D are reduced, G's batch statistics, and four losses.
@@ -161,4 +162,10 @@ def test_a_batch_that_does_not_fit_is_an_error_with_the_largest_that_does():
   with pytest.raises(compile_report.CompileError, match=r'--config\.vae_y\.batch_size=64'):
     compile_report.check_fit(chips, [row])
   compile_report.check_fit(chips, [])
+  # 30 examples a device, of which 16 fit at once.
+  row = dataclasses.replace(row, accumulate=1)
+  with pytest.raises(compile_report.CompileError, match=r'or --config\.vae_y\.accumulate=2$'):
+    compile_report.check_fit(chips, [row])
+  assert compile_report.parts_that_fit(dataclasses.replace(row, batch=3 * 4, accumulate=3)) == 30
+  assert compile_report.parts_that_fit(dataclasses.replace(row, asked=121)) is None
   assert 'not 120; at most 64' in compile_report.table('v5e:2x2', 4, 2**34, [row])

@@ -175,11 +175,17 @@ def sgd(weights, rate):
   return dict(weights=weights, g_tx=optax.sgd(rate), d_tx=optax.sgd(rate))
 
 
-def test_one_device_and_four_train_the_vae_alike():
+# Devices, and parts of a device's batch. Of parts of two examples, half hold no photo of R.
+SHARED = pytest.mark.parametrize(('devices', 'parts'), [(4, 1), (2, 2)])
+
+
+@SHARED
+def test_one_device_and_many_parts_train_the_vae_alike(devices, parts):
   every_term = dict(vae.WEIGHTS, l1=10.0)
   model = vae.VAE(**TINY | {'d_scales': 1}, latent_gan=True, ema=0.9, **sgd(every_term, 1e-3))
   first, one, metrics = run(model, vae, prepare_rx, {}, 1)
-  _, four, metrics4 = run(model, vae, prepare_rx, {}, 4)
+  model = dataclasses.replace(model, accumulate=parts)
+  _, four, metrics4 = run(model, vae, prepare_rx, {}, devices)
   moved = np.abs(jax.tree.leaves(first)[1] - jax.tree.leaves(one.g)[1]).max()
   assert moved > 1e-3  # far more than the tolerance below
   assert_same_parameters(one.g, four.g)
@@ -192,7 +198,8 @@ def test_one_device_and_four_train_the_vae_alike():
   }
 
 
-def test_one_device_and_four_train_the_mapping_alike():
+@SHARED
+def test_one_device_and_many_parts_train_the_mapping_alike(devices, parts):
   v = vae.VAE(**TINY)
   model = mapping.Mapping(
     v, v, width=16, blocks=1, d_width=8, **sgd(dict(mapping.WEIGHTS, l1=10.0), 3e-4)
@@ -202,7 +209,8 @@ def test_one_device_and_four_train_the_mapping_alike():
     'y': vae.init(v, jax.random.key(6)).g,
   }
   _, one, metrics = run(model, mapping, prepare_pair, constants, 1)
-  _, four, metrics4 = run(model, mapping, prepare_pair, constants, 4)
+  model = dataclasses.replace(model, accumulate=parts)
+  _, four, metrics4 = run(model, mapping, prepare_pair, constants, devices)
   assert_same_parameters(one.g, four.g)
   assert_same_parameters(one.d, four.d)
   assert metrics == pytest.approx(metrics4, rel=2e-2)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from oldphoto_jax import layers, losses, metrics
+from oldphoto_jax import accumulation, layers, losses, metrics
 from oldphoto_jax.models import mapping
 
 # Terms of weight 0 are not computed.
@@ -87,6 +87,7 @@ class Fusion:
     alone: it sees the old photo in the restored one's place, to learn what the triplet is worth.
     weights: of the loss terms, by name; see WEIGHTS.
     ema: decay of the moving average that is evaluated and released; 0: none.
+    accumulate: as in vae.VAE.
     tx: optimiser.
     dtype: of the convolutions.
     features, feature_weights: as in vae.VAE.
@@ -100,6 +101,7 @@ class Fusion:
   alone: bool = False
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   ema: float = 0.0
+  accumulate: int = 1
   tx: optax.GradientTransformation = optax.adam(1e-3)
   dtype: Any = jnp.float32
   features: Callable[[Any, jax.Array], list[jax.Array]] | None = None
@@ -202,13 +204,45 @@ def train_step(
   Returns:
     The new state, and every loss term by name (unweighted) with the gradient norm.
   """
-  del keys
-  old, clean, mask = batch['old'], batch['clean'], jnp.zeros_like(batch['mask'])
-  if model.masked is None:
+  filling = None if model.masked is None else state.step % 2 == 0
+  holes = None
+  if model.weights['hole_l1'] > 0:
+    shown = (_mask(batch, filling) > 0).sum().astype(jnp.float32)
+    holes = layers.pmean(shown) / model.accumulate
+
+  def gradient(batch, keys):
+    del keys
+    return _gradient(model, state.g, constants, batch, filling, holes)
+
+  grads = accumulation.mean_over_parts(gradient, model.accumulate, batch, keys)
+  grad, terms = layers.pmean(grads)
+  update, opt = model.tx.update(grad, state.opt, state.g)
+  g = optax.apply_updates(state.g, update)
+  state = state.replace(
+    step=state.step + 1,
+    g=g,
+    opt=opt,
+    ema=layers.moving_average(state.ema, g, model.ema, state.step),
+  )
+  return state, terms | {'norm': layers.global_norm(grad)}
+
+
+def _mask(batch, filling):
+  """The batch's holes where this step fills them (`filling`, a bool of the device), else none."""
+  if filling is None:
+    return jnp.zeros_like(batch['mask'])
+  return jnp.where(filling, batch['mask'], 0.0)
+
+
+def _gradient(model, g, constants, batch, filling, holes):
+  """Of a part of the batch, before any mean over devices: (of g, the loss terms).
+
+  `holes`: mean number of pixels of holes in a part; only where they have a loss term.
+  """
+  old, clean, mask = batch['old'], batch['clean'], _mask(batch, filling)
+  if filling is None:
     restored = _below(model, constants['triplet'], old, None)
   else:
-    filling = state.step % 2 == 0
-    mask = jnp.where(filling, batch['mask'], 0.0)
     restored = jax.lax.cond(
       filling,
       lambda: _below(model, constants['triplet'], old, mask),
@@ -221,25 +255,14 @@ def train_step(
     terms = {'l1': losses.l1(fused, clean)}
     if model.weights['hole_l1'] > 0:
       error = jnp.abs(fused - clean).mean(-1, keepdims=True)
-      holes = (mask > 0).astype(jnp.float32)
-      terms['hole_l1'] = losses.masked_mean(error, holes, layers.AXIS)
+      terms['hole_l1'] = losses.masked_mean(error, (mask > 0).astype(jnp.float32), holes)
     if model.features is not None and model.weights['perceptual'] > 0:
       photos = (photo.astype(model.dtype) for photo in (fused, clean))
       a, b = (model.features(constants['perceptual'], photo) for photo in photos)
       terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
     return losses.total(terms, model.weights), terms
 
-  grad, terms = jax.grad(loss, has_aux=True)(state.g)
-  grad, terms = layers.pmean((grad, terms))
-  update, opt = model.tx.update(grad, state.opt, state.g)
-  g = optax.apply_updates(state.g, update)
-  state = state.replace(
-    step=state.step + 1,
-    g=g,
-    opt=opt,
-    ema=layers.moving_average(state.ema, g, model.ema, state.step),
-  )
-  return state, terms | {'norm': layers.global_norm(grad)}
+  return jax.grad(loss, has_aux=True)(g)
 
 
 def eval_step(

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import layers, losses, metrics
+from oldphoto_jax import accumulation, layers, losses, metrics
 from oldphoto_jax.models import adversarial, partial_nonlocal, vae
 from oldphoto_jax.models.adversarial import State
 
@@ -92,6 +92,7 @@ class Mapping:
     d_width, d_layers, d_scales: the discriminator, which sees the old photo beside the result.
     spectral: its kernels are divided by their largest singular values, as in stage "scratch".
     ema: decay of the moving average of T's parameters; 0: none.
+    accumulate: as in vae.VAE.
     weights: of the loss terms, by name; see WEIGHTS.
     g_tx, d_tx: optimisers of T and of the discriminator. The reference uses TTUR here: Adam with
       betas (0, 0.9) and learning rates 1e-4 and 4e-4.
@@ -112,6 +113,7 @@ class Mapping:
   d_scales: int = 2
   spectral: bool = False
   ema: float = 0.0
+  accumulate: int = 1
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   g_tx: optax.GradientTransformation = optax.adam(1e-4, b1=0.0, b2=0.9)
   d_tx: optax.GradientTransformation = optax.adam(4e-4, b1=0.0, b2=0.9)
@@ -211,13 +213,39 @@ def train_step(
   Returns:
     The new state, and every loss term by name (unweighted) with gradient norms.
   """
-  del keys
+  holes = None
+  if _has_holes(model):
+    holes = layers.pmean((batch['mask'] > 0).sum().astype(jnp.float32)) / model.accumulate
+
+  def gradients(batch, keys):
+    del keys
+    return _gradients(model, state, constants, batch, holes)
+
+  grads = accumulation.mean_over_parts(gradients, model.accumulate, batch, keys)
+  g_grad, d_grad, terms = layers.pmean(grads)
+  state, norms = adversarial.update(model, state, g_grad, d_grad)
+  if model.spectral:  # once a step; torch's does it in every forward pass
+    d = state.d
+    vectors = layers.power_iteration(d['params'], d['vectors'])
+    state = state.replace(d=d | {'vectors': vectors})
+  return state, terms | norms
+
+
+def _has_holes(model: Mapping) -> bool:
+  return model.masked and model.weights['hole_l1'] > 0
+
+
+def _gradients(model, state, constants, batch, holes):
+  """Of a part of the batch, before any mean over devices: (of g, of d, the loss terms).
+
+  `holes`: mean number of pixels of holes in a part; only where they have a loss term.
+  """
   clean, weights = batch['clean'], model.weights
   mask = batch['mask'] if model.masked else None
   old = whiten(batch['old'], mask) if model.masked else batch['old']
   has_gan = weights['gan'] > 0 or weights['feature_matching'] > 0
   has_perceptual = model.features is not None and weights['perceptual'] > 0
-  has_holes = model.masked and weights['hole_l1'] > 0
+  has_holes = _has_holes(model)
   needs_pixels = has_gan or has_perceptual or has_holes or weights['l1'] > 0
   z_x = jax.lax.stop_gradient(vae.encode(model.rx, constants['rx'], old))
   z_y = jax.lax.stop_gradient(vae.encode(model.y, constants['y'], clean))
@@ -245,7 +273,7 @@ def train_step(
     if has_holes:
       # Per pixel of a hole, the same on every device however the holes are spread.
       error = jnp.abs(fake - clean).mean(-1, keepdims=True)
-      terms['hole_l1'] = losses.masked_mean(error, (mask > 0).astype(jnp.float32), layers.AXIS)
+      terms['hole_l1'] = losses.masked_mean(error, (mask > 0).astype(jnp.float32), holes)
     return losses.total(terms, weights), (fake, terms)
 
   def d_loss(d, fake):
@@ -261,13 +289,7 @@ def train_step(
     fake = jax.lax.stop_gradient(fake)
     (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake)
     terms = terms | d_terms
-  g_grad, d_grad, terms = layers.pmean((g_grad, d_grad, terms))
-  state, norms = adversarial.update(model, state, g_grad, d_grad)
-  if model.spectral:  # once a step; torch's does it in every forward pass
-    d = state.d
-    vectors = layers.power_iteration(d['params'], d['vectors'])
-    state = state.replace(d=d | {'vectors': vectors})
-  return state, terms | norms
+  return g_grad, d_grad, terms
 
 
 def eval_step(

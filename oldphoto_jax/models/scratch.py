@@ -227,13 +227,15 @@ def dice(logits, mask, axis_name: str | None = None) -> jax.Array:
   """1 - 2 mean(p m) / (mean(p^2) + mean(m^2)) of each photo, averaged (Milletari et al. 2016).
 
   Of each photo, so that one with a thin scratch counts as much as one with a missing corner;
-  SMOOTHING is added to both halves. Photos with less than DAMAGED are left out; `axis_name` as in
-  losses.masked_mean.
+  SMOOTHING is added to both halves. Photos with less than DAMAGED are left out; over the devices of
+  `axis_name`, the mean of the results is that over all photos.
   """
   p = jax.nn.sigmoid(logits)
   both, found, damaged = (x.mean((1, 2, 3)) for x in (p * mask, p * p, mask * mask))
   cost = 1 - (2 * both + SMOOTHING) / (found + damaged + SMOOTHING)
-  return losses.masked_mean(cost, mask.mean((1, 2, 3)) >= DAMAGED, axis_name)
+  chosen = mask.mean((1, 2, 3)) >= DAMAGED
+  count = None if axis_name is None else jax.lax.pmean(chosen.sum().astype(p.dtype), axis_name)
+  return losses.masked_mean(cost, chosen, count)
 
 
 def train_step(

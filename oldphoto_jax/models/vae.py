@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import layers, losses, metrics
+from oldphoto_jax import accumulation, layers, losses, metrics
 from oldphoto_jax.models import adversarial
 from oldphoto_jax.models.adversarial import State
 
@@ -144,6 +144,8 @@ class VAE:
     latent_gan: whether this is the VAE of R and X, with a latent discriminator.
     posterior_std: standard deviation of the latent noise in training (1 in the reference).
     ema: decay of the moving average of the parameters that is evaluated and released; 0: none.
+    accumulate: parts of a device's batch that a step takes one after the other, in the memory of
+      one; the gradient is that of the whole.
     weights: of the loss terms, by name; see WEIGHTS.
     g_tx, d_tx: optimisers of the VAE and of the discriminators.
     dtype: of the convolutions, those of `features` too. Norm statistics, losses and parameters
@@ -162,6 +164,7 @@ class VAE:
   latent_gan: bool = False
   posterior_std: float = 1.0
   ema: float = 0.0
+  accumulate: int = 1
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   g_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
   d_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
@@ -234,9 +237,31 @@ def train_step(
     The new state, and every loss term by name (unweighted) with gradient norms: scalars, the same
     on all devices.
   """
+  reals = None
+  if _has_latent_gan(model):
+    reals = layers.pmean(batch['is_real'].sum().astype(jnp.float32)) / model.accumulate
+
+  def gradients(batch, keys):
+    return _gradients(model, state, constants, batch, keys, reals)
+
+  grads = accumulation.mean_over_parts(gradients, model.accumulate, batch, keys)
+  g_grad, d_grad, terms = layers.pmean(grads)
+  state, norms = adversarial.update(model, state, g_grad, d_grad)
+  return state, terms | norms
+
+
+def _has_latent_gan(model: VAE) -> bool:
+  return model.latent_gan and model.weights['latent_gan'] > 0
+
+
+def _gradients(model, state, constants, batch, keys, reals):
+  """Of a part of the batch, before any mean over devices: (of g, of d, the loss terms).
+
+  `reals`: mean number of photos of R in a part; only where there is a latent discriminator.
+  """
   image, weights = batch['image'], model.weights
   has_gan = weights['gan'] > 0 or weights['feature_matching'] > 0
-  has_latent_gan = model.latent_gan and weights['latent_gan'] > 0
+  has_latent_gan = _has_latent_gan(model)
   shape = (image.shape[1] // DOWNSAMPLING, image.shape[2] // DOWNSAMPLING, model.latent)
   noise = model.posterior_std * jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
 
@@ -263,7 +288,7 @@ def train_step(
     if has_latent_gan:
       # Only the latents of R are moved: those of X are what they are moved to.
       terms['latent_gan'] = losses.latent_lsgan(
-        judge_latent(state.d, z), 1.0, batch['is_real'], layers.AXIS
+        judge_latent(state.d, z), 1.0, batch['is_real'], reals
       )
     return losses.total(terms, weights), (z, fake, terms)
 
@@ -275,16 +300,15 @@ def train_step(
     if has_latent_gan:
       logits = judge_latent(d, z)
       is_real = batch['is_real'].astype(jnp.float32)
-      terms['d_latent_r'] = losses.latent_lsgan(logits, 0.0, is_real, layers.AXIS)
-      terms['d_latent_x'] = losses.latent_lsgan(logits, 1.0, 1 - is_real, layers.AXIS)
+      terms['d_latent_r'] = losses.latent_lsgan(logits, 0.0, is_real, reals)
+      others = len(is_real) - reals
+      terms['d_latent_x'] = losses.latent_lsgan(logits, 1.0, 1 - is_real, others)
     return 0.5 * sum(terms.values(), jnp.zeros(())), terms
 
   (_, (z, fake, terms)), g_grad = jax.value_and_grad(g_loss, has_aux=True)(state.g)
   z, fake = jax.lax.stop_gradient((z, fake))
   (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, z, fake)
-  g_grad, d_grad, terms = layers.pmean((g_grad, d_grad, terms | d_terms))
-  state, norms = adversarial.update(model, state, g_grad, d_grad)
-  return state, terms | norms
+  return g_grad, d_grad, terms | d_terms
 
 
 def eval_step(

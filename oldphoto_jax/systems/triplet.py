@@ -142,6 +142,7 @@ def models(config: ConfigDict, untrained: bool = False) -> Models:
       latent_gan=latent_gan,
       posterior_std=m.posterior_std,
       ema=c.ema,
+      accumulate=c.accumulate,
       weights=build.weights(c.weights, vae.WEIGHTS),
       g_tx=build.adam(c, c.lr, c.steps),
       d_tx=build.adam(c, c.d_lr, c.steps),
@@ -165,6 +166,7 @@ def models(config: ConfigDict, untrained: bool = False) -> Models:
       d_scales=m.d_scales,
       spectral=masked and config.mapping_masked.spectral,
       ema=c.ema,
+      accumulate=c.accumulate,
       weights=build.weights(c.weights, mapping.WEIGHTS),
       g_tx=build.adam(c, c.lr, c.steps),
       d_tx=build.adam(c, c.d_lr, c.steps),
@@ -186,6 +188,7 @@ def models(config: ConfigDict, untrained: bool = False) -> Models:
     alone=c.alone,
     weights=build.weights(c.weights, fusion.WEIGHTS),
     ema=c.ema,
+    accumulate=c.accumulate,
     tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),
     dtype=build.dtype(m.dtype),
     features=perceptual.features,
@@ -258,6 +261,7 @@ def _stage_rx(config: ConfigDict, photos: build.Photos, m: Models) -> train.Stag
     score='psnr',
     loop=build.loop(config.train, config.vae_rx.steps),
     columns=('input', 'reconstruction'),
+    accumulate=m.rx.accumulate,
   )
 
 
@@ -278,6 +282,7 @@ def _stage_y(
     score='psnr',
     loop=build.loop(config.train, c.steps),
     columns=('input', 'reconstruction'),
+    accumulate=y.accumulate,
   )
 
 
@@ -315,6 +320,7 @@ def _stage_mapping(
     score='psnr',
     loop=build.loop(config.train, c.steps),
     columns=('old', 'reconstruction', 'restored', 'clean'),
+    accumulate=t.accumulate,
   )
 
 
@@ -348,6 +354,7 @@ def _stage_fusion(
     score='psnr',
     loop=build.loop(config.train, c.steps),
     columns=('old', 'below', 'restored', *filled, 'clean'),
+    accumulate=fused.accumulate,
   )
 
 
