@@ -23,12 +23,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy import ndimage
 
 import oldphoto_jax
 from oldphoto_jax import blending, images, layerwise, masks, tiles
 
 # Sides that photos are padded to: steps of a third to a half at first, of a quarter later.
 LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+FILL_SIDE, FILL_OVERLAP = 256, 64  # pixels of the tiles in which holes are filled: see fill_shape
 REPORT = 'report.json'
 MASKS = 'masks'  # folder of saved masks below the output folder
 LOSSY = ('JPEG', 'WEBP')
@@ -420,9 +422,35 @@ def repair_array(
   if weight is None or not weight.any():
     return restored
   holes = weight > 0
-  filled = restore_array(run_fill, np.concatenate([photo, holes], -1), shape, overlap, grid)
+  marked = np.concatenate([photo, holes], -1)
+  if isinstance(run_fill, layerwise.Network):
+    filled = restore_array(run_fill, marked, shape, overlap, grid)
+  else:
+    filled = restore_array(
+      _where_holes_are(run_fill), marked, fill_shape(holes), FILL_OVERLAP, grid
+    )
   filled = blending.match(filled, restored, holes)
   return np.where(holes, weight * filled + (1 - weight) * restored, restored)
+
+
+def fill_shape(holes: np.ndarray) -> tuple[int, int]:
+  """Height and width of the tiles in which a photo's holes, bool [H, W, 1], are filled.
+
+  Not those in which it is restored: attention that was trained on small photos picks colours from
+  all over a large one, and one answer in tiles of one size does not depend on the memory there is.
+  FILL_SIDE, or four times the half of the largest square inside a hole, so that a tile shows what
+  is around it.
+  """
+  depth = ndimage.distance_transform_cdt(holes[..., 0]).max()  # chessboard distance from the edge
+  most = next((side for side in LADDER if side >= max(FILL_SIDE, 4 * depth)), LADDER[-1])
+  return tuple(next(rung for rung in LADDER if rung >= min(side, most)) for side in holes.shape[:2])
+
+
+def _where_holes_are(
+  run_fill: Callable[[np.ndarray], np.ndarray],
+) -> Callable[[np.ndarray], np.ndarray]:
+  """`run_fill` that gives tiles without holes back as they are."""
+  return lambda tile: run_fill(tile) if tile[..., 3].any() else tile[..., :3]
 
 
 def restore_array(

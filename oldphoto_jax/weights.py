@@ -306,16 +306,16 @@ def _triplet_networks(sizes: dict[str, Any], key: jax.Array) -> _Networks:
       alone=f.get('alone', False),  # not in the files of version 0.1
     )
     like['fusion'] = jax.eval_shape(partial(fusion.init, fused), key).g
-    restore = partial(fusion.restore, fused)
-    fill = restore if f['masked'] else None
-    return _Networks(restore, fill, like, fused.multiple, sizes['norm'])
+    apply, multiple = partial(fusion.restore, fused), fused.multiple
+  else:
+    apply, multiple = partial(mapping.restore, model), vae.DOWNSAMPLING
 
+  # Without the fusion, which sees the old photo: an opaque tear would show through.
   def fill_holes(params, old, mask):
     return mapping.restore(masked, {'rx': params['rx']} | params['masked'], old, mask)
 
-  apply = partial(mapping.restore, model)
   fill = None if masked is None else fill_holes
-  return _Networks(apply, fill, like, vae.DOWNSAMPLING, sizes['norm'])
+  return _Networks(apply, fill, like, multiple, sizes['norm'])
 
 
 def _triplet_models(sizes: dict[str, Any]) -> tuple[mapping.Mapping, mapping.Mapping | None]:

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -335,6 +336,37 @@ def test_damage_is_filled_and_the_rest_restored(tmp_path):
   assert (after[:10, :14] == -1).all()
   np.testing.assert_allclose(after[10:], 0.75 * before[10:], atol=1 / 127)
   np.testing.assert_allclose(after[:10, 14], -0.5 + 0.375 * before[:10, 14], atol=1 / 127)
+
+
+def test_holes_are_filled_in_tiles_of_their_own_where_there_are_any():
+  """Whatever the tiles of restoring are; a network that looks at a whole tile shows them."""
+  photo = np.random.default_rng(0).uniform(-1, 1, (600, 300, 3)).astype(np.float32)
+  weight = np.zeros((600, 300, 1), np.float32)
+  weight[20:24, 10:290] = weight[560:590, 200:250] = 1
+  seen = []
+
+  def run_fill(tile):
+    seen.append(tile.shape)
+    return np.broadcast_to(tile[..., :3].mean((1, 2), keepdims=True), tile[..., :3].shape)
+
+  run = lambda tile: 0.9 * tile
+  repair = partial(restore.repair_array, run, run_fill, photo, weight, overlap=16)
+  small, large = repair(shape=(128, 128)), repair(shape=(640, 320))
+  np.testing.assert_allclose(small, large, atol=1e-6)
+  # Of the eight tiles of either photo, four have a hole.
+  assert seen == [(1, 256, 256, 4)] * 8
+
+
+def test_tiles_of_large_holes_show_what_is_around_them():
+  holes = np.zeros((3000, 900, 1), bool)
+  holes[100:104] = True
+  assert restore.fill_shape(holes) == (256, 256)
+  holes[200:401, 300:501] = True  # the farthest pixel is 101 from the edge
+  assert restore.fill_shape(holes) == (448, 448)
+  assert restore.fill_shape(holes[:130]) == (192, 256)
+  assert restore.fill_shape(holes[:130, :100]) == (192, 128)
+  holes[100:2900, :899] = True
+  assert restore.fill_shape(holes) == (2048, 1024)
 
 
 @pytest.mark.parametrize('tile', [16, 2048])
