@@ -45,7 +45,8 @@ class Restorer:
   params: Any
   multiple: int  # H and W have to be multiples of it
   name: str  # says which weights these are, in the report
-  # The same for photos with holes, (params, photos, masks [B, H, W, 1], above 0 = hole); None
+  # The same for photos with holes, (params, photos, masks [B, H, W, 1], above 0 = hole) -> filled
+  # [B, H, W, 3], or two fillings [B, H, W, 6], of which the second sees what the holes show; None
   # where the system has no networks of its own for them.
   fill: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
   # Whether tiles go through it layer by layer: it has instance norms, or what becomes of a pixel
@@ -426,10 +427,11 @@ def repair_array(
   if isinstance(run_fill, layerwise.Network):
     filled = restore_array(run_fill, marked, shape, overlap, grid)
   else:
-    filled = restore_array(
-      _where_holes_are(run_fill), marked, fill_shape(holes), FILL_OVERLAP, grid
-    )
-  filled = blending.match(filled, restored, holes)
+    run_two = _two_fillings(run_fill)
+    filled = restore_array(run_two, marked, fill_shape(holes), FILL_OVERLAP, grid)
+  fillings = np.split(filled, filled.shape[-1] // 3, axis=-1)
+  fillings = [blending.match(filling, restored, holes) for filling in fillings]
+  filled = blending.believe(fillings[0], fillings[-1])
   return np.where(holes, weight * filled + (1 - weight) * restored, restored)
 
 
@@ -446,11 +448,16 @@ def fill_shape(holes: np.ndarray) -> tuple[int, int]:
   return tuple(next(rung for rung in LADDER if rung >= min(side, most)) for side in holes.shape[:2])
 
 
-def _where_holes_are(
+def _two_fillings(
   run_fill: Callable[[np.ndarray], np.ndarray],
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """`run_fill` that gives tiles without holes back as they are."""
-  return lambda tile: run_fill(tile) if tile[..., 3].any() else tile[..., :3]
+  """`run_fill` that gives 6 channels, one filling twice, and tiles without holes as they are."""
+
+  def run_two(tile):
+    filled = run_fill(tile) if tile[..., 3].any() else tile[..., :3]
+    return np.concatenate([filled, filled], -1) if filled.shape[-1] == 3 else filled
+
+  return run_two
 
 
 def restore_array(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -295,27 +296,33 @@ def _triplet_networks(sizes: dict[str, Any], key: jax.Array) -> _Networks:
   like = jax.eval_shape(partial(_triplet_params, model, masked), key)
   if 'detector' in sizes:
     like['detector'] = _networks('scratch', sizes['detector']).like
-  if 'fusion' in sizes:
-    f = sizes['fusion']
-    fused = fusion.Fusion(
-      model,
-      masked if f['masked'] else None,
-      width=f['width'],
-      depth=f['depth'],
-      blocks=f['blocks'],
-      alone=f.get('alone', False),  # not in the files of version 0.1
-    )
-    like['fusion'] = jax.eval_shape(partial(fusion.init, fused), key).g
-    apply, multiple = partial(fusion.restore, fused), fused.multiple
-  else:
-    apply, multiple = partial(mapping.restore, model), vae.DOWNSAMPLING
 
-  # Without the fusion, which sees the old photo: an opaque tear would show through.
   def fill_holes(params, old, mask):
     return mapping.restore(masked, {'rx': params['rx']} | params['masked'], old, mask)
 
-  fill = None if masked is None else fill_holes
-  return _Networks(apply, fill, like, multiple, sizes['norm'])
+  if 'fusion' not in sizes:
+    apply, fill = partial(mapping.restore, model), None if masked is None else fill_holes
+    return _Networks(apply, fill, like, vae.DOWNSAMPLING, sizes['norm'])
+
+  f = sizes['fusion']
+  fused = fusion.Fusion(
+    model,
+    masked if f['masked'] else None,
+    width=f['width'],
+    depth=f['depth'],
+    blocks=f['blocks'],
+    alone=f.get('alone', False),  # not in the files of version 0.1
+  )
+  like['fusion'] = jax.eval_shape(partial(fusion.init, fused), key).g
+  apply = partial(fusion.restore, fused)
+
+  def fill_twice(params, old, mask):
+    # The second filling sees what is in the holes: an opaque tear shows through it.
+    fillings = fill_holes(params, old, mask), fusion.restore(fused, params, old, mask)
+    return jnp.concatenate(fillings, -1)
+
+  fill = None if masked is None else fill_twice if f['masked'] else fill_holes
+  return _Networks(apply, fill, like, fused.multiple, sizes['norm'])
 
 
 def _triplet_models(sizes: dict[str, Any]) -> tuple[mapping.Mapping, mapping.Mapping | None]:

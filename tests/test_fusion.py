@@ -149,9 +149,13 @@ def test_released_with_the_triplet_and_taken_out_again(frozen, g, tmp_path):
   assert whole.multiple == 4
   expected = fusion.restore(MODEL, frozen | {'fusion': g}, old)
   np.testing.assert_allclose(whole.apply(whole.params, old), expected, atol=1e-6)
-  # What a hole shows does not matter: it is filled by what lies below the fusion.
-  filled = whole.fill(whole.params, old, mask)
-  np.testing.assert_array_equal(filled, whole.fill(whole.params, old * (1 - mask), mask))
+  # Two fillings: what lies below the fusion does not see what a hole shows, the fusion does.
+  blind, seeing = jnp.split(whole.fill(whole.params, old, mask), 2, -1)
+  other = whole.fill(whole.params, jnp.where(mask > 0, -old, old), mask)
+  np.testing.assert_array_equal(blind, other[..., :3])
+  expected = fusion.restore(MODEL, frozen | {'fusion': g}, old, mask)
+  np.testing.assert_allclose(seeing, expected, atol=1e-6)
+  assert jnp.abs(seeing - other[..., 3:]).max() > 0.01
   below = weights.restorer(weights.without_fusion(released), 'below')
   np.testing.assert_allclose(
     below.apply(below.params, old), mapping.restore(BELOW, frozen, old), atol=1e-6

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import images, restore, tiles
+from oldphoto_jax import blending, images, restore, tiles
 
 
 def random_array(*shape, dtype=np.uint8, seed=0):
@@ -355,6 +355,21 @@ def test_holes_are_filled_in_tiles_of_their_own_where_there_are_any():
   np.testing.assert_allclose(small, large, atol=1e-6)
   # Of the eight tiles of either photo, four have a hole.
   assert seen == [(1, 256, 256, 4)] * 8
+
+
+def test_of_two_fillings_the_seeing_one_is_believed_where_they_agree():
+  photo = np.random.default_rng(0).uniform(-0.5, 0.0, (128, 128, 3)).astype(np.float32)
+  weight = np.zeros((128, 128, 1), np.float32)
+  weight[40:50, 40:60] = weight[80:90, 40:60] = 1
+  seeing = photo + 0.1
+  seeing[80:90, 40:60] = 1  # an opaque tear
+  run_fill = lambda tile: np.concatenate([photo, seeing], -1)[None]
+  repaired = restore.repair_array(lambda x: x, run_fill, photo, weight, (128, 128), 16)
+  # Both fillings are moved to what is around the holes.
+  np.testing.assert_allclose(repaired[40:50, 40:60], photo[40:50, 40:60], atol=0.02)
+  np.testing.assert_allclose(repaired[80:90, 40:60], photo[80:90, 40:60], atol=0.1)
+  near, far = blending.believe(np.zeros((1, 2, 3)), np.array([[[0.04] * 3, [2.0] * 3]]))[0]
+  assert near[0] > 0.039 and abs(far[0]) < 1e-9
 
 
 def test_tiles_of_large_holes_show_what_is_around_them():
