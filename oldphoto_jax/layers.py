@@ -86,8 +86,6 @@ def _stride1_cpu_bwd(padding, residuals, dy):
   full = ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right))
   dx = _stride1_cpu(dy, _flip(kernel), full)
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  if kh * kw == 1:
-    return dx, jnp.einsum('bhwi,bhwo->io', x, dy)[None, None]
   c_in, c_out = kernel.shape[2:]
   patches = kh * kw * c_out * (x.size // c_in) * x.dtype.itemsize
   if c_out <= FEW_CHANNELS < c_in and patches <= PRODUCTS:
@@ -151,6 +149,9 @@ def _conv_cpu(x, kernel, stride: int, padding: Padding):
   form = _form(x, kernel, stride, padding)
   if form is not None:
     return _by_products(x, kernel, form, padding)
+  if stride == 1 and kernel.shape[:2] == (1, 1):
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return jnp.einsum('bhwi,io->bhwo', x, kernel[0, 0])
   if stride == 1:
     return _stride1_cpu(x, kernel, padding)
   if stride != 2:
