@@ -300,7 +300,8 @@ def _sentence(error: Exception) -> str:
 def table(name: str, devices: int, hbm: int, rows: Sequence[Row]) -> str:
   """The rows as Markdown; a batch that was not the one asked for says so."""
   header = (
-    'stage', 'batch', 'parts', 'fits', 'GFLOP', 'GB accessed', 'arguments MiB', 'temporaries MiB',
+    'stage', 'batch', 'parts', 'fits', 'GFLOP', 'GB accessed', 'GB an example',
+    'arguments MiB', 'temporaries MiB',
     'outputs MiB', 'aliased MiB', 'peak MiB', 'of HBM', 'all-reduces', 'MiB reduced', 'compile s',
   )  # fmt: skip
   mib = lambda size: f'{size / 2**20:.1f}'
@@ -315,6 +316,7 @@ def table(name: str, devices: int, hbm: int, rows: Sequence[Row]) -> str:
       (
         row.stage, row.batch, row.accumulate or '', fits,
         f'{row.flops / 1e9:.1f}', f'{row.bytes_accessed / 1e9:.2f}',
+        f'{row.bytes_accessed * row.devices / row.batch / 1e9:.2f}',
         mib(row.arguments), mib(row.temporaries), mib(row.outputs), mib(row.aliased),
         mib(row.peak), f'{row.peak / hbm:.0%}', row.all_reduces,
         mib(row.all_reduce_bytes), f'{row.seconds:.0f}',

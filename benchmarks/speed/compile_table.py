@@ -1,11 +1,14 @@
 """The `paper` recipes compiled for TPU v5e with 1, 8, 16 and 64 chips, none of which is here.
 
-  python benchmarks/speed/compile_table.py     # hours; goes on where it was; needs the extra `tpu`
+  python benchmarks/speed/compile_table.py          # hours; goes on where it was; extra `tpu`
+  python benchmarks/speed/compile_table.py --write  # the tables alone
 
-Every stage is compiled by `launch.py --mode=compile` in a process of its own, whose JSON stays in
+Every row is a run of `launch.py --mode=compile` in a process of its own, whose JSON stays in
 benchmarks/speed/compiled/; compile_v5e.md is written anew after each.
 """
 
+import argparse
+import dataclasses
 import json
 import pathlib
 import platform
@@ -17,79 +20,158 @@ from oldphoto_jax import compile_report
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-TOPOLOGIES = ('v5e:4x4', 'v5e:2x4', 'v5e:1x1', 'v5e:8x8')
-# Config, stage, and the batch for one chip where the paper's is too large for it: estimates from
-# the memory on 16 chips, not compiled yet.
-# vae_y_masked is the program of vae_y.
-STAGES = (
-  ('vae', 'vae_rx', 32),
-  ('vae', 'vae_y', 40),
-  ('vae', 'mapping', 24),
-  ('vae', 'mapping_masked', 16),
-  ('vae', 'fusion', 24),
-  ('pix2pix', 'pix2pix', None),
-  ('cyclegan', 'cyclegan', None),
-  ('scratch', 'scratch', 32),
-)
+TOPOLOGIES = {1: 'v5e:1x1', 8: 'v5e:2x4', 16: 'v5e:4x4', 64: 'v5e:8x8'}  # by chips
+# Config by stage. vae_y_masked is the program of vae_y.
+STAGES = {
+  'vae_rx': 'vae',
+  'vae_y': 'vae',
+  'mapping': 'vae',
+  'mapping_masked': 'vae',
+  'fusion': 'vae',
+  'pix2pix': 'pix2pix',
+  'cyclegan': 'cyclegan',
+  'scratch': 'scratch',
+}
+# Of one chip: parts of the paper's batch that are multiples of 8 examples.
+PARTS = {'vae_rx': 2, 'mapping': 5, 'mapping_masked': 5, 'fusion': 5}
 
 
-def command(config: str, stage: str, one_chip: int | None, topology: str) -> list[str]:
-  flags = [f'--config=configs/{config}.py:paper', '--mode=compile', f'--topology={topology}']
-  if config == 'vae':
-    flags.append(f'--config.stages={stage}')
-  if topology == 'v5e:1x1' and one_chip:
-    flags.append(f'--config.{stage}.batch_size={one_chip}')
-  return ['launch.py', *flags]
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A row: a stage for a slice, with settings other than the recipe's, and what it shows."""
+
+  stage: str
+  topology: str
+  flags: tuple[str, ...] = ()
+  name: str = ''
+  shows: str = ''
+
+  @property
+  def path(self) -> pathlib.Path:
+    name = self.name or self.stage
+    return HERE / 'compiled' / f'{name}_{self.topology.replace(":", "_")}.json'
+
+  @property
+  def command(self) -> list[str]:
+    config = STAGES[self.stage]
+    command = ['launch.py', f'--config=configs/{config}.py:paper']
+    if config == 'vae':
+      command.append(f'--config.stages={self.stage}')
+    return [*command, '--mode=compile', f'--topology={self.topology}', *self.flags]
 
 
-def path_of(stage: str, topology: str) -> pathlib.Path:
-  return HERE / 'compiled' / f'{stage}_{topology.replace(":", "_")}.json'
+def entries() -> list[Entry]:
+  """The rows of all slices, then those that show what one setting does."""
+  rows = []
+  for chips, topology in TOPOLOGIES.items():
+    for stage in STAGES:
+      parts = chips == 1 and PARTS.get(stage)
+      rows.append(
+        Entry(stage, topology, (f'--config.{stage}.accumulate={parts}',) if parts else ())
+      )
+  return rows + [
+    Entry(
+      'vae_y',
+      'v5e:4x4',
+      ('--config.model.dtype=float32',),
+      'vae_y_float32',
+      'float32 in the place of bfloat16',
+    ),
+    Entry(
+      'vae_y',
+      'v5e:4x4',
+      ('--config.vae_y.batch_size=96',),
+      'vae_y_batch96',
+      '6 examples a chip in the place of 8',
+    ),
+    Entry(
+      'mapping',
+      'v5e:1x1',
+      name='mapping_whole',
+      shows='the whole batch at once on one chip',
+    ),
+  ]
 
 
 def write() -> None:
   """compile_v5e.md, of what is compiled so far."""
+  records = {
+    entry: json.loads(entry.path.read_text()) for entry in entries() if entry.path.exists()
+  }
   parts = [
     '# The paper recipes on TPU v5e, compiled without a TPU',
     '',
-    'Written by `python benchmarks/speed/compile_table.py`; each row is one run such as '
-    f'`python {" ".join(command(*STAGES[0], TOPOLOGIES[0]))}`. Temporaries and peak are the '
-    "compiler's plan, in which it fits a program into the memory there is; times of compilation "
+    'Written by `python benchmarks/speed/compile_table.py`. Temporaries and peak are the '
+    "compiler's plan, in which it fits a program into the memory there is; seconds of compilation "
     'are of a shared machine.',
   ]
-  versions = set()
-  for topology in TOPOLOGIES:
-    records = {
-      entry: json.loads(path_of(entry[1], topology).read_text())
-      for entry in STAGES
-      if path_of(entry[1], topology).exists()
+  for topology in TOPOLOGIES.values():
+    of_slice = {
+      entry: record
+      for entry, record in records.items()
+      if entry.topology == topology and not entry.name
     }
-    if not records:
+    if not of_slice:
       continue
-    rows = [compile_report.Row(**row) for record in records.values() for row in record['stages']]
-    first = next(iter(records.values()))
-    versions |= {json.dumps(record['versions']) for record in records.values()}
-    table = compile_report.table(topology, first['devices'], first['hbm_bytes'], rows)
-    parts += ['', f'## {topology}', '', table]
-    if topology == 'v5e:1x1':
-      parts += ['', "Of one chip: smaller batches than the paper's where that is too large."]
-    missing = [stage for _, stage, _ in STAGES if not path_of(stage, topology).exists()]
+    parts += ['', f'## {topology}', '', _table(of_slice)]
+    missing = [stage for stage in STAGES if stage not in {entry.stage for entry in of_slice}]
     if missing:
       parts += ['', f'Not compiled yet: {", ".join(missing)}.']
-  parts += ['', f'{", ".join(sorted(versions))}; {platform.machine()}, {time.strftime("%Y-%m-%d")}']
+  shown = {entry: record for entry, record in records.items() if entry.name}
+  if shown:
+    parts += ['', '## What one setting does']
+  for entry, record in shown.items():
+    parts += ['', f'{entry.stage}, {entry.shows}:', '', _table({entry: record})]
+  commits = {record.get('commit') or 'not recorded' for record in records.values()}
+  versions = {json.dumps(record['versions']) for record in records.values()}
+  parts += ['', '```', *(f'python {" ".join(entry.command)}' for entry in records), '```', '']
+  parts.append(
+    f'Commits {", ".join(sorted(commits))}; {", ".join(sorted(versions))}; {platform.machine()}, '
+    f'{time.strftime("%Y-%m-%d")}'
+  )
   (HERE / 'compile_v5e.md').write_text('\n'.join(parts) + '\n')
 
 
-def main():
-  for topology in TOPOLOGIES:
-    for entry in STAGES:
-      path = path_of(entry[1], topology)
+def _table(records: dict[Entry, dict]) -> str:
+  rows = [compile_report.Row(**row) for record in records.values() for row in record['stages']]
+  first = next(iter(records.values()))
+  return compile_report.table(first['topology'], first['devices'], first['hbm_bytes'], rows)
+
+
+def summary() -> str:
+  """Peak memory of every stage by number of chips, as Markdown, for the project's README."""
+  lines = [
+    '| GiB of 16 (photos a chip and step) | ' + ' | '.join(f'{n} chips' for n in TOPOLOGIES) + ' |',
+    '|' + '---|' * (len(TOPOLOGIES) + 1),
+  ]
+  found = {(entry.stage, entry.topology): entry for entry in entries() if not entry.name}
+  for stage in STAGES:
+    cells = []
+    for topology in TOPOLOGIES.values():
+      path = found[stage, topology].path
       if not path.exists():
-        arguments = [*command(*entry, topology), f'--output={path}']
+        cells.append('not compiled')
+        continue
+      row = compile_report.Row(**json.loads(path.read_text())['stages'][0])
+      parts = f' in {row.accumulate} parts' if (row.accumulate or 1) > 1 else ''
+      cells.append(f'{row.peak / compile_report.GIB:.1f} ({row.batch // row.devices}{parts})')
+    lines.append(f'| {stage} | ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--write', action='store_true', help='compile nothing')
+  if not parser.parse_args().write:
+    for entry in entries():
+      if not entry.path.exists():
+        arguments = [*entry.command, f'--output={entry.path}']
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
-        if not path.exists():
+        if not entry.path.exists():  # a batch that does not fit ends with 1, and its figures
           raise SystemExit(f'{" ".join(arguments)} ended with {done.returncode}')
         write()
   write()
+  print(summary())
 
 
 if __name__ == '__main__':
