@@ -69,7 +69,8 @@ def entries() -> list[Entry]:
       rows.append(
         Entry(stage, topology, (f'--config.{stage}.accumulate={parts}',) if parts else ())
       )
-  return rows + [
+  return [
+    *rows,
     Entry(
       'vae_y',
       'v5e:4x4',
