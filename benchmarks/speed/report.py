@@ -23,6 +23,7 @@ REPORTS = ('vae', 'pix2pix', 'cyclegan', 'scratch', 'dip')
 # The recipe is not timed here, and `report` compiles in the least time.
 PLAIN = ('--config.degradation=report', '--config.model.dtype=float32')
 SIZES = ((128, 4), (256, 1))  # pixels of the sides, photos
+WINDOWS = ('--windows=4', '--window_seconds=1.5')
 
 
 def triplet(stage: str, *more: str) -> dict[str, tuple[str, ...]]:
@@ -61,7 +62,7 @@ def comparisons() -> dict[str, tuple[str, ...]]:
 def measure(name: str, flags: tuple[str, ...], threads: int) -> tuple[dict, str]:
   """The JSON of a run of launch.py, made unless it is there, and the command."""
   path = HERE / 'measured' / f'{name}.json'
-  arguments = ['launch.py', *flags, '--mode=speed', f'--threads={threads}']
+  arguments = ['launch.py', *flags, '--mode=speed', f'--threads={threads}', *WINDOWS]
   if not path.exists():
     command = [sys.executable, *arguments, f'--output={path}']
     subprocess.run(command, cwd=ROOT, check=True)
@@ -103,10 +104,11 @@ def write_comparison(threads: int) -> None:
     '| stage | | photos | ours ms | PyTorch ms | PyTorch bfloat16 ms | ratio |',
     '|---|---|---|---|---|---|---|',
   ]
-  rows, commands = [], []
+  rows, commands, commits = [], [], set()
   for name, flags in comparisons().items():
     record, command = measure(f'compare_{name}', (*flags, '--compare=torch'), threads)
     commands.append(command)
+    commits.add(record['commit'])
     rows += record['rows']
   for x in rows:
     lines.append(
@@ -123,7 +125,8 @@ def write_comparison(threads: int) -> None:
     plain = mean(x['ratio'] for x in chosen)
     fast = mean(x['torch_bfloat16'] / x['ours'] for x in chosen)
     lines += ['', f'Geometric mean, {what}: {plain:.2f}; of PyTorch bfloat16: {fast:.2f}']
-  lines += ['', f'{record["threads"]} threads, PyTorch {record["torch"]}, {where(record)}', '']
+  lines += ['', f'{record["threads"]} threads, PyTorch {record["torch"]}, {where(record)}']
+  lines += ['', f'Measured at commits {", ".join(sorted(commits))}', '']
   lines += ['```', *commands, '```', '']
   (HERE / 'compare.md').write_text('\n'.join(lines))
 
