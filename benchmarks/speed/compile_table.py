@@ -142,7 +142,9 @@ def _table(records: dict[Entry, dict]) -> str:
 def summary() -> str:
   """Peak memory of every stage by number of chips, as Markdown, for the project's README."""
   lines = [
-    '| GiB of 16 (photos a chip and step) | ' + ' | '.join(f'{n} chips' for n in TOPOLOGIES) + ' |',
+    '| GiB of 16 (photos a chip and step) | '
+    + ' | '.join(f'{n} chip{"s" * (n > 1)}' for n in TOPOLOGIES)
+    + ' |',
     '|' + '---|' * (len(TOPOLOGIES) + 1),
   ]
   found = {(entry.stage, entry.topology): entry for entry in entries() if not entry.name}

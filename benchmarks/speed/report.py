@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,8 @@ REPORTS = ('vae', 'pix2pix', 'cyclegan', 'scratch', 'dip')
 # The recipe is not timed here, and `report` compiles in the least time.
 PLAIN = ('--config.degradation=report', '--config.model.dtype=float32')
 SIZES = ((128, 4), (256, 1))  # pixels of the sides, photos
-WINDOWS = ('--windows=4', '--window_seconds=1.5')
+WINDOWS = ('--windows=4', '--window_seconds=1.5')  # beside PyTorch
+SHORT = ('--windows=3', '--window_seconds=1')  # of a system alone, which measures much
 
 
 def triplet(stage: str, *more: str) -> dict[str, tuple[str, ...]]:
@@ -62,11 +64,11 @@ def comparisons() -> dict[str, tuple[str, ...]]:
 def measure(name: str, flags: tuple[str, ...], threads: int) -> tuple[dict, str]:
   """The JSON of a run of launch.py, made unless it is there, and the command."""
   path = HERE / 'measured' / f'{name}.json'
-  arguments = ['launch.py', *flags, '--mode=speed', f'--threads={threads}', *WINDOWS]
+  arguments = ['launch.py', *flags, '--mode=speed', f'--threads={threads}']
   if not path.exists():
     command = [sys.executable, *arguments, f'--output={path}']
     subprocess.run(command, cwd=ROOT, check=True)
-  return json.loads(path.read_text()), 'python ' + ' '.join(arguments)
+  return json.loads(path.read_text()), 'python ' + shlex.join(arguments)
 
 
 def where(record: dict) -> str:
@@ -84,7 +86,9 @@ def write_report(threads: int) -> None:
   lines = ['# Speed of all systems on CPU', '']
   for name in REPORTS:
     variant = '' if name == 'dip' else ':cpu'
-    record, command = measure(f'report_{name}', (f'--config=configs/{name}.py{variant}',), threads)
+    record, command = measure(
+      f'report_{name}', (f'--config=configs/{name}.py{variant}', *SHORT), threads
+    )
     steps = [speed.Step(**step) for step in record['steps']]
     restoring = [speed.Restoring(**x) for x in record['restoring']]
     table = speed.table(record['matmul_gflops'], steps, restoring)
@@ -106,7 +110,7 @@ def write_comparison(threads: int) -> None:
   ]
   rows, commands, commits = [], [], set()
   for name, flags in comparisons().items():
-    record, command = measure(f'compare_{name}', (*flags, '--compare=torch'), threads)
+    record, command = measure(f'compare_{name}', (*flags, *WINDOWS, '--compare=torch'), threads)
     commands.append(command)
     commits.add(record['commit'])
     rows += record['rows']
