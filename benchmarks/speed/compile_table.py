@@ -32,7 +32,7 @@ STAGES = {
   'cyclegan': 'cyclegan',
   'scratch': 'scratch',
 }
-# Of one chip: parts of the paper's batch that are multiples of 8 examples.
+# Of one chip: parts of the paper's batch, of 8 examples at least: see README.md.
 PARTS = {'vae_rx': 2, 'mapping': 5, 'mapping_masked': 5, 'fusion': 5}
 
 
