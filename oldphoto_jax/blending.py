@@ -9,8 +9,8 @@ sound rim of a generous mask and about stains that let the photo through, the se
 
 import numpy as np
 
-# Difference of the fillings, of [-1, 1], at which the seeing one counts for exp(-1). Of 0.2 to 0.9
-# on validation photos: benchmarks/scratch/README.md.
+# Difference of the fillings, of [-1, 1], at which the seeing one counts for exp(-1). Chosen of 0.2
+# to 0.9: benchmarks/scratch/README.md.
 AGREEMENT = 0.4
 
 

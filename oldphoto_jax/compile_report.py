@@ -331,7 +331,7 @@ def table(name: str, devices: int, hbm: int, rows: Sequence[Row]) -> str:
 
 
 def write(
-  path: pathlib.Path, chips: Topology, rows: Sequence[Row], config: dict, commit: str
+  path: pathlib.Path, chips: Topology, rows: Sequence[Row], config: dict, commit: str | None
 ) -> None:
   """Writes the rows as JSON, with what they are of."""
   record = {

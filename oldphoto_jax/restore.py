@@ -440,8 +440,8 @@ def fill_shape(holes: np.ndarray) -> tuple[int, int]:
 
   Not those in which it is restored: attention that was trained on small photos picks colours from
   all over a large one, and one answer in tiles of one size does not depend on the memory there is.
-  FILL_SIDE, or four times the half of the largest square inside a hole, so that a tile shows what
-  is around it.
+  FILL_SIDE, or twice the side of the largest square inside a hole, so that a tile shows what is
+  around it.
   """
   depth = ndimage.distance_transform_cdt(holes[..., 0]).max()  # chessboard distance from the edge
   most = next((side for side in LADDER if side >= max(FILL_SIDE, 4 * depth)), LADDER[-1])

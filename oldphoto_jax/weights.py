@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -300,8 +299,9 @@ def _triplet_networks(sizes: dict[str, Any], key: jax.Array) -> _Networks:
   def fill_holes(params, old, mask):
     return mapping.restore(masked, {'rx': params['rx']} | params['masked'], old, mask)
 
+  fill = None if masked is None else fill_holes
   if 'fusion' not in sizes:
-    apply, fill = partial(mapping.restore, model), None if masked is None else fill_holes
+    apply = partial(mapping.restore, model)
     return _Networks(apply, fill, like, vae.DOWNSAMPLING, sizes['norm'])
 
   f = sizes['fusion']
@@ -316,12 +316,8 @@ def _triplet_networks(sizes: dict[str, Any], key: jax.Array) -> _Networks:
   like['fusion'] = jax.eval_shape(partial(fusion.init, fused), key).g
   apply = partial(fusion.restore, fused)
 
-  def fill_twice(params, old, mask):
-    # The second filling sees what is in the holes: an opaque tear shows through it.
-    fillings = fill_holes(params, old, mask), fusion.restore(fused, params, old, mask)
-    return jnp.concatenate(fillings, -1)
-
-  fill = None if masked is None else fill_twice if f['masked'] else fill_holes
+  if f['masked']:
+    fill = partial(fusion.fill_twice, fused)
   return _Networks(apply, fill, like, fused.multiple, sizes['norm'])
 
 
