@@ -36,16 +36,23 @@ TOLERANCE = 1e-3  # of the outputs' largest value; float32 through some 40 layer
 
 @dataclasses.dataclass(frozen=True)
 class Ours:
-  """Our half: `train` and `restore` make n calls and wait; `outputs` as steps.Program."""
+  """Our half: `train` and `restore` make n calls and wait; `outputs` as steps.Program.
+
+  On both sides, a call of `train` is `steps` train steps.
+  """
 
   train: Callable[[int], Any]
   restore: Callable[[int], None]
   outputs: dict[str, np.ndarray]
+  steps: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """Milliseconds of a call, and the ratio PyTorch float32 / ours: median, least, most window."""
+  """Milliseconds of a train step or of restoring, and the ratio PyTorch float32 / ours.
+
+  The ratio is of windows: their median, the least, the most.
+  """
 
   stage: str
   what: str
@@ -73,8 +80,8 @@ def run(
   for name, side, batch, ours, make, job in _pairs(system, config):
     with _torch(threads, make, job) as (ask, outputs):
       _check(name, ours.outputs, outputs)
-      for what, call in (('train', ours.train), ('restore', ours.restore)):
-        rows.append(_compare(name, what, batch, side, call, partial(ask, what), plan))
+      for what, call, count in (('train', ours.train, ours.steps), ('restore', ours.restore, 1)):
+        rows.append(_compare(name, what, batch, side, count, call, partial(ask, what), plan))
   mean = math.exp(statistics.mean(math.log(row.ratio) for row in rows))
   record = speed.describe() | {
     'commit': runs.commit(),
@@ -106,7 +113,7 @@ def table(rows: list[Row], mean: float, threads: int) -> str:
 
 
 def _compare(
-  name: str, what: str, batch: int, side: int, ours: Callable[[int], None],
+  name: str, what: str, batch: int, side: int, steps_a_call: int, ours: Callable[[int], None],
   ask: Callable[[int, bool], float], plan: speed.Windows,
 ) -> Row:  # fmt: skip
   def seconds(n):
@@ -120,7 +127,7 @@ def _compare(
   calls = [max(1, round(plan.seconds / max(side_of(1), 1e-9))) for side_of in sides]
   rounds = [[side_of(n) / n for side_of, n in zip(sides, calls)] for _ in range(plan.count)]
   ratios = [torch / own for own, torch, _ in rounds]
-  medians = [1e3 * statistics.median(times) for times in zip(*rounds)]
+  medians = [1e3 * statistics.median(times) / steps_a_call for times in zip(*rounds)]
   return Row(name, what, batch, side, *medians, statistics.median(ratios), min(ratios), max(ratios))
 
 
@@ -320,7 +327,7 @@ def _gan_settings(model: pix2pix.Pix2Pix | cyclegan.CycleGAN) -> dict[str, Any]:
 
 
 def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
-  """An iteration without a stop and without averages: what both sides then do is the same."""
+  """Iterations without a stop and without averages: what both sides then do is the same."""
   network = settings.net
   if not isinstance(network, Skip) or settings.factor != 1 or settings.param_noise:
     raise build.ConfigError('PyTorch has the skip net, without enlarging and noise on kernels')
@@ -336,21 +343,25 @@ def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
     d={},
     frozen={},
     batch={'z': _photo(state.z[None]), 'image': _photo(image[None])},
-    settings={'reg_noise_std': settings.reg_noise_std, 'upsample': network.upsample},
+    settings={
+      'reg_noise_std': settings.reg_noise_std,
+      'upsample': network.upsample,
+      'iterations': speed.ITERATIONS,
+    },
     adam={'lr': settings.learning_rate, 'b1': 0.9, 'b2': 0.999},
   )
   result = jax.jit(partial(dip.result, settings))
   shown, kept = np.asarray(result(state)), jax.tree.map(jnp.copy, state)
-  step = jax.jit(partial(dip.step, settings), donate_argnums=2)
+  iterations = speed.fit_program(settings)
 
   def run(n):
     nonlocal state
     for _ in range(n):
-      state, _ = step(photo, key, state)
+      state, _ = iterations(photo, key, state)
     jax.block_until_ready(state)
 
-  ours = Ours(run, _repeat(result, kept), {'restored': _nchw(shown[None])})
-  return ours, steps.dip, job
+  shown = {'restored': _nchw(shown[None])}
+  return Ours(run, _repeat(result, kept), shown, speed.ITERATIONS), steps.dip, job
 
 
 def to_torch(params: Any, doubling: bool = False) -> Any:

@@ -308,13 +308,14 @@ def cyclegan(job: Job) -> Program:
 
 
 def dip(job: Job) -> Program:
-  """An iteration of models.dip with the skip net: noise on z, MSE, Adam."""
+  """Iterations of models.dip with the skip net: noise on z, MSE, Adam."""
   g, _, _, batch, adam, _ = _start(job)
   z, image, s = batch['z'], batch['image'], job.settings
 
   def train():
-    x = net.skip(g, z + s['reg_noise_std'] * torch.randn_like(z), s['upsample'])
-    _update((adam, F.mse_loss(x, image), g))
+    for _ in range(s['iterations']):
+      x = net.skip(g, z + s['reg_noise_std'] * torch.randn_like(z), s['upsample'])
+      _update((adam, F.mse_loss(x, image), g))
 
   def restore():
     with torch.no_grad():
