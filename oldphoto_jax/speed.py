@@ -26,7 +26,9 @@ from oldphoto_jax.models import dip
 
 SIDES = (256, 1024)  # pixels of the photos that are restored
 MATMUL = 2048  # side of the matrices whose product is the machine's measured peak
-ITERATIONS = 10  # of Deep Image Prior in one call; a fit runs `config.chunk` of them, 100, in one
+# Of Deep Image Prior in one call, as a fit runs them in chunks; fewer than its 100, for 1024² takes
+# seconds for each.
+ITERATIONS = 4
 _STATUS, _CLEAR = pathlib.Path('/proc/self/status'), pathlib.Path('/proc/self/clear_refs')
 
 
@@ -179,7 +181,7 @@ def measure_fit(name: str, settings: dip.Dip, side: int, peak: float, plan: Wind
   photo = dip.Photo(jnp.full((side, side, settings.net.out_channels), 0.5), ones, ones)
   state = jax.jit(partial(dip.init, settings))(photo, key)
   start = time.perf_counter()
-  program = fit_program(settings).lower(photo, key, state).compile()
+  program = fit_program(settings, ITERATIONS).lower(photo, key, state).compile()
   compiled = time.perf_counter() - start
 
   def run(n):
@@ -193,15 +195,15 @@ def measure_fit(name: str, settings: dip.Dip, side: int, peak: float, plan: Wind
   return _step(name, (1, side), (compiled, seconds), program, peak)
 
 
-def fit_program(settings: dip.Dip) -> Any:
-  """ITERATIONS iterations as a fit runs them, (photo, key, state) -> (state, curve), jitted.
+def fit_program(settings: dip.Dip, iterations: int) -> Any:
+  """`iterations` of them as a fit runs them, (photo, key, state) -> (state, curve), jitted.
 
   Of a photo that is never done: one that is costs nothing.
   """
   never = 2**30
   stop = settings.stop and dataclasses.replace(settings.stop, patience=never)
   settings = dataclasses.replace(settings, iterations=never, stop=stop)
-  return jax.jit(partial(dip.run, settings, ITERATIONS), donate_argnums=2)
+  return jax.jit(partial(dip.run, settings, iterations), donate_argnums=2)
 
 
 def _step(

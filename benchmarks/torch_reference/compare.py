@@ -31,6 +31,7 @@ from oldphoto_jax.systems import build
 from oldphoto_jax.systems import dip as dip_system
 
 DIP_SIDES = (128, 256)
+DIP_ITERATIONS = 10  # in one program, as a fit runs its chunks of 100
 TOLERANCE = 1e-3  # of the outputs' largest value; float32 through some 40 layers
 
 
@@ -346,13 +347,13 @@ def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
     settings={
       'reg_noise_std': settings.reg_noise_std,
       'upsample': network.upsample,
-      'iterations': speed.ITERATIONS,
+      'iterations': DIP_ITERATIONS,
     },
     adam={'lr': settings.learning_rate, 'b1': 0.9, 'b2': 0.999},
   )
   result = jax.jit(partial(dip.result, settings))
   shown, kept = np.asarray(result(state)), jax.tree.map(jnp.copy, state)
-  iterations = speed.fit_program(settings)
+  iterations = speed.fit_program(settings, DIP_ITERATIONS)
 
   def run(n):
     nonlocal state
@@ -361,7 +362,7 @@ def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
     jax.block_until_ready(state)
 
   shown = {'restored': _nchw(shown[None])}
-  return Ours(run, _repeat(result, kept), shown, speed.ITERATIONS), steps.dip, job
+  return Ours(run, _repeat(result, kept), shown, DIP_ITERATIONS), steps.dip, job
 
 
 def to_torch(params: Any, doubling: bool = False) -> Any:
