@@ -1,10 +1,29 @@
-"""Gradient accumulation: a batch taken in parts, one after the other, in the memory of one."""
+"""The mean gradient of a batch over devices, and over parts that a device takes in turn.
+
+Gradient accumulation: parts, one after the other, need the memory of one.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from oldphoto_jax import layers
+
+
+def count(chosen: jax.Array, parts: int) -> jax.Array:
+  """Mean number of ones (or True) in a part of the batch, over parts and devices: float32.
+
+  What losses.masked_mean divides by, so that a mean over some examples or pixels is that of the
+  whole batch, however they are spread.
+  """
+  return layers.pmean(chosen.sum().astype(jnp.float32)) / parts
+
+
+def mean(function: Callable[[Any, jax.Array], Any], parts: int, batch: Any, keys: jax.Array) -> Any:
+  """`mean_over_parts`, and over the devices of the axis layers.AXIS."""
+  return layers.pmean(mean_over_parts(function, parts, batch, keys))
 
 
 def mean_over_parts(
@@ -14,7 +33,7 @@ def mean_over_parts(
 
   Where `function` gives gradients of a mean over examples, that is the gradient of the whole
   batch, to rounding. A mean over some examples only (of one domain, of holes) has to be divided by
-  their number in the whole batch: see losses.masked_mean.
+  their number in the whole batch: see `count`.
 
   Args:
     function: gives arrays of floating point.

@@ -10,7 +10,6 @@ ROOT = pathlib.Path(oldphoto_jax.__file__).parent
 # A module may import those of a lower number only.
 FLOORS = (
   {
-    'accumulation',
     'layers',
     'losses',
     'metrics',
@@ -25,6 +24,7 @@ FLOORS = (
     'tiles',
   },
   {
+    'accumulation',
     'degradation.recipes',
     'degradation.distractors',
     'degradation.damage',

@@ -19,7 +19,7 @@ import optax
 from flax import struct
 
 from oldphoto_jax import accumulation, layers, losses, metrics
-from oldphoto_jax.models import mapping
+from oldphoto_jax.models import mapping, vae
 
 # Terms of weight 0 are not computed.
 WEIGHTS = {
@@ -216,17 +216,15 @@ def train_step(
     The new state, and every loss term by name (unweighted) with the gradient norm.
   """
   filling = None if model.masked is None else state.step % 2 == 0
-  holes = None
+  parts, holes = model.accumulate, None
   if model.weights['hole_l1'] > 0:
-    shown = (_mask(batch, filling) > 0).sum().astype(jnp.float32)
-    holes = layers.pmean(shown) / model.accumulate
+    holes = accumulation.count(_mask(batch, filling) > 0, parts)
 
   def gradient(batch, keys):
     del keys
     return _gradient(model, state.g, constants, batch, filling, holes)
 
-  grads = accumulation.mean_over_parts(gradient, model.accumulate, batch, keys)
-  grad, terms = layers.pmean(grads)
+  grad, terms = accumulation.mean(gradient, parts, batch, keys)
   update, opt = model.tx.update(grad, state.opt, state.g)
   g = optax.apply_updates(state.g, update)
   state = state.replace(
@@ -268,9 +266,7 @@ def _gradient(model, g, constants, batch, filling, holes):
       error = jnp.abs(fused - clean).mean(-1, keepdims=True)
       terms['hole_l1'] = losses.masked_mean(error, (mask > 0).astype(jnp.float32), holes)
     if model.features is not None and model.weights['perceptual'] > 0:
-      photos = (photo.astype(model.dtype) for photo in (fused, clean))
-      a, b = (model.features(constants['perceptual'], photo) for photo in photos)
-      terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
+      terms['perceptual'] = vae.perceptual(model, constants, fused, clean)
     return losses.total(terms, model.weights), terms
 
   return jax.grad(loss, has_aux=True)(g)

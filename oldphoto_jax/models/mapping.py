@@ -213,16 +213,15 @@ def train_step(
   Returns:
     The new state, and every loss term by name (unweighted) with gradient norms.
   """
-  holes = None
+  parts, holes = model.accumulate, None
   if _has_holes(model):
-    holes = layers.pmean((batch['mask'] > 0).sum().astype(jnp.float32)) / model.accumulate
+    holes = accumulation.count(batch['mask'] > 0, parts)
 
   def gradients(batch, keys):
     del keys
     return _gradients(model, state, constants, batch, holes)
 
-  grads = accumulation.mean_over_parts(gradients, model.accumulate, batch, keys)
-  g_grad, d_grad, terms = layers.pmean(grads)
+  g_grad, d_grad, terms = accumulation.mean(gradients, parts, batch, keys)
   state, norms = adversarial.update(model, state, g_grad, d_grad)
   if model.spectral:  # once a step; torch's does it in every forward pass
     d = state.d
@@ -265,9 +264,7 @@ def _gradients(model, state, constants, batch, holes):
       terms['gan'] = losses.multiscale_lsgan(on_fake, 1.0)
       terms['feature_matching'] = losses.feature_matching(on_fake, on_real)
     if has_perceptual:
-      photos = (photo.astype(model.dtype) for photo in (fake, clean))
-      a, b = (model.features(constants['perceptual'], photo) for photo in photos)
-      terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
+      terms['perceptual'] = vae.perceptual(model, constants, fake, clean)
     if weights['l1'] > 0:
       terms['l1'] = losses.l1(fake, clean)
     if has_holes:

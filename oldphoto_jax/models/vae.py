@@ -237,17 +237,28 @@ def train_step(
     The new state, and every loss term by name (unweighted) with gradient norms: scalars, the same
     on all devices.
   """
-  reals = None
+  parts, reals = model.accumulate, None
   if _has_latent_gan(model):
-    reals = layers.pmean(batch['is_real'].sum().astype(jnp.float32)) / model.accumulate
+    reals = accumulation.count(batch['is_real'], parts)
 
   def gradients(batch, keys):
     return _gradients(model, state, constants, batch, keys, reals)
 
-  grads = accumulation.mean_over_parts(gradients, model.accumulate, batch, keys)
-  g_grad, d_grad, terms = layers.pmean(grads)
+  g_grad, d_grad, terms = accumulation.mean(gradients, parts, batch, keys)
   state, norms = adversarial.update(model, state, g_grad, d_grad)
   return state, terms | norms
+
+
+def perceptual(model: Any, constants: Any, fake: jax.Array, real: jax.Array) -> jax.Array:
+  """losses.perceptual of photos [b, S, S, 3] in [-1, 1]; no gradient to `real`.
+
+  Args:
+    model: has `features`, `feature_weights` and `dtype`, which the features are computed in.
+    constants: {'perceptual': parameters of `model.features`}.
+  """
+  photos = (photo.astype(model.dtype) for photo in (fake, real))
+  maps = (model.features(constants['perceptual'], photo) for photo in photos)
+  return losses.perceptual(*maps, model.feature_weights)
 
 
 def _has_latent_gan(model: VAE) -> bool:
@@ -280,9 +291,7 @@ def _gradients(model, state, constants, batch, keys, reals):
       terms['gan'] = losses.multiscale_lsgan(on_fake, 1.0)
       terms['feature_matching'] = losses.feature_matching(on_fake, on_real)
     if model.features is not None and weights['perceptual'] > 0:
-      photos = (photo.astype(model.dtype) for photo in (fake, image))
-      a, b = (model.features(constants['perceptual'], photo) for photo in photos)
-      terms['perceptual'] = losses.perceptual(a, b, model.feature_weights)
+      terms['perceptual'] = perceptual(model, constants, fake, image)
     if weights['l1'] > 0:
       terms['l1'] = losses.l1(fake, image)
     if has_latent_gan:
