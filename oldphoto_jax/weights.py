@@ -373,7 +373,7 @@ class _Reader:
     return {'kernel': kernel} | self._bias(key)
 
   def conv_transpose(self, key: str) -> dict[str, np.ndarray]:
-    """[in, out, h, w] -> kernel [h, w, in, out], flipped (see layers.conv_transpose2d)."""
+    """[in, out, h, w] -> kernel [h, w, in, out], flipped (see convolution.conv_transpose2d)."""
     kernel = self._four(key).transpose(2, 3, 0, 1)[::-1, ::-1]
     return {'kernel': np.ascontiguousarray(kernel)} | self._bias(key)
 

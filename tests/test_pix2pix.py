@@ -14,7 +14,7 @@ import safetensors.numpy
 from conftest import ROOT
 from flax import traverse_util
 
-from oldphoto_jax import checkpoints, layers, losses, official_gans, parallel, weights
+from oldphoto_jax import checkpoints, convolution, layers, losses, official_gans, parallel, weights
 from oldphoto_jax.models import gan_networks, pix2pix
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import pix2pix as system
@@ -124,7 +124,7 @@ def test_the_tutorials_unet_equals_its_layers_one_by_one():
   p = init(net, jax.random.key(1), x)['params']
 
   def down(x, name):
-    return layers.conv2d(x, p[name]['kernel'], 2, ((1, 1), (1, 1)))
+    return convolution.conv2d(x, p[name]['kernel'], 2, ((1, 1), (1, 1)))
 
   def norm(x, name):
     return layers.instance_norm(x) * p[name]['scale'] + p[name]['bias']
@@ -135,11 +135,11 @@ def test_the_tutorials_unet_equals_its_layers_one_by_one():
     one = leaky(down(x, 'down1'))
     two = leaky(norm(down(one, 'down2'), 'down2_norm'))
     three = leaky(norm(down(two, 'down3'), 'down3_norm'))
-    up = layers.conv_transpose2d(three, p['up3']['kernel'])
+    up = convolution.conv_transpose2d(three, p['up3']['kernel'])
     up = jnp.concatenate([two, jax.nn.relu(norm(up, 'up3_norm'))], -1)
-    up = layers.conv_transpose2d(up, p['up2']['kernel'])
+    up = convolution.conv_transpose2d(up, p['up2']['kernel'])
     up = jnp.concatenate([one, jax.nn.relu(norm(up, 'up2_norm'))], -1)
-    return jnp.tanh(layers.conv_transpose2d(up, p['up1']['kernel']) + p['up1']['bias'])
+    return jnp.tanh(convolution.conv_transpose2d(up, p['up1']['kernel']) + p['up1']['bias'])
 
   np.testing.assert_allclose(jax.jit(net.apply)({'params': p}, x), expected(x), atol=1e-6)
 

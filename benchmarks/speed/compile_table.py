@@ -86,10 +86,18 @@ def entries() -> list[Entry]:
       '6 examples a chip in the place of 8',
     ),
     Entry(
-      'mapping',
+      'pix2pix',
       'v5e:1x1',
-      name='mapping_whole',
-      shows='the whole batch at once on one chip',
+      ('--config.pix2pix.batch_size=512',),
+      'pix2pix_batch512',
+      '512 examples a chip in the place of 1',
+    ),
+    Entry(
+      'vae_y',
+      'v5e:1x1',
+      ('--config.vae_y.batch_size=240',),
+      'vae_y_batch240',
+      'twice the recipe on one chip',
     ),
   ]
 
