@@ -164,6 +164,19 @@ class ResnetBlock(nn.Module):
     return checkpoint_name(x + norm(conv(name='conv2')(y)), CUT)
 
 
+def resnet_blocks(
+  x, count: int, features: int, norm: bool = True, dtype: Any = jnp.float32, remat: bool = False
+):
+  """`count` of ResnetBlock, named block0, block1, ... in the calling module.
+
+  With `remat` their inner maps are computed again in the backward pass, not held for it.
+  """
+  block = nn.remat(ResnetBlock) if remat else ResnetBlock
+  for i in range(count):
+    x = block(features, norm, dtype, name=f'block{i}')(x)
+  return x
+
+
 def init_normal(
   module: nn.Module, key: jax.Array, *inputs: jax.Array, std: float | None = 0.02
 ) -> Any:

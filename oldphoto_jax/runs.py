@@ -23,7 +23,8 @@ FREE = ('stages', 'workdir', 'train.', 'evaluate.', 'data.threads', 'data.worker
 # Of the system dip: what its size guard advises to change, and how it is spread over devices.
 FREE += ('max_hours', 'max_side', 'batch', 'save_every')
 FREE += ('detector', 'half')  # say only how the triplet system is released
-FREE_ENDING = '.steps'
+FREE += ('model.remat',)  # and `accumulate`: memory alone, for another machine to go on with
+FREE_ENDING = ('.steps', '.accumulate')
 
 
 def start(config: ConfigDict) -> None:

@@ -216,6 +216,29 @@ def test_one_device_and_many_parts_train_the_mapping_alike(devices, parts):
   assert metrics == pytest.approx(metrics4, rel=2e-2)
 
 
+def test_residual_blocks_are_computed_again_and_give_the_same_gradients():
+  v = vae.VAE(**TINY | {'blocks': 2}, norm=False)
+  model = mapping.Mapping(v, v, width=16, blocks=2)
+  old = jax.random.uniform(jax.random.key(0), (1, 32, 32, 3), minval=-1)
+  params = vae.init(v, jax.random.key(1)).g | {'mapping': mapping.init(model, jax.random.key(2)).g}
+
+  def gradients(remat):
+    one = dataclasses.replace(v, remat=remat)
+    both = dataclasses.replace(model, rx=one, y=one, remat=remat)
+
+    def loss(params):
+      z = mapping.translate(both, params['mapping'], vae.encode(one, params, old), None)
+      return jnp.abs(vae.decode(one, params, z)).sum()
+
+    again = str(jax.make_jaxpr(jax.grad(loss))(params)).count('prevent_cse=True')
+    return jax.jit(jax.grad(loss))(params), again
+
+  (plain, none), (again, some) = gradients(False), gradients(True)
+  assert none == 0 and some == 6  # every block: of encoder, mapping and decoder
+  assert jax.tree.structure(plain) == jax.tree.structure(again)
+  jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), plain, again)
+
+
 def test_devices_draw_different_noise_and_one_example_the_same_anywhere():
   def draw(state, constants, batch, keys):
     noise = jax.vmap(jax.random.normal)(keys)

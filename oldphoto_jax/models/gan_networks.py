@@ -231,8 +231,7 @@ class ResNet(nn.Module):
       features = self.width * 2 ** (i + 1)
       x = layers.Conv(features, 3, stride=2, pad=1, dtype=self.dtype, name=f'down{i}')(x)
       x = nn.relu(layers.instance_norm(x))
-    for i in range(self.blocks):
-      x = layers.ResnetBlock(4 * self.width, dtype=self.dtype, name=f'block{i}')(x)
+    x = layers.resnet_blocks(x, self.blocks, 4 * self.width, dtype=self.dtype)
     for i in range(2):
       features = self.width * 2 ** (1 - i)
       x = layers.ConvTranspose(features, size=3, dtype=self.dtype, name=f'up{i}')(x)

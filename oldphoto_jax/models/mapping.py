@@ -52,6 +52,7 @@ class T(nn.Module):
   masked: bool = False
   scaled: bool = False
   dtype: Any = jnp.float32
+  remat: bool = False
 
   @nn.compact
   def __call__(self, z, valid=None):
@@ -67,8 +68,7 @@ class T(nn.Module):
         channels[-1], norm=self.norm, scaled=self.scaled, dtype=self.dtype, name='nonlocal'
       )
       x = block(x, valid)
-    for i in range(self.blocks):
-      x = layers.ResnetBlock(channels[-1], self.norm, self.dtype, name=f'block{i}')(x)
+    x = layers.resnet_blocks(x, self.blocks, channels[-1], self.norm, self.dtype, self.remat)
     for i, features in enumerate(channels[-2:0:-1]):
       x = layers.Conv(features, 3, pad=1, dtype=self.dtype, name=f'down{i}')(x)
       x = nn.relu(norm(x))
@@ -97,6 +97,7 @@ class Mapping:
     g_tx, d_tx: optimisers of T and of the discriminator. The reference uses TTUR here: Adam with
       betas (0, 0.9) and learning rates 1e-4 and 4e-4.
     dtype: of the convolutions.
+    remat: of T, see layers.resnet_blocks; those of the VAEs have it too.
     features, feature_weights: as in vae.VAE.
   """
 
@@ -118,6 +119,7 @@ class Mapping:
   g_tx: optax.GradientTransformation = optax.adam(1e-4, b1=0.0, b2=0.9)
   d_tx: optax.GradientTransformation = optax.adam(4e-4, b1=0.0, b2=0.9)
   dtype: Any = jnp.float32
+  remat: bool = False
   features: Callable[[Any, jax.Array], list[jax.Array]] | None = None
   feature_weights: tuple[float, ...] = ()
 
@@ -132,6 +134,7 @@ class Mapping:
       self.masked,
       self.scaled,
       self.dtype,
+      self.remat,
     )
 
   @property

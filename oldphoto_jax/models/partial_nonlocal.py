@@ -129,7 +129,6 @@ class PartialNonLocal(nn.Module):
       window = (1, 2 * reach + 1, 2 * reach + 1, 1)
       needed = lax.reduce_window(lost, False, lax.bitwise_or, window, (1,) * 4, 'SAME')
     u = conv('W', attend(q, k, v, valid > 0, needed))
-    for i in range(self.blocks):
-      u = layers.ResnetBlock(self.features, self.norm, self.dtype, name=f'block{i}')(u)
+    u = layers.resnet_blocks(u, self.blocks, self.features, self.norm, self.dtype)
     # A choice and not a sum: what an unneeded position holds must not matter, not even a nan.
     return jnp.where(lost, (valid * x + (1 - valid) * u).astype(x.dtype), x)

@@ -50,6 +50,7 @@ class Encoder(nn.Module):
   blocks: int = 4
   norm: bool = True
   dtype: Any = jnp.float32
+  remat: bool = False
 
   @nn.compact
   def __call__(self, x):
@@ -60,9 +61,7 @@ class Encoder(nn.Module):
     for i, features in enumerate((self.width, self.latent)):
       x = layers.Conv(features, 4, stride=2, pad=1, dtype=self.dtype, name=f'down{i}')(x)
       x = nn.relu(norm(x))
-    for i in range(self.blocks):
-      x = layers.ResnetBlock(self.latent, self.norm, self.dtype, name=f'block{i}')(x)
-    return x
+    return layers.resnet_blocks(x, self.blocks, self.latent, self.norm, self.dtype, self.remat)
 
 
 class Decoder(nn.Module):
@@ -73,13 +72,13 @@ class Decoder(nn.Module):
   blocks: int = 4
   norm: bool = True
   dtype: Any = jnp.float32
+  remat: bool = False
 
   @nn.compact
   def __call__(self, z):
     norm = layers.instance_norm if self.norm else lambda x: x
     x = z.astype(self.dtype)
-    for i in range(self.blocks):
-      x = layers.ResnetBlock(self.latent, self.norm, self.dtype, name=f'block{i}')(x)
+    x = layers.resnet_blocks(x, self.blocks, self.latent, self.norm, self.dtype, self.remat)
     for i in range(2):
       x = layers.ConvTranspose(self.width, dtype=self.dtype, name=f'up{i}')(x)
       x = nn.relu(norm(x))
@@ -150,6 +149,7 @@ class VAE:
     g_tx, d_tx: optimisers of the VAE and of the discriminators.
     dtype: of the convolutions, those of `features` too. Norm statistics, losses and parameters
       stay float32.
+    remat: see layers.resnet_blocks.
     features: (constants' perceptual parameters, photos) -> feature maps; None: no such term.
     feature_weights: of the maps that `features` returns.
   """
@@ -169,16 +169,17 @@ class VAE:
   g_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
   d_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
   dtype: Any = jnp.float32
+  remat: bool = False
   features: Callable[[Any, jax.Array], list[jax.Array]] | None = None
   feature_weights: tuple[float, ...] = ()
 
   @property
   def encoder(self) -> Encoder:
-    return Encoder(self.width, self.latent, self.blocks, self.norm, self.dtype)
+    return Encoder(self.width, self.latent, self.blocks, self.norm, self.dtype, self.remat)
 
   @property
   def decoder(self) -> Decoder:
-    return Decoder(self.width, self.latent, self.blocks, self.norm, self.dtype)
+    return Decoder(self.width, self.latent, self.blocks, self.norm, self.dtype, self.remat)
 
   @property
   def discriminator(self) -> MultiScaleDiscriminator:

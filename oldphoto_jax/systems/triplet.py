@@ -147,6 +147,7 @@ def models(config: ConfigDict, untrained: bool = False) -> Models:
       g_tx=build.adam(c, c.lr, c.steps),
       d_tx=build.adam(c, c.d_lr, c.steps),
       dtype=build.dtype(m.dtype),
+      remat=m.remat,
       features=perceptual.features,
       feature_weights=perceptual.level_weights,
     )
@@ -171,6 +172,7 @@ def models(config: ConfigDict, untrained: bool = False) -> Models:
       g_tx=build.adam(c, c.lr, c.steps),
       d_tx=build.adam(c, c.d_lr, c.steps),
       dtype=build.dtype(m.dtype),
+      remat=m.remat,
       features=perceptual.features,
       feature_weights=perceptual.level_weights,
     )
