@@ -14,15 +14,16 @@ import numpy as np
 AGREEMENT = 0.4
 
 
-def believe(blind: np.ndarray, seeing: np.ndarray) -> np.ndarray:
+def believe(blind: np.ndarray, seeing: np.ndarray, agreement: float = AGREEMENT) -> np.ndarray:
   """`seeing` where the two agree about a pixel, `blind` where they do not, between in between.
 
   Args:
     blind: filled without a look at what is in the holes, float32 [H, W, C].
     seeing: filled with it, the same shape.
+    agreement: difference at which `seeing` counts for exp(-1).
   """
   difference = np.abs(blind - seeing).mean(-1, keepdims=True)
-  return blind + np.exp(-((difference / AGREEMENT) ** 2)) * (seeing - blind)
+  return blind + np.exp(-((difference / agreement) ** 2)) * (seeing - blind)
 
 
 def match(filled: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:

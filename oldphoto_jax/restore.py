@@ -423,6 +423,29 @@ def repair_array(
   if weight is None or not weight.any():
     return restored
   holes = weight > 0
+  filled = blending.believe(*fill_array(run_fill, photo, restored, holes, shape, overlap, grid))
+  return np.where(holes, weight * filled + (1 - weight) * restored, restored)
+
+
+def fill_array(
+  run_fill: Callable[[np.ndarray], np.ndarray],
+  photo: np.ndarray,
+  around: np.ndarray,
+  holes: np.ndarray,
+  shape: tuple[int, int],
+  overlap: int,
+  grid: int = tiles.GRID,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Two fillings of holes, as blending.believe takes them; the same one twice where there is one.
+
+  Args:
+    run_fill: see `programs`.
+    photo: float32 [H, W, 3] in [-1, 1].
+    around: what the fillings shall fit into, [H, W, 3].
+    holes: bool [H, W, 1]; not everywhere.
+    shape, overlap, grid: see `restore_array`, for systems that are layerwise. Others have tiles of
+      `fill_shape`.
+  """
   marked = np.concatenate([photo, holes], -1)
   if isinstance(run_fill, layerwise.Network):
     filled = restore_array(run_fill, marked, shape, overlap, grid)
@@ -430,9 +453,8 @@ def repair_array(
     run_two = _two_fillings(run_fill)
     filled = restore_array(run_two, marked, fill_shape(holes), FILL_OVERLAP, grid)
   fillings = np.split(filled, filled.shape[-1] // 3, axis=-1)
-  fillings = [blending.match(filling, restored, holes) for filling in fillings]
-  filled = blending.believe(fillings[0], fillings[-1])
-  return np.where(holes, weight * filled + (1 - weight) * restored, restored)
+  fillings = [blending.match(filling, around, holes) for filling in fillings]
+  return fillings[0], fillings[-1]
 
 
 def fill_shape(holes: np.ndarray) -> tuple[int, int]:

@@ -86,6 +86,13 @@ def entries() -> list[Entry]:
       '6 examples a chip in the place of 8',
     ),
     Entry(
+      'mapping',
+      'v5e:1x1',
+      ('--config.mapping.accumulate=5', '--config.model.remat=True'),
+      'mapping_remat',
+      'residual blocks computed again in the backward pass',
+    ),
+    Entry(
       'pix2pix',
       'v5e:1x1',
       ('--config.pix2pix.batch_size=512',),
