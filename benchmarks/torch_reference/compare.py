@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from benchmarks.torch_reference import steps, worker
 from oldphoto_jax import losses, parallel, runs, speed, train
 from oldphoto_jax.models import cyclegan, dip, gan_networks, mapping, pix2pix, vae
-from oldphoto_jax.models.dip_networks import Skip
+from oldphoto_jax.models.dip_networks import ResNet, Skip
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import dip as dip_system
 
@@ -330,9 +330,12 @@ def _gan_settings(model: pix2pix.Pix2Pix | cyclegan.CycleGAN) -> dict[str, Any]:
 def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
   """Iterations without a stop and without averages: what both sides then do is the same."""
   network = settings.net
-  if not isinstance(network, Skip) or settings.factor != 1 or settings.param_noise:
-    raise build.ConfigError('PyTorch has the skip net, without enlarging and noise on kernels')
-  if network.average_pool or network.pad_mode != 'reflect' or 0 in network.skip:
+  skip = isinstance(network, Skip)
+  if not isinstance(network, Skip | ResNet) or settings.factor != 1 or settings.param_noise:
+    raise build.ConfigError(
+      'PyTorch has the skip net and the residual one, without enlarging and noise on kernels'
+    )
+  if skip and (network.average_pool or network.pad_mode != 'reflect' or 0 in network.skip):
     raise build.ConfigError('PyTorch has the skip net with strides, reflection and all branches')
   settings = dataclasses.replace(settings, stop=None, ema=0.0)
   key, image = jax.random.key(0), jax.random.uniform(jax.random.key(1), (side, side, 3))
@@ -346,7 +349,7 @@ def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
     batch={'z': _photo(state.z[None]), 'image': _photo(image[None])},
     settings={
       'reg_noise_std': settings.reg_noise_std,
-      'upsample': network.upsample,
+      'upsample': network.upsample if skip else (),
       'iterations': DIP_ITERATIONS,
     },
     adam={'lr': settings.learning_rate, 'b1': 0.9, 'b2': 0.999},

@@ -207,3 +207,14 @@ def skip(p, z, upsample):
     x = _dip_norm(p[f'norm_{i}'], torch.cat([branches[i], x], 1))
     x = _dip_block(p[f'mix_{i}'], _dip_block(p[f'up_{i}'], x))
   return torch.sigmoid(_dip_conv(p['out'], x))
+
+
+def residual(p, z):
+  """dip_networks.ResNet."""
+  x = F.leaky_relu(_dip_conv(p['first'], z), 0.2)
+  for i in itertools.takewhile(lambda i: f'block_{i}_conv1' in p, range(100)):
+    y = _dip_norm(p[f'block_{i}_norm1'], conv(p[f'block_{i}_conv1'], x, 1, 1))
+    y = conv(p[f'block_{i}_conv2'], F.leaky_relu(y, 0.2), 1, 1)
+    x = x + _dip_norm(p[f'block_{i}_norm2'], y)
+  x = _dip_norm(p['last_norm'], conv(p['last'], x, 1, 1))
+  return torch.sigmoid(_dip_conv(p['out'], x))

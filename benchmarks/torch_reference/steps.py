@@ -308,17 +308,20 @@ def cyclegan(job: Job) -> Program:
 
 
 def dip(job: Job) -> Program:
-  """Iterations of models.dip with the skip net: noise on z, MSE, Adam."""
+  """Iterations of models.dip: noise on z, MSE, Adam. Of the residual net where no scale doubles."""
   g, _, _, batch, adam, _ = _start(job)
   z, image, s = batch['z'], batch['image'], job.settings
 
+  def network(z):
+    return net.skip(g, z, s['upsample']) if s['upsample'] else net.residual(g, z)
+
   def train():
     for _ in range(s['iterations']):
-      x = net.skip(g, z + s['reg_noise_std'] * torch.randn_like(z), s['upsample'])
+      x = network(z + s['reg_noise_std'] * torch.randn_like(z))
       _update((adam, F.mse_loss(x, image), g))
 
   def restore():
     with torch.no_grad():
-      return net.skip(g, z, s['upsample'])
+      return network(z)
 
   return Program(train, restore, lambda: {'restored': restore()})
