@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The networks alone: the recipe `report` and photos that are old already compile in less time.
 CHEAP = ('--config.degradation=report', '--config.data.old=somewhere')
 SYSTEMS = [
-  ('vae', (*CHEAP, '--config.stages=vae_rx,vae_y,mapping,mapping_masked')),
+  ('vae', (*CHEAP, '--config.stages=vae_rx,vae_y,mapping,mapping_masked,fusion')),
   ('cyclegan', CHEAP),
   ('scratch', ()),
 ]
