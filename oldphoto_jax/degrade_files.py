@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from oldphoto_jax import images, restore, sheets
-from oldphoto_jax.degradation import damage, photographic, recipes
+from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.degradation.artefact import Damaged
 
 _COPIES_ON_SHEET = 12  # photos a contact sheet
 _PHOTOS_ON_ARTEFACT_SHEET = 6
@@ -30,7 +31,7 @@ def degrade_photos(
   *,
   copies: int = 1,
   seed: int = 0,
-  kinds: Mapping[str, Callable[..., damage.Damaged]] | None = None,
+  kinds: Mapping[str, Callable[..., Damaged]] | None = None,
   overwrite: bool = False,
   progress: Callable[[int, int, str, bool], None] | None = None,
 ) -> tuple[list[pathlib.Path], int]:
@@ -98,7 +99,7 @@ def degrade_photos(
 
 def _artefact_sheet(
   name: str,
-  artefact: Callable[..., damage.Damaged],
+  artefact: Callable[..., Damaged],
   squares: Sequence[np.ndarray],
   key: jax.Array,
 ) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from oldphoto_jax import cli, degrade_files, images, restore, weights
-from oldphoto_jax.degradation import damage, recipes
+from oldphoto_jax.degradation import ageing, recipes, scratches
 from oldphoto_jax.systems import build
 
 
@@ -177,8 +177,8 @@ def test_degrade_writes_copies_masks_and_a_sheet(run, tmp_path, recipe):
 def test_degrade_print_shows_each_artefact_alone(run, tmp_path, monkeypatch):
   @dataclasses.dataclass(frozen=True)
   class Light:  # compiles at once
-    dust: tuple = (1.0, damage.Dust(count=(3, 9)))
-    yellowing: tuple = (1.0, damage.Yellowing())
+    dust: tuple = (1.0, scratches.Dust(count=(3, 9)))
+    yellowing: tuple = (1.0, ageing.Yellowing())
 
     def __call__(self, key, clean):
       old, mask, _ = self.dust[1](key, clean)

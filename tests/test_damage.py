@@ -12,7 +12,7 @@ from PIL import Image
 
 from oldphoto_jax import images
 from oldphoto_jax.data import artefacts
-from oldphoto_jax.degradation import damage, drawing
+from oldphoto_jax.degradation import artefact, collected, damage, drawing, scratches
 from oldphoto_jax.degradation.recipes import degrade_batch
 
 RECIPE = damage.Print()
@@ -113,7 +113,7 @@ def test_strokes_are_as_wide_and_as_long_as_told():
 
 @pytest.mark.parametrize('side', [64, 600])
 def test_scratches_are_thin_at_every_size(side):
-  scratch = damage.Scratches(count=(1, 1), bundled=0, broken=0, length=(0.4, 0.8))
+  scratch = scratches.Scratches(count=(1, 1), bundled=0, broken=0, length=(0.4, 0.8))
   draw = jax.jit(lambda key: scratch(key, jnp.zeros((side, side, 3))).mask[..., 0])
   widths, lengths = [], []
   for key in keys(1, 16):
@@ -128,7 +128,7 @@ def test_scratches_are_thin_at_every_size(side):
 def test_paper_is_off_white_and_never_white():
   tints = []
   for seed in range(8):
-    paper = np.asarray(damage.draw_paper(jax.random.key(seed), 64, 64))
+    paper = np.asarray(artefact.draw_paper(jax.random.key(seed), 64, 64))
     levels = (paper + 1) * 127.5
     assert levels.max() <= 245.01 and levels.mean() > 140 and levels.std((0, 1)).min() > 0.5
     tints.append(levels.mean((0, 1)))
@@ -200,8 +200,8 @@ def test_overlays_and_textures_from_folders(folders, photos):
   assert relief.shape == (3, 32, 32) and abs(relief.mean() - 128) < 3
   assert (np.abs(relief.std((1, 2)) - 32) < 6).all()
 
-  overlays = damage.Overlays(alpha, opacity=(1.0, 1.0))
-  textures = damage.Textures(relief)
+  overlays = collected.Overlays(alpha, opacity=(1.0, 1.0))
+  textures = collected.Textures(relief)
   recipe = dataclasses.replace(RECIPE, overlays=(0.5, overlays), textures=(0.5, textures))
   assert set(damage.artefacts(recipe)) == {*ARTEFACTS, 'overlays', 'textures'}
   hash(recipe)  # a static argument

@@ -183,3 +183,38 @@ def strokes(height, width, points, thickness, opacity):
   edge = thickness[..., None] / 2 + 0.5 - distance
   value = jnp.minimum(edge, thickness[..., None]).clip(0, 1) * opacity[..., None]
   return place(jnp.zeros((height, width)), pixel[..., 0], pixel[..., 1], value)
+
+
+def scattered(draw, most, height, width, clouds, share, spread):
+  """Places [most, 2] in pixels: all over the photo, or (a share) near one of a few centres."""
+  size = jnp.array([height, width])
+  place = draw.unit(most, 2) * size
+  centres = draw.unit(clouds, 2)[draw.below(clouds, most)] * size
+  near = centres + spread * min(height, width) * draw.normal(most, 2)
+  return jnp.where(draw.chance(share, most, 1), near, place)
+
+
+def around(place, reach):
+  """Pixels of the squares around places [K, 2]: row, column, and both offsets, [K, S, S] each."""
+  offset = np.arange(-reach, reach + 1)
+  corner = jnp.floor(place).astype(int)
+  row, column = jnp.broadcast_arrays(
+    (corner[:, 0, None] + offset)[:, :, None], (corner[:, 1, None] + offset)[:, None, :]
+  )
+  return row, column, row - place[:, 0, None, None], column - place[:, 1, None, None]
+
+
+def outline(draw, y, x, strengths):
+  """The radius of blobs in the direction of (y, x), [K, H, W]: 1 plus waves of 2, 3, ... a turn.
+
+  `strengths` are the waves' largest heights; each blob draws its own.
+  """
+  shape = (y.shape[0], 1, 1)
+  r = jnp.sqrt(y * y + x * x) + 1e-6
+  cos, sin = x / r, y / r
+  c, s, outline = cos, sin, 1.0
+  for most in strengths:
+    c, s = c * cos - s * sin, s * cos + c * sin  # of one more time the angle
+    height, phase = most * draw.unit(*shape), draw.uniform((0, 2 * np.pi), *shape)
+    outline += height * (c * jnp.cos(phase) + s * jnp.sin(phase))
+  return outline

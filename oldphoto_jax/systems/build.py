@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from oldphoto_jax import checkpoints, data, evaluation, features, parallel, restore, train
 from oldphoto_jax.data import artefacts
-from oldphoto_jax.degradation import damage, photographic, recipes
+from oldphoto_jax.degradation import collected, damage, photographic, recipes
 
 _log = logging.getLogger(__name__)
 
@@ -165,8 +165,8 @@ def print_recipe(overlays: str = '', textures: str = '') -> damage.Print:
   Raises:
     images.PhotoError: for a folder that is missing or empty, or an overlay without transparency.
   """
-  drawn = (0.4, damage.Overlays(artefacts.overlays(overlays))) if overlays else None
-  surfaces = (0.3, damage.Textures(artefacts.textures(textures))) if textures else None
+  drawn = (0.4, collected.Overlays(artefacts.overlays(overlays))) if overlays else None
+  surfaces = (0.3, collected.Textures(artefacts.textures(textures))) if textures else None
   return damage.Print(overlays=drawn, textures=surfaces)
 
 
