@@ -71,6 +71,7 @@ def fibre(key, height, width):
 
 
 def under(draw, photo, paper):
+  """The paper under a photo: the one that is given, or one drawn for it, [H, W, 3] in [-1, 1]."""
   return draw_paper(draw.key(), *photo.shape[:2]) if paper is None else paper
 
 
@@ -80,4 +81,5 @@ def dirt(draw):
 
 
 def unmasked(photo, drawn):
+  """`Damaged` of what leaves the content where it was."""
   return Damaged(photo, jnp.zeros_like(photo[..., :1]), drawn)
