@@ -100,11 +100,11 @@ def entries() -> list[Entry]:
       '512 examples a chip in the place of 1',
     ),
     Entry(
-      'vae_y',
+      'pix2pix',
       'v5e:1x1',
-      ('--config.vae_y.batch_size=240',),
-      'vae_y_batch240',
-      'twice the recipe on one chip',
+      ('--config.pix2pix.batch_size=1024',),
+      'pix2pix_batch1024',
+      'more examples than a chip can hold',
     ),
   ]
 
