@@ -55,7 +55,7 @@ def get_config(variant=''):
   c.model.mask_pool = 'max'  # or reference, which misses lines of one pixel
   c.model.scaled_attention = True  # by 1/sqrt(channels); the reference does not
   c.model.posterior_std = 0.1  # of the latent noise in training; 1 in the reference
-  c.model.remat = False  # compute residual blocks again backwards: a fifth less memory on TPUs
+  c.model.remat = False  # compute residual blocks again backwards: less memory on TPUs, more FLOPs
   c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
 
   c.perceptual = ml_collections.ConfigDict()

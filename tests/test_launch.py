@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
-from oldphoto_jax import checkpoints, weights
+from oldphoto_jax import checkpoints, runs, weights
 from oldphoto_jax.models import vae
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -192,6 +193,18 @@ def test_a_run_folder_does_not_take_other_settings(trained, place):
   run, _ = trained
   said = launch(place, f'--config.workdir={run}', '--config.model.width=16', *STEPS, code=1)
   assert 'holds a run with model.width = 8, not 16' in said
+
+
+def test_a_run_goes_on_where_there_is_less_memory(tmp_path):
+  config = ConfigDict({
+    'workdir': str(tmp_path), 'model': {'width': 8, 'remat': False}, 'vae_y': {'accumulate': 1},
+  })  # fmt: skip
+  runs.start(config)
+  config.model.remat, config.vae_y.accumulate = True, 2
+  runs.start(config)
+  config.model.width = 16
+  with pytest.raises(runs.ConfigError, match=r'model\.width = 8, not 16'):
+    runs.start(config)
 
 
 @pytest.mark.slow

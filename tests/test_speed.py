@@ -6,8 +6,10 @@ import pathlib
 import runpy
 import subprocess
 import sys
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -167,3 +169,27 @@ def test_pytorch_computes_the_same_and_learns_the_same(system, name, stage):
     assert moved > 0
     # Adam moves weights whose gradient is rounding alone either way.
     assert np.abs(after[key] - theirs_after[key]).max() < 0.2 * moved, key
+
+
+@pytest.mark.parametrize(
+  'network',
+  [dip_networks.Skip((8, 8), (8, 8), (4, 4), ('bilinear', 'nearest')), dip_networks.ResNet(8, 2)],
+)
+def test_pytorch_fits_a_photo_as_we_do(network):
+  pytest.importorskip('torch')
+  from benchmarks.torch_reference import compare
+
+  settings, key = dip.Dip(network, input_depth=4, stop=None), jax.random.key(0)
+  ours, make, job = compare._dip(settings, 32)
+  program = make(job)
+  before = ours.outputs['restored']
+  np.testing.assert_allclose(program.outputs()['restored'], before, atol=1e-5)
+  program.train()
+  ones = jnp.ones((32, 32, 1))
+  photo = dip.Photo(jnp.asarray(job.batch['image'][0].transpose(1, 2, 0)), ones, ones)
+  state = jax.jit(partial(dip.init, settings))(photo, key)
+  state, _ = jax.jit(partial(dip.run, settings, ours.steps))(photo, key, state)
+  after = np.asarray(dip.result(settings, state)).transpose(2, 0, 1)[None]
+  moved = np.abs(after - before).max()
+  # Ten steps of Adam move what has next to no gradient either way.
+  assert moved > 0.01 and np.abs(program.outputs()['restored'] - after).max() < 0.2 * moved

@@ -38,12 +38,17 @@ class Damaged(NamedTuple):
   drawn: dict[str, jax.Array]
 
 
-def repeat(step, count, photo):
-  """Runs step(i, photo) -> (photo, cover) `count` times; the covers' largest, as a mask."""
+def repeat(draw, most, photo, step):
+  """Runs step(its own Draws, photo) -> (photo, cover) as often as draw.count(most) says.
+
+  The mask is the covers' largest.
+  """
+  each = draw.key()
+  count = draw.count(most)
 
   def run(i, carry):
     photo, mask = carry
-    photo, cover = step(i, photo)
+    photo, cover = step(drawing.Draws(jax.random.fold_in(each, i)), photo)
     return photo, jnp.maximum(mask, cover)
 
   photo, mask = lax.fori_loop(0, count, run, (photo, jnp.zeros(photo.shape[:2])))

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,13 +25,12 @@ class Overlays:
     draw = drawing.Draws(key)
     paper = artefact.under(draw, photo, paper)
     colour = jnp.where(draw.chance(self.light), paper, artefact.dirt(draw))
-    drawings = draw.key()
 
-    def lay(i, photo):
-      cover = self._cover(drawing.Draws(jax.random.fold_in(drawings, i)), *photo.shape[:2])
+    def lay(draw, photo):
+      cover = self._cover(draw, *photo.shape[:2])
       return drawing.blend(photo, cover, colour), cover
 
-    return artefact.repeat(lay, draw.count(self.count), photo)
+    return artefact.repeat(draw, self.count, photo, lay)
 
   def _cover(self, draw, height, width):
     alpha = jnp.asarray(self.alpha)[draw.below(len(self.alpha))].astype(jnp.float32) / 255

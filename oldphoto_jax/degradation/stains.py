@@ -25,12 +25,8 @@ class Stains:
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
     paper = artefact.under(draw, photo, paper)
-    stains = draw.key()
-    return artefact.repeat(
-      lambda i, photo: self._stain(drawing.Draws(jax.random.fold_in(stains, i)), photo, paper),
-      draw.count(self.count),
-      photo,
-    )
+    step = lambda draw, photo: self._stain(draw, photo, paper)
+    return artefact.repeat(draw, self.count, photo, step)
 
   def _stain(self, draw, photo, paper):
     height, width = photo.shape[:2]
@@ -101,12 +97,7 @@ class Smudges:
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
-    smudges = draw.key()
-    return artefact.repeat(
-      lambda i, photo: self._smudge(drawing.Draws(jax.random.fold_in(smudges, i)), photo),
-      draw.count(self.count),
-      photo,
-    )
+    return artefact.repeat(draw, self.count, photo, self._smudge)
 
   def _smudge(self, draw, photo):
     height, width = photo.shape[:2]

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -108,12 +107,8 @@ class Folds:
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
     paper = artefact.under(draw, photo, paper)
-    folds = draw.key()
-    return artefact.repeat(
-      lambda i, photo: self._fold(drawing.Draws(jax.random.fold_in(folds, i)), photo, paper),
-      draw.count(self.count),
-      photo,
-    )
+    step = lambda draw, photo: self._fold(draw, photo, paper)
+    return artefact.repeat(draw, self.count, photo, step)
 
   def _fold(self, draw, photo, paper):
     height, width = photo.shape[:2]
@@ -228,12 +223,8 @@ class Tears:
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
     paper = artefact.under(draw, photo, paper)
-    tears = draw.key()
-    return artefact.repeat(
-      lambda i, photo: self._tear(drawing.Draws(jax.random.fold_in(tears, i)), photo, paper),
-      draw.count(self.count),
-      photo,
-    )
+    step = lambda draw, photo: self._tear(draw, photo, paper)
+    return artefact.repeat(draw, self.count, photo, step)
 
   def _tear(self, draw, photo, paper):
     height, width = photo.shape[:2]
