@@ -14,12 +14,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from oldphoto_jax import parallel
+from oldphoto_jax.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
-
-
-class CheckpointError(ValueError):
-  """A checkpoint that is missing, broken or of another network, in one sentence."""
 
 
 def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointManager:

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 
 from oldphoto_jax import parallel, train
+from oldphoto_jax.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +31,6 @@ HBM_GIB = {'v4': 32, 'v5e': 16, 'v5p': 95, 'v6e': 32}
 # What libtpu takes for one chip of v4: without it, its two cores would be devices of their own.
 CHIP_CONFIGS = {'v4': 'megacore'}
 _BITS = {'pred': 8, 'bf16': 16, 'c64': 64, 'c128': 128}  # others end in their number of bits
-
-
-class CompileError(ValueError):
-  """A topology or a batch that cannot be compiled for, in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +89,10 @@ def prepare_process() -> None:
   """Keeps JAX on CPU and libtpu a mere compiler. Call before anything touches a device.
 
   Raises:
-    CompileError: where libtpu is not installed.
+    ConfigError: where libtpu is not installed.
   """
   if importlib.util.find_spec('libtpu') is None:
-    raise CompileError("compiling for TPUs needs libtpu: pip install 'oldphoto_jax[tpu]'")
+    raise ConfigError("compiling for TPUs needs libtpu: pip install 'oldphoto_jax[tpu]'")
   os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # no question to the cloud about the machine
   os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # no lock file: nothing is run on the chips
   jax.config.update('jax_platforms', 'cpu')
@@ -107,20 +104,20 @@ def topology(name: str) -> Topology:
   """The chips of a name such as 'v5e:4x4' (as Cloud TPU counts them).
 
   Raises:
-    CompileError: for a chip that HBM_GIB does not know, or a shape that libtpu does not.
+    ConfigError: for a chip that HBM_GIB does not know, or a shape that libtpu does not.
   """
   from jax.experimental import topologies
 
   chip = name.split(':')[0]
   if chip not in HBM_GIB:
-    raise CompileError(
+    raise ConfigError(
       f'{name!r} is no topology: write a chip, {", ".join(HBM_GIB)}, and a shape, as in v5e:4x4'
     )
   rest = {'chip_config_name': CHIP_CONFIGS[chip]} if chip in CHIP_CONFIGS else {}
   try:
     devices = topologies.get_topology_desc(name, platform='tpu', **rest).devices
   except jax.errors.JaxRuntimeError as error:
-    raise CompileError(f'libtpu knows no topology {name!r}: {_sentence(error)}') from error
+    raise ConfigError(f'libtpu knows no topology {name!r}: {_sentence(error)}') from error
   return Topology(name, tuple(devices), HBM_GIB[chip] * GIB)
 
 
@@ -133,7 +130,7 @@ def compile_stage(stage: train.Stage, chips: Topology) -> Row:
     chips: see `topology`.
 
   Raises:
-    CompileError: where not even one example a device fits.
+    ConfigError: where not even one example a device fits.
   """
   batches = stage.batches()
   example = next(batches)
@@ -147,7 +144,7 @@ def compile_stage(stage: train.Stage, chips: Topology) -> Row:
     guess = int(wanted * _share_that_fits(problem))
     part, figures = largest(lambda part: attempt(part)[0], wanted, guess)
     if figures is None:
-      raise CompileError(
+      raise ConfigError(
         f'{stage.name} does not fit a chip of {chips.name} with one example: {problem}'
       )
   row = Row(
@@ -171,7 +168,7 @@ def compile_stage(stage: train.Stage, chips: Topology) -> Row:
 
 
 def check_fit(chips: Topology, rows: Sequence[Row]) -> None:
-  """Raises CompileError if a batch does not fit, with the largest that does, or the parts."""
+  """Raises ConfigError if a batch does not fit, with the largest that does, or the parts."""
   bad = [row for row in rows if not row.fits]
   if bad:
     said = '; '.join(
@@ -180,7 +177,7 @@ def check_fit(chips: Topology, rows: Sequence[Row]) -> None:
       + (f' or --config.{row.stage}.accumulate={parts}' if (parts := parts_that_fit(row)) else '')
       for row in bad
     )
-    raise CompileError(f'not all batches fit the memory of {chips.name}: {said}')
+    raise ConfigError(f'not all batches fit the memory of {chips.name}: {said}')
 
 
 def parts_that_fit(row: Row) -> int | None:

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from oldphoto_jax.errors import WeightsError
+
 # VGG-19 up to relu5_1: index in torchvision's `features`, width, and whether a pool comes before.
 _VGG19 = (
   (0, 64, False),
@@ -74,10 +76,6 @@ _ALEXNET = (
 )
 _ALEXNET_POOL_BEFORE = (3, 6)
 _LPIPS_SCALING = ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450))  # shift, scale (ScalingLayer)
-
-
-class WeightsError(ValueError):
-  """A weight file does not hold what the network needs."""
 
 
 def _read(path) -> dict[str, np.ndarray]:

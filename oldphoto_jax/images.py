@@ -21,6 +21,8 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
+from oldphoto_jax.errors import PhotoError
+
 # Ending of the name -> format. A file is decoded only if its content is of the same format.
 FORMATS = {
   '.jpg': 'JPEG',
@@ -57,10 +59,6 @@ _TIFF_TEXTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, *range(0x9C9B
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert('L')
 
 _log = logging.getLogger(__name__)
-
-
-class PhotoError(ValueError):
-  """One sentence about a file that cannot be read or written, for the person who gave it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

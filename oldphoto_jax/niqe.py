@@ -15,6 +15,8 @@ import pathlib
 import numpy as np
 from scipy import ndimage, special
 
+from oldphoto_jax.errors import WeightsError
+
 BLOCK = 96  # pixels a side, at the first scale
 _FEATURES = 36  # 18 a scale
 _SHAPES = np.arange(0.2, 10.0005, 0.001)  # shape parameters that a fit chooses from
@@ -26,10 +28,6 @@ _RATIOS = special.gamma(2 / _SHAPES) ** 2 / (
 _HALVING = np.array([-3, -9, 29, 111, 111, 29, -9, -3]) / 256
 # BT.601 of MATLAB's rgb2ycbcr: 16 to 235.
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
-
-
-class StatisticsError(ValueError):
-  """A file that holds no NIQE statistics."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,11 +46,11 @@ def load(path: str | os.PathLike) -> Statistics:
     path: .npz with `mu_pris_param`, `cov_pris_param` and `gaussian_window`.
 
   Raises:
-    StatisticsError: no or unreadable file, or other arrays.
+    WeightsError: no or unreadable file, or other arrays.
   """
   path = pathlib.Path(path)
   if not path.is_file():
-    raise StatisticsError(f'there is no file of NIQE statistics {path}')
+    raise WeightsError(f'there is no file of NIQE statistics {path}')
   try:
     with np.load(path, allow_pickle=False) as file:
       names = ('mu_pris_param', 'cov_pris_param', 'gaussian_window')
@@ -61,7 +59,7 @@ def load(path: str | os.PathLike) -> Statistics:
         mean.reshape(_FEATURES), covariance.reshape(_FEATURES, _FEATURES), window.reshape(7, 7)
       )
   except Exception as error:  # a damaged file raises all kinds
-    raise StatisticsError(
+    raise WeightsError(
       f'{path} does not hold NIQE statistics (mu_pris_param, cov_pris_param, gaussian_window): '
       f'{error}'
     ) from error

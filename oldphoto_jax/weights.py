@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from oldphoto_jax import detect, restore
+from oldphoto_jax.errors import WeightsError
 from oldphoto_jax.models import cyclegan, fusion, mapping, pix2pix, scratch, vae
 
 FILE = 'weights.safetensors'  # its name in the folder of a run
@@ -23,10 +24,6 @@ FORMAT = 'oldphoto_jax/1'
 
 # The system that comes with the package: see MODEL_CARD.md beside it.
 SHIPPED = pathlib.Path(__file__).parent / 'pretrained' / FILE
-
-
-class WeightsError(ValueError):
-  """A weights file or checkpoint that does not fit, with a sentence that says why."""
 
 
 @dataclasses.dataclass(frozen=True)

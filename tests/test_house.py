@@ -9,7 +9,7 @@ ROOT = pathlib.Path(oldphoto_jax.__file__).parent
 
 # A module may import those of a lower number only.
 FLOORS = (
-  {'convolution'},
+  {'convolution', 'errors'},
   {
     'layers',
     'losses',

@@ -76,13 +76,13 @@ def test_photos_that_cannot_be_scored_are_refused(statistics):
 
 
 def test_files_that_hold_no_statistics(tmp_path):
-  with pytest.raises(niqe.StatisticsError, match='no file of NIQE statistics'):
+  with pytest.raises(niqe.WeightsError, match='no file of NIQE statistics'):
     niqe.load(tmp_path / 'none.npz')
   np.savez(tmp_path / 'other.npz', mu_pris_param=np.zeros(36))
-  with pytest.raises(niqe.StatisticsError, match='does not hold NIQE statistics'):
+  with pytest.raises(niqe.WeightsError, match='does not hold NIQE statistics'):
     niqe.load(tmp_path / 'other.npz')
   (tmp_path / 'broken.npz').write_bytes(b'no zip')
-  with pytest.raises(niqe.StatisticsError, match='does not hold NIQE statistics'):
+  with pytest.raises(niqe.WeightsError, match='does not hold NIQE statistics'):
     niqe.load(tmp_path / 'broken.npz')
 
 

@@ -81,7 +81,7 @@ def test_every_system_compiles(tmp_path, libtpu, name, flags):
   ],
 )
 def test_a_topology_that_is_none_is_a_sentence(libtpu, topology, sentence):
-  with pytest.raises(compile_report.CompileError, match=sentence):
+  with pytest.raises(compile_report.ConfigError, match=sentence):
     compile_report.topology(topology)
 
 
@@ -106,7 +106,7 @@ def test_tpus_get_the_plain_convolutions(libtpu):
 
 def test_without_libtpu_is_a_sentence(monkeypatch):
   monkeypatch.setattr(compile_report.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(compile_report.CompileError, match=r'pip install .*\[tpu\]'):
+  with pytest.raises(compile_report.ConfigError, match=r'pip install .*\[tpu\]'):
     compile_report.prepare_process()
 
 
@@ -159,12 +159,12 @@ def test_the_guess_reads_what_the_compiler_says():
 def test_a_batch_that_does_not_fit_is_an_error_with_the_largest_that_does():
   row = compile_report.Row('vae_y', 4, 64, 120, False, *[0.0] * 2, *[0] * 7, 0.0, 'Used 2G of 1G')
   chips = compile_report.Topology('v5e:2x2', (), 2**34)
-  with pytest.raises(compile_report.CompileError, match=r'--config\.vae_y\.batch_size=64'):
+  with pytest.raises(compile_report.ConfigError, match=r'--config\.vae_y\.batch_size=64'):
     compile_report.check_fit(chips, [row])
   compile_report.check_fit(chips, [])
   # 30 examples a device, of which 16 fit at once.
   row = dataclasses.replace(row, accumulate=1)
-  with pytest.raises(compile_report.CompileError, match=r'or --config\.vae_y\.accumulate=2$'):
+  with pytest.raises(compile_report.ConfigError, match=r'or --config\.vae_y\.accumulate=2$'):
     compile_report.check_fit(chips, [row])
   assert compile_report.parts_that_fit(dataclasses.replace(row, batch=3 * 4, accumulate=3)) == 30
   assert compile_report.parts_that_fit(dataclasses.replace(row, asked=121)) is None

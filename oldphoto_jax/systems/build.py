@@ -17,14 +17,11 @@ from ml_collections import ConfigDict
 from oldphoto_jax import checkpoints, data, evaluation, features, parallel, restore, train
 from oldphoto_jax.data import artefacts
 from oldphoto_jax.degradation import collected, damage, photographic, recipes
+from oldphoto_jax.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
 RECIPES = ('wan2020', 'report', 'aging', 'print', 'holes')
-
-
-class ConfigError(ValueError):
-  """A setting that cannot work, in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
