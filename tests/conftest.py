@@ -9,6 +9,8 @@ os.environ.setdefault('JAX_NUM_CPU_DEVICES', '4')
 # Compiling is most of the time here, and the programs are tiny.
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,6 +27,21 @@ def shared() -> pathlib.Path:
   if not (_shared() / 'data').is_dir():
     pytest.skip('no reference data: set OLDPHOTO_SHARED to a folder that holds data/')
   return _shared()
+
+
+@pytest.fixture
+def float64(monkeypatch):
+  """Computes in float64 throughout, also where the code asks for float32.
+
+  For tests that train one network by two programs, such as one device and four. They round
+  differently, and where rounding turns the sign of an L1 term or of a ReLU's input, a gradient
+  jumps: in float32 that happens every few steps, on each processor at different ones, and grows
+  tenfold with each step. In float64 it does not happen, so that bounds can be close to rounding.
+  Models still name their dtype: jnp.float64.
+  """
+  monkeypatch.setattr(jnp, 'float32', jnp.float64)
+  with jax.enable_x64(True):
+    yield
 
 
 @pytest.fixture(scope='session')

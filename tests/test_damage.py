@@ -211,7 +211,8 @@ def test_overlays_and_textures_from_folders(folders, photos):
   assert (np.where(done.mask == 0, changed, 0) == 0).all()
   assert done.mask.max() == 1 and 0.005 < (done.mask > 0.5).mean() < 0.2
   again = apply(keys(3)[::-1], photos[::-1])
-  np.testing.assert_array_equal(again.mask, done.mask[::-1])
+  # One program, but another row of its batch: a last bit may fall the other way.
+  assert (np.abs(again.mask - done.mask[::-1]) > 1e-3).mean() < 1e-3
   textured = jax.jit(jax.vmap(textures))(keys(3), photos)
   assert not textured.mask.any() and (np.abs(textured.photo - photos).max((1, 2, 3)) > 0.02).all()
 

@@ -26,6 +26,13 @@ MODEL = fusion.Fusion(
 )
 
 
+def in_float64(model):
+  one = dataclasses.replace(ONE, dtype=jnp.float64)
+  below = dataclasses.replace(BELOW, rx=one, y=one, dtype=jnp.float64)
+  masked = dataclasses.replace(below, masked=True)
+  return dataclasses.replace(model, mapping=below, masked=masked, dtype=jnp.float64)
+
+
 def photos(n=4, side=32):
   """Old photos with a light stripe, clean ones without, and the mask of the stripe."""
   clean = np.random.default_rng(0).uniform(-0.8, 0.2, (n, side, side, 3)).astype(np.float32)
@@ -131,13 +138,15 @@ def test_steps_learn_with_and_without_holes_and_leave_the_triplet_alone(frozen):
 
 
 @pytest.mark.parametrize(('devices', 'parts'), [(4, 1), (1, 2)])
-def test_one_device_and_many_parts_give_the_same_parameters(frozen, g, devices, parts):
-  state = fusion.init(MODEL, jax.random.key(1)).replace(g=g)
-  one, terms = run(MODEL, frozen, photos(), 1, 3, state)
-  model = dataclasses.replace(MODEL, accumulate=parts)
+def test_one_device_and_many_parts_give_the_same_parameters(float64, frozen, g, devices, parts):
+  frozen, g = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (frozen, g))
+  model = in_float64(MODEL)
+  state = fusion.init(model, jax.random.key(1)).replace(g=g)
+  one, terms = run(model, frozen, photos(), 1, 3, state)
+  model = dataclasses.replace(model, accumulate=parts)
   four, terms4 = run(model, frozen, photos(), devices, 3, state)
-  jax.tree.map(partial(np.testing.assert_allclose, atol=2e-6), one.g, four.g)
-  np.testing.assert_allclose(terms[0]['hole_l1'], terms4[0]['hole_l1'], rtol=1e-5)
+  jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-12), one.g, four.g)
+  np.testing.assert_allclose(terms[0]['hole_l1'], terms4[0]['hole_l1'], rtol=1e-9)
 
 
 def test_released_with_the_triplet_and_taken_out_again(frozen, g, tmp_path):

@@ -73,8 +73,8 @@ def test_a_line_of_one_pixel_survives_max_pooling_and_not_the_references_samplin
 SIDE = 20  # no multiple of TILE
 
 
-def block_and_input(norm, seed=0):
-  block = partial_nonlocal.PartialNonLocal(8, blocks=1, norm=norm)
+def block_and_input(norm, dtype=jnp.float32, seed=0):
+  block = partial_nonlocal.PartialNonLocal(8, blocks=1, norm=norm, dtype=dtype)
   x = jax.random.normal(jax.random.key(seed), (2, SIDE, SIDE, 8))
   params = layers.init_normal(block, jax.random.key(1), x, jnp.ones((2, SIDE, SIDE, 1)), std=0.3)
   return block, {'params': params}, x
@@ -113,8 +113,8 @@ def test_nothing_leaks_from_a_hole_into_other_holes(monkeypatch, direct):
 
 
 @pytest.mark.parametrize('norm', [True, False])
-def test_tiles_give_the_values_and_gradients_of_the_whole_matrix(monkeypatch, norm):
-  block, params, x = block_and_input(norm)
+def test_tiles_give_the_values_and_gradients_of_the_whole_matrix(float64, monkeypatch, norm):
+  block, params, x = block_and_input(norm, jnp.float64)
   weight = jax.random.normal(jax.random.key(2), x.shape)
 
   @jax.jit
@@ -126,7 +126,7 @@ def test_tiles_give_the_values_and_gradients_of_the_whole_matrix(monkeypatch, no
   monkeypatch.setattr(partial_nonlocal, 'DIRECT', 0)
   jax.clear_caches()
   tiled = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x)
-  jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), whole, tiled)
+  jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), whole, tiled)
 
 
 @pytest.mark.parametrize('direct', [partial_nonlocal.DIRECT, 0])
@@ -156,9 +156,9 @@ def test_memory_grows_with_the_positions_and_not_with_their_square():
 # The mapping around it -----------------------------------------------------------------------
 
 
-def small_mapping(**changes):
-  one = vae.VAE(width=8, latent=8, blocks=1, d_width=8, d_scales=1, norm=False)
-  return mapping.Mapping(one, one, width=16, blocks=1, masked=True, **changes)
+def small_mapping(dtype=jnp.float32, **changes):
+  one = vae.VAE(width=8, latent=8, blocks=1, d_width=8, d_scales=1, norm=False, dtype=dtype)
+  return mapping.Mapping(one, one, width=16, blocks=1, masked=True, dtype=dtype, **changes)
 
 
 def trained_like(model):
@@ -201,9 +201,9 @@ def test_the_loss_of_holes_sees_the_pixels_of_holes_alone():
   assert abs(loss(jnp.where(mask > 0, -clean, clean)) - before) > 1e-3
 
 
-def test_the_loss_of_holes_of_a_batch_in_parts_is_that_of_the_whole():
+def test_the_loss_of_holes_of_a_batch_in_parts_is_that_of_the_whole(float64):
   """Also where one part has all holes: per pixel of a hole, not per part."""
-  whole = small_mapping(weights=dict.fromkeys(mapping.WEIGHTS, 0.0) | {'hole_l1': 1.0})
+  whole = small_mapping(jnp.float64, weights=dict.fromkeys(mapping.WEIGHTS, 0.0) | {'hole_l1': 1.0})
   params, state = trained_like(whole), mapping.init(whole, jax.random.key(4))
   clean = jax.random.uniform(jax.random.key(5), (1, 2, 32, 32, 3), minval=-1)
   mask = jnp.zeros((1, 2, 32, 32, 1)).at[:, 0, 4:12, 4:12].set(1)
@@ -215,7 +215,7 @@ def test_the_loss_of_holes_of_a_batch_in_parts_is_that_of_the_whole():
 
   one, two = step(whole), step(dataclasses.replace(whole, accumulate=2))
   for name in ('hole_l1', 'g_norm'):
-    np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
+    np.testing.assert_allclose(one[name], two[name], rtol=1e-9)
 
 
 def test_masked_weights_round_trip_and_fill(tmp_path):
