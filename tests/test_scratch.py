@@ -1,5 +1,6 @@
 """The scratch detector: official parity, losses, training, tiles, scores, import, the command."""
 
+import dataclasses
 import json
 import runpy
 from functools import partial
