@@ -433,7 +433,8 @@ def _mask_of(args: argparse.Namespace):
     return None
   source = args.detector or args.weights
   try:
-    detector = weights.load_detector(source) if args.detector else weights.find_detector(source)
+    loaded = weights.read(source)
+    detector = loaded.detector() if args.detector else loaded.find_detector()
   except (OSError, ValueError) as error:
     raise images.PhotoError(f'{source}: the detector cannot be used: {error}') from error
   if detector is None:
@@ -605,14 +606,14 @@ def _tfds(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
   import flax
 
-  from oldphoto_jax import official_gans, weights
+  from oldphoto_jax import bopbtl, official_gans, weights
 
   left_out = []
   try:
     if args.method == 'bopbtl':
-      imported, left_out = weights.import_bopbtl(args.checkpoints)
+      imported, left_out = bopbtl.import_triplet(args.checkpoints)
     elif args.method == 'bopbtl-detector':
-      imported = weights.import_bopbtl_detector(args.checkpoints)
+      imported = bopbtl.import_detector(args.checkpoints)
     elif args.method == 'pix2pix':
       imported = official_gans.import_pix2pix(args.checkpoints)
     else:

@@ -1,15 +1,10 @@
 """Import of official pix2pix and CycleGAN checkpoints (junyanz/pytorch-CycleGAN-and-pix2pix)."""
 
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from oldphoto_jax import weights
+from oldphoto_jax import torch_state, weights
 from oldphoto_jax.models import cyclegan, gan_networks, pix2pix
 
 _STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
@@ -22,9 +17,9 @@ def unet(state: Mapping[str, Any]) -> dict[str, Any]:
   there: the network does not use either.
 
   Raises:
-    weights.WeightsError: if any other key is missing or left over.
+    WeightsError: if any other key is missing or left over.
   """
-  read = weights._Reader(_without_counters(state), 'U-Net checkpoint')
+  read = torch_state.Reader(without_counters(state), 'U-Net checkpoint')
   levels = 1
   while f'{_level(levels + 1)}.1.weight' in state:
     levels += 1
@@ -37,27 +32,7 @@ def unet(state: Mapping[str, Any]) -> dict[str, Any]:
     params[f'up{level}'] = read.conv_transpose(f'{prefix}.{3 if innermost else 5}')
     norms = {f'up{level}_norm': 4} if innermost else {f'down{level}_norm': 2, f'up{level}_norm': 6}
     for name, place in norms.items():
-      _read_norm(read, f'{prefix}.{place}', name, params, stats)
-  return read.done({'params': params, 'batch_stats': stats})
-
-
-def patch_discriminator(state: Mapping[str, Any]) -> dict[str, Any]:
-  """`NLayerDiscriminator` -> {'params', 'batch_stats'} of gan_networks.PatchDiscriminator.
-
-  Raises:
-    weights.WeightsError: if a key is missing or left over, except as for `unet`.
-  """
-  read = weights._Reader(_without_counters(state), 'discriminator checkpoint')
-  places = sorted(
-    int(key.split('.')[1])
-    for key, value in state.items()
-    if key.endswith('.weight') and np.ndim(value) == 4
-  )
-  params, stats = {}, {}
-  for i, place in enumerate(places):
-    params[f'conv{i}'] = read.conv(f'model.{place}')
-    if 0 < i < len(places) - 1:
-      _read_norm(read, f'model.{place + 1}', f'norm{i}', params, stats)
+      read_norm(read, f'{prefix}.{place}', name, params, stats)
   return read.done({'params': params, 'batch_stats': stats})
 
 
@@ -68,9 +43,9 @@ def resnet(state: Mapping[str, Any]) -> dict[str, Any]:
   convolution from 5 to 6, are read as well. Old instance-norm statistics are dropped.
 
   Raises:
-    weights.WeightsError: if any other key is missing or left over.
+    WeightsError: if any other key is missing or left over.
   """
-  read = weights._Reader(_without_counters(state), 'ResNet checkpoint')
+  read = torch_state.Reader(without_counters(state), 'ResNet checkpoint')
   blocks = len({key.split('.')[1] for key in state if '.conv_block.' in key})
   params = {
     'conv_in': read.conv('model.1'),
@@ -97,9 +72,9 @@ def import_pix2pix(path: str | os.PathLike) -> weights.Weights:
   here do the first with batch norm, for which they were trained, and not the second.
 
   Raises:
-    weights.WeightsError: if the file is missing, unreadable, or not a U-Net of the official code.
+    WeightsError: if the file is missing, unreadable, or not a U-Net of the official code.
   """
-  params = unet(_load(path))
+  params = unet(torch_state.load(path))
   batch = bool(params['batch_stats'])
   downs = sum(name.startswith('down') and 'norm' not in name for name in params['params'])
   net = gan_networks.UNet(
@@ -109,34 +84,26 @@ def import_pix2pix(path: str | os.PathLike) -> weights.Weights:
     dropout_levels=tuple(range(5, downs)),
   )
   model = pix2pix.Pix2Pix(generator=net, test_batch_statistics=batch)
-  weights.check_shapes(params, _shapes(net), str(path))
-  return weights.Weights('pix2pix', pix2pix.sizes(model), params)
+  imported = weights.Weights('pix2pix', pix2pix.sizes(model), params)
+  weights.check(imported, str(path))
+  return imported
 
 
 def import_cyclegan(path: str | os.PathLike) -> weights.Weights:
   """Reads a generator of the official code, such as `latest_net_G.pth` of `monet2photo_pretrained`.
 
   Raises:
-    weights.WeightsError: if the file is missing, unreadable, or not a ResNet of the official code.
+    WeightsError: if the file is missing, unreadable, or not a ResNet of the official code.
   """
-  params = resnet(_load(path))
+  params = resnet(torch_state.load(path))
   net = gan_networks.ResNet(
     width=params['conv_in']['kernel'].shape[-1],
     blocks=sum(name.startswith('block') for name in params),
   )
-  weights.check_shapes(params, _shapes(net)['params'], str(path))
-  return weights.Weights('cyclegan', cyclegan.sizes(cyclegan.CycleGAN(generator=net)), params)
-
-
-def _load(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  if not pathlib.Path(path).is_file():
-    raise weights.WeightsError(f'there is no file {path}')
-  return weights._torch_load(pathlib.Path(path))
-
-
-def _shapes(net: gan_networks.UNet | gan_networks.ResNet) -> Any:
-  side = max(net.multiple, 16)
-  return jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+  sizes = cyclegan.sizes(cyclegan.CycleGAN(generator=net))
+  imported = weights.Weights('cyclegan', sizes, params)
+  weights.check(imported, str(path))
+  return imported
 
 
 def _level(level: int) -> str:
@@ -144,7 +111,7 @@ def _level(level: int) -> str:
   return 'model.model.1.model' + '.3.model' * (level - 2)
 
 
-def _without_counters(state: Mapping[str, Any]) -> dict[str, Any]:
+def without_counters(state: Mapping[str, Any]) -> dict[str, Any]:
   """`state` without batch-norm counters, and without statistics of norms that have no scale."""
 
   def kept(key):
@@ -156,9 +123,8 @@ def _without_counters(state: Mapping[str, Any]) -> dict[str, Any]:
   return {key: value for key, value in state.items() if kept(key)}
 
 
-def _read_norm(read: weights._Reader, key: str, name: str, params: dict, stats: dict) -> None:
+def read_norm(read: torch_state.Reader, key: str, name: str, params: dict, stats: dict) -> None:
   """Adds the batch norm at `key` under `name`; nothing where the network has instance norm."""
   if not any(k.startswith(f'{key}.') and '.running_' in k for k in read.state):
     return
-  params[name] = {'scale': read(f'{key}.weight'), 'bias': read(f'{key}.bias')}
-  stats[name] = {'mean': read(f'{key}.running_mean'), 'var': read(f'{key}.running_var')}
+  params[name], stats[name] = read.batch_norm(key)

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(oldphoto_jax.__file__).parent
 
 # A module may import those of a lower number only.
 FLOORS = (
-  {'convolution', 'errors'},
+  {'convolution', 'errors', 'torch_state'},
   {
     'layers',
     'losses',
@@ -50,7 +50,7 @@ FLOORS = (
   {'models', 'restore', 'degradation.damage'},
   {'detect', 'degrade_files'},
   {'train', 'evaluation', 'weights'},
-  {'systems.build', 'official_gans', 'fit', 'benchmark', 'compile_report', 'speed'},
+  {'systems.build', 'bopbtl', 'official_gans', 'fit', 'benchmark', 'compile_report', 'speed'},
   {'fit_files', 'runs'},
   {'systems', 'cli'},
 )

@@ -9,6 +9,7 @@ import pytest
 
 from oldphoto_jax import layerwise, restore, tiles, weights
 from oldphoto_jax.models import cyclegan, gan_networks, mapping, pix2pix, vae
+from oldphoto_jax.models import triplet as triplet_model
 
 TOLERANCE = 1e-4  # of values in [-1, 1]; a level of 8 bits is 8e-3
 KEY = jax.random.key(0)
@@ -49,7 +50,7 @@ def deep():
 def triplet():
   one = vae.VAE(width=4, latent=4, blocks=1)
   model = mapping.Mapping(one, one, width=8, blocks=1, residual=True)
-  params = jax.jit(lambda key: weights._triplet_params(model, None, key))(KEY)
+  params = jax.jit(lambda key: triplet_model.init(triplet_model.Triplet(model), key))(KEY)
   return weights.triplet(model, params)
 
 
@@ -121,7 +122,7 @@ def test_instance_norms_go_layer_by_layer(norm, batch):
     'pix2pix': gan_networks.sizes(unet) | dict(test_dropout=False, test_batch_statistics=norm),
   }
   for system, sizes in systems.items():
-    like = weights._networks(system, sizes).like
+    like = jax.eval_shape(weights.NETWORKS[system](sizes).init, KEY)
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), like)
     restorer = weights.restorer(weights.Weights(system, sizes, params), 'test')
     traced = str(jax.make_jaxpr(restorer.apply)(params, jnp.zeros((1, 64, 64, 3))))

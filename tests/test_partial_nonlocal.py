@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import layers, weights
+from oldphoto_jax import bopbtl, layers, weights
 from oldphoto_jax.models import mapping, partial_nonlocal, vae
 
 
@@ -24,7 +24,7 @@ def assert_equal(ours, reference):
 def official(fixture):
   reference = fixture('bopbtl_mapping_scratch')
   state = {k.removeprefix('param/'): v for k, v in reference.items() if k.startswith('param/')}
-  return reference, weights.bopbtl_masked_mapping(state)
+  return reference, bopbtl.read_masked_mapping(state)
 
 
 def test_mapping_with_mask_equals_the_official_network(official):

@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import official_discriminators
 import optax
 import pytest
 import safetensors.numpy
@@ -63,7 +64,7 @@ def test_unet_equals_the_official_network(fixture, name, downs):
 @pytest.mark.parametrize('name', ['pix2pix_patchgan', 'pix2pix_patchgan_in'])
 def test_discriminator_equals_the_official_network(fixture, name):
   reference = fixture(name)
-  variables = official_gans.patch_discriminator(parameters(reference))
+  variables = official_discriminators.patch(parameters(reference))
   norm = gan_networks.INSTANCE if name.endswith('_in') else gan_networks.BATCH
   net = gan_networks.PatchDiscriminator(width=16, norm=norm)
   ours = jax.jit(net.apply)(variables, nhwc(reference['input/image']))
@@ -98,7 +99,7 @@ def test_official_state_dicts_have_our_shapes(shared, name):
   elif isinstance(net, gan_networks.ResNet):
     found = {'params': official_gans.resnet(state)}
   else:
-    found = official_gans.patch_discriminator(state)
+    found = official_discriminators.patch(state)
   weights.check_shapes(found, like, name)
   assert layers.count_parameters(like['params']) == listed['n_params_trainable']
 

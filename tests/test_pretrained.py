@@ -27,9 +27,10 @@ def aged():
 
 def test_they_are_small_and_say_where_they_are_from():
   assert weights.SHIPPED.stat().st_size < 25e6
-  assert 'run' in weights.card(weights.SHIPPED)
+  loaded = weights.read(weights.SHIPPED)
+  assert 'run' in loaded.card
   assert (weights.SHIPPED.parent / 'MODEL_CARD.md').exists()
-  assert weights.find_detector(weights.SHIPPED) is not None
+  assert loaded.find_detector() is not None
 
 
 def test_they_restore_better_than_doing_nothing(aged):

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from oldphoto_jax import cli, detect, images, layers, mask_scores, parallel, tiles, weights
+from oldphoto_jax import bopbtl, cli, detect, images, layers, mask_scores, parallel, tiles, weights
 from oldphoto_jax.degradation import distractors, recipes
 from oldphoto_jax.models import scratch
 from oldphoto_jax.systems import build
@@ -42,7 +42,7 @@ def nhwc(array):
 def test_equals_the_official_network(official):
   reference, state = official
   net = scratch.UNet(width=8)
-  ours = jax.jit(net.apply)(weights.bopbtl_detector(state), nhwc(reference['input/gray']))
+  ours = jax.jit(net.apply)(bopbtl.read_detector(state), nhwc(reference['input/gray']))
   logits = nhwc(reference['output/logits'])
   np.testing.assert_allclose(ours, logits, rtol=0, atol=1e-4 * float(jnp.abs(logits).max()))
 
@@ -61,7 +61,7 @@ def test_official_state_dict_has_our_shapes(shared):
     for key, shape in shapes.items()
   }
   like = jax.eval_shape(partial(scratch.init, scratch.Scratch()), jax.random.key(0)).released
-  weights.check_shapes(weights.bopbtl_detector(state), like, 'official')
+  weights.check_shapes(bopbtl.read_detector(state), like, 'official')
 
 
 def test_blur_pool_and_double_equal_their_definitions():
@@ -446,7 +446,7 @@ def test_the_official_checkpoint_imports(official, tmp_path, capsys):
   assert cli.main(['import', 'bopbtl-detector', str(path), '-o', str(out)]) == 0
   assert 'detect with --weights' in capsys.readouterr().out
   loaded = weights.load_detector(out)
-  jax.tree.map(np.testing.assert_array_equal, loaded.params, weights.bopbtl_detector(state))
+  jax.tree.map(np.testing.assert_array_equal, loaded.params, bopbtl.read_detector(state))
 
   def refused(says, file):
     torch.save(file, path)

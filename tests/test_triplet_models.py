@@ -6,10 +6,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import official_discriminators
 import optax
 import pytest
 
-from oldphoto_jax import layers, parallel, weights
+from oldphoto_jax import bopbtl, layers, parallel
 from oldphoto_jax.models import mapping, vae
 
 TINY = dict(width=8, latent=8, blocks=1, d_width=8, d_scales=2)
@@ -30,7 +31,7 @@ def assert_equal(ours, reference):
 
 def test_vae_equals_the_official_network(fixture):
   reference = fixture('bopbtl_vae')
-  params = weights.bopbtl_vae(parameters(reference))
+  params = bopbtl.read_vae(parameters(reference))
   model = vae.VAE(width=16, latent=16)
   image = nhwc(reference['input/image'])
   latent = vae.encode(model, params, image)
@@ -42,14 +43,14 @@ def test_vae_equals_the_official_network(fixture):
 
 def test_mapping_equals_the_official_network(fixture):
   reference = fixture('bopbtl_mapping_quality')
-  params = weights.bopbtl_mapping(parameters(reference))
+  params = bopbtl.read_mapping(parameters(reference))
   mapped = mapping.T(width=128, blocks=2).apply({'params': params}, nhwc(reference['input/latent']))
   assert_equal(mapped, reference['output/mapped'])
 
 
 def test_discriminator_equals_the_official_network(fixture):
   reference = fixture('bopbtl_disc')
-  params = weights.bopbtl_discriminator(parameters(reference))
+  params = official_discriminators.bopbtl(parameters(reference))
   pair = nhwc(reference['input/pair'])
   assert_equal(layers.avg_pool_3x3(pair), reference['output/downsampled_input'])
   outputs = vae.MultiScaleDiscriminator(width=16).apply({'params': params}, pair)
@@ -61,7 +62,7 @@ def test_discriminator_equals_the_official_network(fixture):
 
 def test_discriminator_with_spectral_norm_equals_the_official_network(fixture):
   reference = fixture('bopbtl_disc_sn')
-  d = weights.bopbtl_discriminator(parameters(reference))
+  d = official_discriminators.bopbtl(parameters(reference))
   normed = layers.spectral_norm(d['params'], d['vectors'])
   for scale, name in ((0, 'scale1'), (1, 'scale0')):
     for i in range(5):

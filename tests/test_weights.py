@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from oldphoto_jax import cli, weights
-from oldphoto_jax.models import mapping, vae
+from oldphoto_jax import bopbtl, cli, weights
+from oldphoto_jax.models import mapping, scratch, triplet, vae
 
 
 def model(width=8):
@@ -21,7 +22,8 @@ def model(width=8):
 @pytest.fixture(scope='module')
 def trained():
   m = model()
-  return weights.triplet(m, jax.device_get(weights._triplet_params(m, None, jax.random.key(0))))
+  params = triplet.init(triplet.Triplet(m), jax.random.key(0))
+  return weights.triplet(m, jax.device_get(params))
 
 
 def test_a_saved_system_restores_as_the_one_in_memory(tmp_path, trained):
@@ -38,6 +40,29 @@ def test_a_saved_system_restores_as_the_one_in_memory(tmp_path, trained):
   assert path.stat().st_mode == (tmp_path / 'new').stat().st_mode
   with safetensors.safe_open(path, 'numpy') as file:
     assert json.loads(file.metadata()['card']) == {'psnr': 1.5}
+
+
+def test_a_file_is_read_once_for_restorer_and_detector(tmp_path, trained, monkeypatch):
+  net = scratch.Scratch(net=scratch.UNet(width=4, depth=1))
+  found = scratch.init(net, jax.random.key(1)).released
+  detector = weights.Weights('scratch', scratch.sizes(net), jax.device_get(found))
+  plain = weights.triplet(model(), trained.params)
+  whole = weights.triplet(model(), trained.params, detector=detector)
+  weights.save(tmp_path / 'plain', plain, card={})
+  weights.save(tmp_path / 'whole', whole, card={'psnr': 1.5})
+  weights.save(tmp_path / 'detector', detector, card={})
+  read, times = pathlib.Path.read_bytes, []
+  monkeypatch.setattr(pathlib.Path, 'read_bytes', lambda path: times.append(path) or read(path))
+  loaded = weights.read(tmp_path / 'whole')
+  assert loaded.restorer().name == loaded.detector().name == loaded.name
+  assert times == [tmp_path / 'whole'] and loaded.card == {'psnr': 1.5}
+  assert loaded.detector().multiple == 2 and len(loaded.digest) == 12
+  plain = weights.read(tmp_path / 'plain')
+  assert plain.find_detector() is None and plain.digest != loaded.digest
+  with pytest.raises(weights.WeightsError, match='without a detector'):
+    plain.detector()
+  with pytest.raises(weights.WeightsError, match='holds a detector'):
+    weights.read(tmp_path / 'detector').restorer()
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, trained):
@@ -106,13 +131,13 @@ def test_official_checkpoints_are_refused_where_a_key_or_shape_does_not_fit(offi
   name = 'VAE_A_quality/latest_net_G.pth'
   # Latents of 16 channels grow to 32 in a T of this rule, those of the fixture to 128.
   with pytest.raises(weights.WeightsError, match='in the file'):
-    weights.import_bopbtl(write())
+    bopbtl.import_triplet(write())
   lacking = {k: v for k, v in states[name].items() if k != 'encoder.1.weight'}
   with pytest.raises(weights.WeightsError, match=r"there is no 'encoder\.1\.weight'"):
-    weights.import_bopbtl(write({name: lacking}))
+    bopbtl.import_triplet(write({name: lacking}))
   more = states[name] | {'encoder.99.weight': states[name]['encoder.1.weight']}
   with pytest.raises(weights.WeightsError, match=r'no place for encoder\.99\.weight'):
-    weights.import_bopbtl(write({name: more}))
+    bopbtl.import_triplet(write({name: more}))
 
 
 def test_official_checkpoints_import_and_restore(tmp_path, capsys):

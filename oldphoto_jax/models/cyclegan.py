@@ -7,6 +7,7 @@ makes. Names are the paper's; the official code calls G, F, D_Y, D_X: G_A, G_B, 
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from flax import struct
 
 from oldphoto_jax import failure_signs, layers, losses, metrics
 from oldphoto_jax.models import adversarial, gan_networks
+from oldphoto_jax.models.released import Networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,3 +276,10 @@ def from_sizes(sizes: dict[str, Any]) -> CycleGAN:
     ValueError: for an unknown kind of generator.
   """
   return CycleGAN(generator=gan_networks.from_sizes(sizes))
+
+
+def networks(sizes: dict[str, Any]) -> Networks:
+  """What weights of these sizes can do; see `from_sizes` for what it raises."""
+  model = from_sizes(sizes)
+  init_released = lambda key: init(model, key).released['G']
+  return Networks(init_released, partial(restore, model), model.generator.multiple, layerwise=True)

@@ -7,6 +7,7 @@ PyTorch code; fields give what the TensorFlow tutorial does otherwise.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from flax import struct
 
 from oldphoto_jax import failure_signs, layers, losses, metrics
 from oldphoto_jax.models import gan_networks
+from oldphoto_jax.models.released import Networks
 
 # The generator's loss; section 3.1 of the paper, lambda = 100. Terms of weight 0 are not computed.
 WEIGHTS = {'gan': 1.0, 'l1': 100.0}
@@ -249,3 +251,10 @@ def from_sizes(sizes: dict[str, Any]) -> Pix2Pix:
     test_dropout=sizes['test_dropout'],
     test_batch_statistics=sizes['test_batch_statistics'],
   )
+
+
+def networks(sizes: dict[str, Any]) -> Networks:
+  """What weights of these sizes can do; see `from_sizes` for what it raises."""
+  model = from_sizes(sizes)
+  init_released = lambda key: init(model, key).released
+  return Networks(init_released, partial(restore, model), model.generator.multiple, layerwise=True)

@@ -7,6 +7,7 @@ that a recipe damages, whose masks it has to find. Only the luma is looked at.
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from flax import struct
 
 from oldphoto_jax import layers, losses
 from oldphoto_jax.models import gan_networks
+from oldphoto_jax.models.released import Networks
 
 # The terms of the loss. Cross-entropy and soft dice: Milletari et al. 2016 and many since; focal
 # loss (Lin et al. 2017) in the place of cross-entropy: a weight for 'focal' and 0 for 'bce'.
@@ -318,3 +320,10 @@ def from_sizes(sizes: dict[str, Any]) -> Scratch:
     KeyError: if a size is missing.
   """
   return Scratch(net=UNet(width=sizes['width'], depth=sizes['depth']))
+
+
+def networks(sizes: dict[str, Any]) -> Networks:
+  """What weights of these sizes can do; see `from_sizes` for what it raises."""
+  model = from_sizes(sizes)
+  init_released = lambda key: init(model, key).released
+  return Networks(init_released, partial(detect, model), model.net.multiple, layerwise=False)

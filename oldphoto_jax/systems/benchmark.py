@@ -252,8 +252,8 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
   """
   file = pathlib.Path(path)
   file = file / weights.FILE if file.is_dir() else file
-  whole, card = weights.load(path), weights.card(path)
-  digest = weights.digest(path)
+  loaded = weights.read(path)
+  whole = loaded.weights
   rows = []
   for fused in (False, True) if 'fusion' in whole.model else (False,):
     found = whole if fused else weights.without_fusion(whole)
@@ -264,10 +264,10 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
         Row(
           label=f'{name}{" with fusion" * fused}{MASKED * masked}',
           open=functools.partial(_open, programs, str(file), fused),
-          identity=f'{found.system} {digest}{" with fusion" * fused}',
+          identity=f'{found.system} {loaded.digest}{" with fusion" * fused}',
           masked=masked,
           parameters=_count(found, 'mapping_masked' in stages),
-          training=training(file.parent, card, found.system, stages),
+          training=training(file.parent, loaded.card, found.system, stages),
         )
       )
   return rows

@@ -1,0 +1,25 @@
+"""What a trained system offers, whichever networks it consists of."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Networks(NamedTuple):
+  """The functions of a released system; each models' file makes them from the sizes it wrote.
+
+  Attributes:
+    init: key -> parameters as they are released, of which only names and shapes matter here.
+    apply: (params, photos [B, H, W, 3] in [-1, 1]) -> restored photos of the same shape and range;
+      of a detector, the probability of damage [B, H, W, 1].
+    multiple: H and W must be multiples of it.
+    layerwise: whether the network needs the whole photo; see restore.Restorer.
+    fill: see restore.Restorer; None: it fills no holes.
+  """
+
+  init: Callable[[jax.Array], Any]
+  apply: Callable[[Any, jax.Array], jax.Array]
+  multiple: int
+  layerwise: bool
+  fill: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None

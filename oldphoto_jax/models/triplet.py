@@ -1,0 +1,131 @@
+"""The released system of Wan et al. 2020: encoder of R and X, mapping, decoder of Y, and extras."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+
+from oldphoto_jax.models import fusion, mapping, scratch, vae
+from oldphoto_jax.models.released import Networks
+
+
+@dataclasses.dataclass(frozen=True)
+class Triplet:
+  """What a triplet system consists of.
+
+  Attributes:
+    mapping: the mapping without masks, with the VAEs around it.
+    masked: the mapping with masks, which fills holes; it has its own decoder.
+    fused: the U-Net that corrects the old photo by what the others make of it.
+    detector: finds the holes.
+  """
+
+  mapping: mapping.Mapping
+  masked: mapping.Mapping | None = None
+  fused: fusion.Fusion | None = None
+  detector: scratch.Scratch | None = None
+
+
+def init(model: Triplet, key: jax.Array) -> dict[str, Any]:
+  """Random parameters in the layout of a release.
+
+  {'rx': {'encoder'}, 'y': {'decoder'}, 'mapping'}; with `masked` also 'masked': {'y': {'decoder'},
+  'mapping'}, with `fused` 'fusion', with `detector` 'detector'.
+  """
+  decoder = {'decoder': vae.init(model.mapping.y, key).g['decoder']}
+  params = {'rx': {'encoder': vae.init(model.mapping.rx, key).g['encoder']}, 'y': decoder}
+  params['mapping'] = mapping.init(model.mapping, key).g
+  if model.masked is not None:
+    params['masked'] = {'y': decoder, 'mapping': mapping.init(model.masked, key).g}
+  if model.fused is not None:
+    params['fusion'] = fusion.init(model.fused, key).g
+  if model.detector is not None:
+    params['detector'] = scratch.init(model.detector, key).released
+  return params
+
+
+def restore(model: Triplet, params: dict[str, Any], old: jax.Array) -> jax.Array:
+  """Restores old photos [B, H, W, 3] in [-1, 1]; H and W multiples of `multiple(model)`."""
+  if model.fused is not None:
+    return fusion.restore(model.fused, params, old)
+  return mapping.restore(model.mapping, params, old)
+
+
+def fill(model: Triplet, params: dict[str, Any], old: jax.Array, mask: jax.Array) -> jax.Array:
+  """Fills the holes of old photos, for a model with `masked`; `mask` [B, H, W, 1], above 0 = hole.
+
+  Returns:
+    [B, H, W, 3]; with a fusion that knows holes two fillings [B, H, W, 6], see fusion.fill_twice.
+  """
+  if model.fused is not None and model.fused.masked is not None:
+    return fusion.fill_twice(model.fused, params, old, mask)
+  return mapping.restore(model.masked, {'rx': params['rx']} | params['masked'], old, mask)
+
+
+def multiple(model: Triplet) -> int:
+  """Sides of a photo must be multiples of this."""
+  return vae.DOWNSAMPLING if model.fused is None else model.fused.multiple
+
+
+def sizes(model: Triplet) -> dict[str, Any]:
+  """What a file of weights has to say about the model, as JSON values."""
+  one = model.mapping.rx
+  sizes = {'width': one.width, 'latent': one.latent, 'blocks': one.blocks, 'norm': one.norm}
+  sizes |= _mapping_sizes(model.mapping)
+  if model.masked is not None:
+    sizes['masked'] = _mapping_sizes(model.masked)
+    sizes['masked'] |= {'mask_pool': model.masked.mask_pool, 'scaled': model.masked.scaled}
+  if model.fused is not None:
+    fused = model.fused
+    sizes['fusion'] = {'width': fused.width, 'depth': fused.depth, 'blocks': fused.blocks}
+    sizes['fusion'] |= {'masked': fused.masked is not None, 'alone': fused.alone}
+  if model.detector is not None:
+    sizes['detector'] = scratch.sizes(model.detector)
+  return sizes
+
+
+def from_sizes(sizes: dict[str, Any]) -> Triplet:
+  """The model that `sizes` describes, for `restore` and `fill`.
+
+  Raises:
+    KeyError: if a size is missing.
+  """
+  one = vae.VAE(**{name: sizes[name] for name in ('width', 'latent', 'blocks', 'norm')})
+
+  def between(sizes, **masked):
+    t_sizes = {'width': sizes['t_width'], 'blocks': sizes['t_blocks']}
+    return mapping.Mapping(one, one, **t_sizes, residual=sizes['t_residual'], **masked)
+
+  plain, masked, fused, detector = between(sizes), None, None, None
+  if (m := sizes.get('masked')) is not None:
+    masked = between(m, masked=True, mask_pool=m['mask_pool'], scaled=m['scaled'])
+  if 'fusion' in sizes:
+    f = sizes['fusion']
+    fused = fusion.Fusion(
+      plain,
+      masked if f['masked'] else None,
+      width=f['width'],
+      depth=f['depth'],
+      blocks=f['blocks'],
+      alone=f.get('alone', False),  # not in the files of version 0.1
+    )
+  if 'detector' in sizes:
+    detector = scratch.from_sizes(sizes['detector'])
+  return Triplet(plain, masked, fused, detector)
+
+
+def networks(sizes: dict[str, Any]) -> Networks:
+  """What weights of these sizes can do; see `from_sizes` for what it raises."""
+  model = from_sizes(sizes)
+  return Networks(
+    partial(init, model),
+    partial(restore, model),
+    multiple(model),
+    sizes['norm'],
+    None if model.masked is None else partial(fill, model),
+  )
+
+
+def _mapping_sizes(t: mapping.Mapping) -> dict[str, Any]:
+  return {'t_width': t.width, 't_blocks': t.blocks, 't_residual': t.residual}
