@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from oldphoto_jax import layers
+from oldphoto_jax import averaging
 
 
 def count(chosen: jax.Array, parts: int) -> jax.Array:
@@ -18,12 +18,12 @@ def count(chosen: jax.Array, parts: int) -> jax.Array:
   What losses.masked_mean divides by, so that a mean over some examples or pixels is that of the
   whole batch, however they are spread.
   """
-  return layers.pmean(chosen.sum().astype(jnp.float32)) / parts
+  return averaging.pmean(chosen.sum().astype(jnp.float32)) / parts
 
 
 def mean(function: Callable[[Any, jax.Array], Any], parts: int, batch: Any, keys: jax.Array) -> Any:
-  """`mean_over_parts`, and over the devices of the axis layers.AXIS."""
-  return layers.pmean(mean_over_parts(function, parts, batch, keys))
+  """`mean_over_parts`, and over the devices of the axis averaging.AXIS."""
+  return averaging.pmean(mean_over_parts(function, parts, batch, keys))
 
 
 def mean_over_parts(

@@ -23,7 +23,18 @@ import numpy as np
 from PIL import Image
 from skimage import restoration
 
-from oldphoto_jax import data, features, images, masks, metrics, niqe, restore, sheets, train
+from oldphoto_jax import (
+  classifiers,
+  data,
+  images,
+  masks,
+  metrics,
+  niqe,
+  perceptual,
+  restore,
+  sheets,
+  train,
+)
 from oldphoto_jax.degradation import photographic, recipes
 
 _log = logging.getLogger(__name__)
@@ -227,8 +238,8 @@ class Judge:
   """What photos are scored with; a part that is None leaves its column out.
 
   Attributes:
-    squeezenet: parameters of features.load_squeezenet.
-    lpips: parameters of features.load_lpips.
+    squeezenet: parameters of classifiers.load_squeezenet.
+    lpips: parameters of classifiers.load_lpips.
     niqe: statistics of niqe.load.
     identity: of all, for the key of results.
   """
@@ -265,9 +276,9 @@ def judge(squeezenet: str, niqe_statistics: str, alexnet: str = '', linear: str 
   """Loads what scores need.
 
   Args:
-    squeezenet: path of features.load_squeezenet, '' for none.
+    squeezenet: path of classifiers.load_squeezenet, '' for none.
     niqe_statistics: path of niqe.load, '' for none.
-    alexnet, linear: paths of features.load_lpips, '' for none.
+    alexnet, linear: paths of classifiers.load_lpips, '' for none.
 
   Raises:
     ValueError: a path is given and the file does not fit, or one of LPIPS' two alone.
@@ -277,8 +288,8 @@ def judge(squeezenet: str, niqe_statistics: str, alexnet: str = '', linear: str 
   # Without LPIPS as it always was, so that kept results stay valid.
   used = [squeezenet, niqe_statistics] + [alexnet, linear] * bool(alexnet)
   return Judge(
-    features.load_squeezenet(squeezenet) if squeezenet else None,
-    features.load_lpips(alexnet, linear) if alexnet else None,
+    classifiers.load_squeezenet(squeezenet) if squeezenet else None,
+    classifiers.load_lpips(alexnet, linear) if alexnet else None,
     niqe.load(niqe_statistics) if niqe_statistics else None,
     json.dumps([_file_digest(path) for path in used]),
   )
@@ -326,9 +337,9 @@ def _distances(networks, photo, reference):
   a, b = map(photographic.from_levels, (photo, reference))
   found = {}
   if lpips is not None:
-    found['lpips'] = features.lpips(lpips, a, b)[0]
+    found['lpips'] = perceptual.lpips(lpips, a, b)[0]
   if squeezenet is not None:
-    found['squeezenet'] = features.squeezenet_distance(squeezenet, a, b)[0]
+    found['squeezenet'] = perceptual.squeezenet_distance(squeezenet, a, b)[0]
   return found
 
 

@@ -1,151 +1,17 @@
-"""Convolutions of NHWC images with HWIO kernels, in the form that a platform is fast at.
+"""The two convolutions of all networks, of NHWC images with HWIO kernels.
 
-XLA's CPU backend is 4 to 80 times slower than it could be at some of them, so each has a second
-form that is lowered on CPU only; GPU and TPU get the plain one. Both forms give the same numbers up
-to float32's rounding, forward and in both gradients (tests/test_convolution.py).
+GPU and TPU get XLA's own convolutions. XLA's CPU backend is 4 to 80 times slower at some of them
+than it could be, so on CPU other forms are lowered (cpu_convolution.py). Both give the same numbers
+up to float32's rounding, forward and in both gradients (tests/test_convolution.py).
 """
 
-import dataclasses
-import functools
-import itertools
-from collections.abc import Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-Padding = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right)), zeros
-DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
-
-# Of the CPU's forms. Milliseconds: 4 photos, forward and both gradients, two AMD Zen 5 cores.
-STRIP = 2**22  # bytes of a gradient that a convolution may read over and over
-# Channels in and out from which products of matrices pay. 3x3 at 32x32: 512 channels 71 ms instead
-# of 200, 64 channels 2.5 instead of 5.4, 32 channels 0.8 instead of 1.5; 12 channels lose a fifth.
-CHANNELS = 32
-# Pixels of the smaller map up to which there is a product for every tap: 4x4 at stride 2 to 4x4
-# pixels of 512 channels 6 ms instead of 23. From 1024 on, Winograd's form takes half the time.
-FEW_PIXELS = 256
-# Outputs up to which the gradient of a kernel is one product: 7x7, 64 channels to 3 at 128x128,
-# 15 ms of one core instead of 68; 4x4, 512 channels to 1 at 32x32, 1.3 instead of 14.
-FEW_CHANNELS = 16
-PRODUCTS = 2**28  # bytes of terms or patches from which large photos are convolved: their memory
-# Where Winograd's polynomials are evaluated, by the side of the kernel; and at infinity. With 5/8
-# and 5/4 the result errs by 2e-6 of its largest value, with the usual 1 and 2 by 8e-6.
-_FIVE = (0, 5 / 8, -5 / 8, 5 / 4, -5 / 4)
-POINTS = {2: (0, 1, -1), 3: _FIVE, 4: _FIVE}
-
-
-def _plain_conv(x, kernel, stride: int, padding: Padding):
-  return lax.conv_general_dilated(
-    x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS
-  )
-
-
-def _flip(kernel):
-  """[h, w, in, out] -> the kernel of the gradient with respect to the input."""
-  return kernel[::-1, ::-1].swapaxes(2, 3)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _stride1_cpu(x, kernel, padding: Padding):
-  # XLA's CPU convolution is 4 times slower where no side is padded at all: pad one row, drop it.
-  if padding == ((0, 0), (0, 0)):
-    return _plain_conv(x, kernel, 1, ((0, 1), (0, 0)))[:, :-1]
-  return _plain_conv(x, kernel, 1, padding)
-
-
-def _stride1_cpu_fwd(x, kernel, padding):
-  return _stride1_cpu(x, kernel, padding), (x, kernel)
-
-
-def _stride1_cpu_bwd(padding, residuals, dy):
-  x, kernel = residuals
-  kh, kw = kernel.shape[:2]
-  (top, bottom), (left, right) = padding
-  full = ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right))
-  dx = _stride1_cpu(dy, _flip(kernel), full)
-  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  c_in, c_out = kernel.shape[2:]
-  patches = kh * kw * c_out * (x.size // c_in) * x.dtype.itemsize
-  if c_out <= FEW_CHANNELS < c_in and patches <= PRODUCTS:
-    # One product with all patches of dy, whose rows lie in one piece.
-    dy = jnp.pad(dy.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (kh - 1, kh - 1), (kw - 1, kw - 1)))
-    h, w = x.shape[1:3]
-    dy = jnp.stack([dy[..., j : j + w] for j in range(kw)])
-    dy = jnp.stack([dy[..., i : i + h, :] for i in range(kh)])
-    dkernel = dy.reshape(kh * kw * c_out, -1) @ x.reshape(-1, c_in)
-    return dx, _flip(dkernel.reshape(kh, kw, c_out, c_in))
-  # A convolution with dy as its kernel, written in the layout NHWC, HWIO. Autodiff writes it in
-  # another one, which XLA's CPU backend repairs only outside of scan, map and cond: inside, it
-  # takes 100 times longer.
-  x, dy = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)  # [C_in, H, W, B], [h, w, B, C_out]
-  # All of dy is read once per input channel: in strips of rows that stay in the cache.
-  strips = max(1, min(-(-dy.size * dy.dtype.itemsize // STRIP), dy.shape[0]))
-  rows = [dy.shape[0] * i // strips for i in range(strips + 1)]
-  dkernel = sum(
-    _plain_conv(
-      x[:, first : last + kh - 1],
-      # A row of zeros on either side of the product: see _stride1_cpu.
-      jnp.pad(dy[first:last], ((0, 1), (0, 0), (0, 0), (0, 0))),
-      1,
-      ((0, 1), (0, 0)),
-    )
-    for first, last in itertools.pairwise(rows)
-  )
-  return dx, dkernel.transpose(1, 2, 0, 3)
-
-
-_stride1_cpu.defvjp(_stride1_cpu_fwd, _stride1_cpu_bwd)
-
-
-def _out(x, kernel, stride: int, padding: Padding) -> list[int]:
-  """Height and width of the result."""
-  sides = zip(x.shape[1:3], padding, kernel.shape[:2])
-  return [(n + sum(pads) - k) // stride + 1 for n, pads, k in sides]
-
-
-def _fit(x, padding: Padding, sides: Sequence[int]):
-  """Pads top and left, then fills up or crops to height and width `sides`."""
-  pads = [(low, side - n - low, 0) for (low, _), side, n in zip(padding, sides, x.shape[1:3])]
-  return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
-
-
-def _space_to_depth(x):
-  """[B, 2h, 2w, C] -> [B, h, w, 4C], channel order (row, column, C)."""
-  b, h, w, c = x.shape
-  return (
-    x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2, w // 2, -1)
-  )
-
-
-def _depth_to_space(x):
-  """[B, h, w, 4C] -> [B, 2h, 2w, C], the inverse of `_space_to_depth`."""
-  b, h, w, c = x.shape
-  return x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, -1)
-
-
-def _conv_cpu(x, kernel, stride: int, padding: Padding):
-  form = _form(x, kernel, stride, padding)
-  if form is not None:
-    return _by_products(x, kernel, form, padding)
-  if stride == 1 and kernel.shape[:2] == (1, 1):
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    return jnp.einsum('bhwi,io->bhwo', x, kernel[0, 0])
-  if stride == 1:
-    return _stride1_cpu(x, kernel, padding)
-  if stride != 2:
-    return _plain_conv(x, kernel, stride, padding)
-  # Stride 2 = stride 1 over 2x2 blocks of pixels, with the kernel cut into the same blocks.
-  kh, kw, c_in, c_out = kernel.shape
-  out = _out(x, kernel, 2, padding)
-  kernel = jnp.pad(kernel, ((0, kh % 2), (0, kw % 2), (0, 0), (0, 0)))
-  kh, kw = kernel.shape[:2]
-  x = _fit(x, padding, [2 * (o - 1) + k for o, k in zip(out, (kh, kw))])
-  kernel = kernel.reshape(kh // 2, 2, kw // 2, 2, c_in, c_out).transpose(0, 2, 1, 3, 4, 5)
-  kernel = kernel.reshape(kh // 2, kw // 2, 4 * c_in, c_out)
-  return _conv_cpu(_space_to_depth(x), kernel, 1, ((0, 0), (0, 0)))
+from oldphoto_jax import cpu_convolution
+from oldphoto_jax.cpu_convolution import DIMENSIONS, Padding, xla_conv
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -164,8 +30,8 @@ def conv2d(x, kernel, stride: int = 1, padding: Padding = ((0, 0), (0, 0))):
   return lax.platform_dependent(
     x,
     kernel,
-    cpu=lambda x, k: _conv_cpu(x, k, stride, padding),
-    default=lambda x, k: _plain_conv(x, k, stride, padding),
+    cpu=lambda x, k: cpu_convolution.conv2d(x, k, stride, padding),
+    default=lambda x, k: xla_conv(x, k, stride, padding),
   )
 
 
@@ -179,201 +45,16 @@ def _conv2d_bwd(stride, padding, residuals, dy):
   def grads(form):
     return lambda x, k, dy: jax.vjp(lambda x, k: form(x, k, stride, padding), x, k)[1](dy)
 
-  return lax.platform_dependent(*residuals, dy, cpu=grads(_conv_cpu), default=grads(_plain_conv))
+  return lax.platform_dependent(
+    *residuals, dy, cpu=grads(cpu_convolution.conv2d), default=grads(xla_conv)
+  )
 
 
 conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
-# Convolution as products of matrices ------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Form:
-  """A convolution as t x t products of matrices, [windows, C_in] x [C_in, C_out] each.
-
-  Along an axis, a window of the result is `result` @ (`kernel` @ taps * `image` @ window): the
-  bilinear form of Lavin & Gray 2016, section 3, whose names are A^T, G and B^T.
-
-  Attributes:
-    image: [t, pixels of a window].
-    kernel: [t, k]; None: the taps as they are.
-    result: [pixels of a window of the result, t].
-    step: from one window of the image to the next.
-    out: from one window of the result to the next; where they overlap, their sum counts.
-  """
-
-  image: np.ndarray
-  kernel: np.ndarray | None
-  result: np.ndarray
-  step: int
-  out: int
-
-
-@functools.cache
-def _winograd(k: int) -> _Form:
-  """Stride 1, in windows of n pixels: 9, 36 and 36 products replace n n k k = 36, 144, 144.
-
-  A polynomial product by its values at the points (Toom and Cook), transposed.
-  """
-  points = POINTS[k]
-  t = len(points) + 1
-  n = t - k + 1
-  image, kernel, result = np.zeros((t, t)), np.zeros((t, k)), np.zeros((n, t))
-  for i, point in enumerate(points):
-    others = [p for p in points if p != point]
-    image[i, :-1] = np.poly(others)[::-1]
-    kernel[i] = point ** np.arange(k) / np.prod([point - p for p in others])
-    result[:, i] = point ** np.arange(n)
-  image[-1] = np.poly(points)[::-1]
-  kernel[-1, -1] = result[-1, -1] = 1
-  return _Form(image, kernel, result, step=n, out=n)
-
-
-@functools.cache
-def _taps(k: int, stride: int) -> _Form:
-  """A product a tap, summed: the kernel, which is larger than the maps, is read where it lies."""
-  return _Form(np.eye(k), None, np.ones((1, k)), step=stride, out=1)
-
-
-@functools.cache
-def _transposed_taps(k: int) -> _Form:
-  """The same of a transposed convolution, whose windows of the result overlap."""
-  return _Form(np.ones((k, 1)), None, np.eye(k)[::-1], step=1, out=2)
-
-
-def _wide(x, kernel) -> bool:
-  k = kernel.shape[0]
-  square = k in POINTS and kernel.shape[1] == k
-  return square and x.dtype == jnp.float32 and min(kernel.shape[2:]) >= CHANNELS
-
-
-def _form(x, kernel, stride: int, padding: Padding) -> _Form | None:
-  """The fastest form; None: a convolution, after `_space_to_depth` where the stride is 2."""
-  if not _wide(x, kernel) or stride > 2:
-    return None
-  h, w = _out(x, kernel, stride, padding)
-  if x.shape[0] * h * w <= FEW_PIXELS:
-    return _taps(kernel.shape[0], stride)
-  if stride == 2:
-    return None
-  form = _winograd(kernel.shape[0])
-  terms = form.image.shape[0] ** 2 * x.shape[0] * -(-h // form.out) * -(-w // form.out)
-  return form if terms * sum(kernel.shape[2:]) * x.dtype.itemsize <= PRODUCTS else None
-
-
-def _by_products(x, kernel, form: _Form, padding: Padding):
-  h, w = _out(x, kernel, form.step // form.out, padding)
-  windows = [-(-side // form.out) for side in (h, w)]
-  x = _fit(x, padding, [form.step * (n - 1) + form.image.shape[1] for n in windows])
-  return _products(form, x, kernel)[:, :h, :w]
-
-
-def _mix(matrix, parts):
-  """Sums of arrays with the weights of a row each."""
-  return [sum(float(c) * part for c, part in zip(row, parts) if c) for row in matrix]
-
-
-def _windows(x, size: int, step: int) -> list[int]:
-  """How many windows fit into height and width."""
-  return [(side - size) // step + 1 for side in x.shape[1:3]]
-
-
-def _split(x, matrix, step: int):
-  """[B, H, W, C] -> `matrix` times each window along both axes, [t t, B h w, C]."""
-  b, _, _, c = x.shape
-  size = matrix.shape[1]
-  h, w = _windows(x, size, step)
-  if size == step:  # side by side
-    x = x.reshape(b, h, size, w, size, c).transpose(2, 4, 0, 1, 3, 5)
-    return jnp.tensordot(np.kron(matrix, matrix).astype(x.dtype), x.reshape(size**2, -1, c), 1)
-  # A stack of sums is one loop over memory. A product would need copies of what overlaps.
-  columns = [x[:, :, j : j + step * (w - 1) + 1 : step] for j in range(size)]
-  x = jnp.stack(_mix(matrix, columns))
-  rows = [x[:, :, i : i + step * (h - 1) + 1 : step] for i in range(size)]
-  return jnp.stack(_mix(matrix, rows)).reshape(len(matrix) ** 2, -1, c)
-
-
-def _join(y, matrix, step: int, h: int, w: int):
-  """[t t, B h w, C] -> [B, H, W, C]: `matrix` times the terms of a window, windows added.
-
-  The transpose of `_split` with the transposed matrix, but for some zeros below and on the right.
-  """
-  size, t = matrix.shape
-  b, c = y.shape[1] // (h * w), y.shape[2]
-  if size == step:
-    y = jnp.tensordot(np.kron(matrix, matrix).astype(y.dtype), y, 1)
-    y = y.reshape(size, size, b, h, w, c).transpose(2, 3, 0, 4, 1, 5)
-    return y.reshape(b, h * size, w * size, c)
-  overlap = -(-size // step)
-
-  def along(axis, parts):
-    parts = _mix(matrix, parts)
-
-    def moved(part, i):
-      return jnp.pad(
-        part, [(i, overlap - 1 - i) if a == axis else (0, 0) for a in range(part.ndim)]
-      )
-
-    sums = [
-      sum(moved(part, i) for i, part in enumerate(parts[first::step])) for first in range(step)
-    ]
-    return jnp.stack(sums, axis + 1)
-
-  y = y.reshape(t, t, b, h, w, c)
-  y = along(3, [y[:, j] for j in range(t)])  # [t, B, h, w', step, C]
-  y = along(1, list(y))
-  return y.reshape(b, step * y.shape[1], step * y.shape[3], c)
-
-
-def _zero(x):
-  """A 0 that XLA cannot foresee: what adds it is not made before `x`.
-
-  XLA's CPU backend drops optimization_barrier. It would make the terms of all kernels at the start
-  and hold those of the forward pass for the backward pass: 600 MiB more in a network of 60M.
-  """
-  return jnp.minimum(jnp.abs(x[0, 0, 0, 0]), 0).astype(jnp.int32)
-
-
-def _kernel_terms(form: _Form, kernel, after):
-  """[k, k, C_in, C_out] -> [t t, C_in, C_out], once the map `after` is there."""
-  kernel = kernel.reshape(-1, *kernel.shape[2:])
-  if form.kernel is None:
-    return kernel
-  matrix = np.kron(form.kernel, form.kernel).astype(kernel.dtype)
-  return jnp.tensordot(matrix + _zero(after), kernel, 1)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _products(form: _Form, x, kernel):
-  terms = _split(x, form.image, form.step)
-  y = jnp.einsum('tpi,tio->tpo', terms, _kernel_terms(form, kernel, x))
-  return _join(y, form.result, form.out, *_windows(x, form.image.shape[1], form.step))
-
-
-def _products_fwd(form, x, kernel):
-  return _products(form, x, kernel), (x, kernel)
-
-
-def _products_bwd(form, residuals, dy):
-  x, kernel = residuals
-  x = x + _zero(dy)
-  terms, dterms = _split(x, form.image, form.step), _split(dy, form.result.T, form.out)
-  dx = jnp.einsum('tpo,tio->tpi', dterms, _kernel_terms(form, kernel, dy))
-  dx = _join(dx, form.image.T, form.step, *_windows(x, form.image.shape[1], form.step))
-  dkernel = jnp.einsum('tpi,tpo->tio', terms, dterms)
-  if form.kernel is not None:
-    dkernel = jnp.tensordot(np.kron(form.kernel, form.kernel).T.astype(x.dtype), dkernel, 1)
-  return dx[:, : x.shape[1], : x.shape[2]], dkernel.reshape(kernel.shape)
-
-
-_products.defvjp(_products_fwd, _products_bwd)
-
-
-# Transposed convolution ------------------------------------------------------------------------
-
-
-def _plain_conv_transpose(x, kernel):
+def xla_conv_transpose(x, kernel):
+  """`conv_transpose2d` as XLA has it, which other platforms than the CPU get."""
   # The k - 1 - p rule of transposed convolutions; odd kernels have output padding 1 (see below).
   k = kernel.shape[0]
   low, high = (k - 2, k - 2) if k % 2 == 0 else (k - 2, k - 1)
@@ -385,45 +66,6 @@ def _plain_conv_transpose(x, kernel):
     lhs_dilation=(2, 2),
     dimension_numbers=DIMENSIONS,
   )
-
-
-def _conv_transpose_cpu(x, kernel):
-  # The zeros between the pixels of the dilated input meet fixed kernel taps, so each of the four
-  # output phases is a 2x2 convolution of the undilated input: one convolution with 4 C_out
-  # outputs, then interleave. k = 4: phase a reads x[i - 1 + a], x[i + a] with taps a, a + 2.
-  # k = 3: phase 0 reads x[i] with tap 1, phase 1 reads x[i], x[i + 1] with taps 0, 2.
-  b, h, w, _ = x.shape
-  k, _, c_in, c_out = kernel.shape
-  if _wide(x, kernel) and b * h * w <= FEW_PIXELS:
-    return _products(_transposed_taps(k), x, kernel)[:, 1 : 1 + 2 * h, 1 : 1 + 2 * w]
-  if k == 4:
-    taps = kernel.reshape(2, 2, 2, 2, c_in, c_out)  # [row, phase, column, phase, in, out]
-    taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c_in, 4 * c_out)
-    y = _conv_cpu(x, taps, 1, ((1, 1), (1, 1)))  # [B, h + 1, w + 1, 4 C_out]
-    y = y.reshape(b, h + 1, w + 1, 2, 2, c_out)
-    rows = [
-      jnp.stack([y[:, i : i + h, j : j + w, i, j] for j in range(2)], axis=3) for i in range(2)
-    ]
-    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, c_out)
-  # k == 3: place the taps into a [2, 2] window per phase.
-  zero = jnp.zeros_like(kernel[0, 0])
-  window = {0: (1, None), 1: (0, 2)}  # phase -> taps at x[i], x[i + 1]
-
-  def tap(r, c):
-    return zero if r is None or c is None else kernel[r, c]
-
-  taps = jnp.stack(
-    [
-      jnp.stack(
-        [
-          jnp.concatenate([tap(window[a][r], window[p][c]) for a in (0, 1) for p in (0, 1)], -1)
-          for c in (0, 1)
-        ]
-      )
-      for r in (0, 1)
-    ]
-  )
-  return _depth_to_space(_conv_cpu(x, taps, 1, ((0, 1), (0, 1))))
 
 
 @jax.custom_vjp
@@ -443,7 +85,9 @@ def conv_transpose2d(x, kernel):
   """
   if kernel.shape[0] not in (3, 4):
     raise ValueError(f'conv_transpose2d takes 3x3 or 4x4 kernels, not {kernel.shape[:2]}')
-  return lax.platform_dependent(x, kernel, cpu=_conv_transpose_cpu, default=_plain_conv_transpose)
+  return lax.platform_dependent(
+    x, kernel, cpu=cpu_convolution.conv_transpose2d, default=xla_conv_transpose
+  )
 
 
 def _conv_transpose2d_fwd(x, kernel):
@@ -455,7 +99,7 @@ def _conv_transpose2d_bwd(residuals, dy):
     return lambda x, k, dy: jax.vjp(form, x, k)[1](dy)
 
   return lax.platform_dependent(
-    *residuals, dy, cpu=grads(_conv_transpose_cpu), default=grads(_plain_conv_transpose)
+    *residuals, dy, cpu=grads(cpu_convolution.conv_transpose2d), default=grads(xla_conv_transpose)
   )
 
 

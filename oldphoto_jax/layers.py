@@ -1,22 +1,23 @@
-"""Layers that at least two of the networks share, on NHWC images, and what trees of their
-parameters go through."""
+"""Layers that at least two of the networks share, on NHWC images."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from oldphoto_jax.averaging import AXIS, global_norm, moving_average, pmean  # noqa: F401
 from oldphoto_jax.convolution import conv2d, conv_transpose2d
-
-# The axis that train steps average over, whatever maps it (parallel.py).
-AXIS = 'batch'
+from oldphoto_jax.parameters import (  # noqa: F401
+  init_normal,
+  power_iteration,
+  right_vectors,
+  spectral_norm,
+)
 
 # Values that are marked in the traced program, for layerwise.py: what instance norm takes, the
 # statistics that it takes of it, and other maps between layers. A mark computes nothing.
@@ -175,108 +176,6 @@ def resnet_blocks(
   for i in range(count):
     x = block(features, norm, dtype, name=f'block{i}')(x)
   return x
-
-
-def init_normal(
-  module: nn.Module, key: jax.Array, *inputs: jax.Array, std: float | None = 0.02
-) -> Any:
-  """Parameters of a module: kernels N(0, std), biases 0 (`init_weights` of the GAN references).
-
-  `std` None is for networks without norms: sqrt(2 / fan-in) of each kernel (He et al. 2015).
-
-  Draws all kernels at once: module.init would compile a random generator for each of them, which
-  takes longer than a training step of the network.
-
-  Raises:
-    ValueError: for a module that has other parameters than kernels and biases.
-  """
-  shapes = jax.eval_shape(module.init, key, *inputs)['params']
-  paths, structure = jax.tree_util.tree_flatten_with_path(shapes)
-  names = [path[-1].key for path, _ in paths]
-  if not set(names) <= {'kernel', 'bias'}:
-    raise ValueError(f'init_normal knows kernels and biases only, not {sorted(set(names))}')
-  sizes = [leaf.size if name == 'kernel' else 0 for name, (_, leaf) in zip(names, paths)]
-  drawn = jax.random.normal(key, (sum(sizes),))
-  leaves, start = [], 0
-  for size, (_, leaf) in zip(sizes, paths):
-    scale = std or math.sqrt(2 * leaf.shape[-1] / leaf.size)
-    values = scale * drawn[start : start + size] if size else jnp.zeros(leaf.size)
-    leaves.append(values.reshape(leaf.shape))
-    start += size
-  return jax.tree.unflatten(structure, leaves)
-
-
-def right_vectors(params: Any, key: jax.Array) -> Any:
-  """Random unit vectors [k, k, in], one for every kernel in a tree of parameters."""
-  kernels = {
-    path: leaf
-    for path, leaf in flax.traverse_util.flatten_dict(params).items()
-    if path[-1] == 'kernel'
-  }
-  keys = jax.random.split(key, len(kernels))
-  drawn = {
-    path: jax.random.normal(k, kernels[path].shape[:-1]) for k, path in zip(keys, sorted(kernels))
-  }
-  return flax.traverse_util.unflatten_dict({p: v / jnp.linalg.norm(v) for p, v in drawn.items()})
-
-
-def power_iteration(params: Any, vectors: Any) -> Any:
-  """The vectors, nearer to the right singular ones of their kernels: v <- W^T W v, normalised."""
-
-  def nearer(params, v):
-    if not isinstance(v, dict):
-      u = jnp.einsum('hwio,hwi->o', params, v)
-      v = jnp.einsum('hwio,o->hwi', params, u)
-      return v / jnp.maximum(jnp.linalg.norm(v), 1e-12)
-    return {name: nearer(params[name], v[name]) for name in v}
-
-  return nearer(params, vectors)
-
-
-def spectral_norm(params: Any, vectors: Any) -> Any:
-  """Kernels divided by |W v|, their largest singular value once v has converged.
-
-  Miyato et al. 2018; W has the rows [out] and the columns [k, k, in]. What else `params` holds is
-  passed on; no gradient reaches the vectors.
-  """
-
-  def divided(params, v):
-    if not isinstance(v, dict):
-      return params / jnp.linalg.norm(jnp.einsum('hwio,hwi->o', params, jax.lax.stop_gradient(v)))
-    return params | {name: divided(params[name], v[name]) for name in v}
-
-  return divided(params, vectors)
-
-
-def count_parameters(params: Any) -> int:
-  """How many numbers a tree of arrays holds."""
-  return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def moving_average(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
-  """average + (1 - decay) * (params - average), leaf by leaf; None stays None.
-
-  The decay starts at 0.1 and rises as (1 + step) / (10 + step), so that the first random
-  parameters are forgotten (`tf.train.ExponentialMovingAverage` with num_updates).
-  """
-  if average is None:
-    return None
-  decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-  return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
-
-
-def pmean(tree: Any) -> Any:
-  """Mean over the devices of AXIS. XLA's CPU backend would copy what a single device has."""
-  return tree if lax.axis_size(AXIS) == 1 else lax.pmean(tree, AXIS)
-
-
-def global_norm(tree: Any) -> jax.Array:
-  """Euclidean norm of all numbers of a tree, as `optax.global_norm`.
-
-  By scalar products: XLA's CPU backend would write all squares to memory first.
-  """
-  squares = [jnp.vdot(x, x, precision=lax.Precision.HIGHEST) for x in jax.tree.leaves(tree)]
-  return jnp.sqrt(sum(squares))
 
 
 def check_multiple(shape: Sequence[int], factor: int) -> None:

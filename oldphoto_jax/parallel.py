@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from oldphoto_jax.layers import AXIS
+from oldphoto_jax.averaging import AXIS
 
 Batch = dict[str, Any]
 Step = Callable[..., Any]
@@ -68,7 +68,7 @@ def train_step(
   Args:
     prepare: (uint8 batch, keys [b]) -> float batch; on the device, inside the step.
     step: (state, constants, batch, keys [b]) -> (state, metrics), one device's view; averages over
-      layers.AXIS itself.
+      averaging.AXIS itself.
     devices: all by default.
 
   Returns:

@@ -17,6 +17,11 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def count_parameters(params) -> int:
+  """How many numbers a tree of arrays holds."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
 def _shared() -> pathlib.Path:
   return pathlib.Path(os.environ.get('OLDPHOTO_SHARED', ROOT.parent / 'shared'))
 

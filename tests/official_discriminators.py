@@ -12,7 +12,7 @@ def bopbtl(state: Mapping[str, Any], scales: int = 2) -> dict[str, Any]:
   """`MultiscaleDiscriminator` of the official code -> models.vae.MultiScaleDiscriminator.
 
   In the file, `scale{scales - 1}_*` is the full resolution. With spectral norm: {'params',
-  'vectors'}, see layers.spectral_norm.
+  'vectors'}, see parameters.spectral_norm.
 
   Raises:
     WeightsError: if a key is missing or left over.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import convolution
+from oldphoto_jax import convolution, cpu_convolution
 
 
 def array(seed, *shape):
@@ -51,7 +51,7 @@ def test_conv_equals_the_plain_form(case):
   padding = ((pad, pad), (pad, pad))
   same_with_gradients(
     lambda x, kernel: convolution.conv2d(x, kernel, stride, padding),
-    lambda x, kernel: convolution._plain_conv(x, kernel, stride, padding),
+    lambda x, kernel: convolution.xla_conv(x, kernel, stride, padding),
     array(0, 2, h, w, c_in),
     array(1, k, k, c_in, c_out),
   )
@@ -61,7 +61,7 @@ def test_conv_with_uneven_padding():
   padding = ((0, 2), (1, 0))
   same_with_gradients(
     lambda x, kernel: convolution.conv2d(x, kernel, 1, padding),
-    lambda x, kernel: convolution._plain_conv(x, kernel, 1, padding),
+    lambda x, kernel: convolution.xla_conv(x, kernel, 1, padding),
     array(0, 2, 6, 7, 33),
     array(1, 3, 3, 33, 35),
   )
@@ -86,13 +86,13 @@ WIDE = [
 @pytest.mark.parametrize('case', WIDE, ids=str)
 def test_products_of_matrices_equal_the_plain_form(case, few, monkeypatch):
   b, h, w, c_in, c_out, k, stride, padding = case
-  monkeypatch.setattr(convolution, 'FEW_PIXELS', few)
+  monkeypatch.setattr(cpu_convolution, 'FEW_PIXELS', few)
   x, kernel = array(0, b, h, w, c_in), array(1, k, k, c_in, c_out)
 
   def fast(x, kernel):
     return convolution.conv2d(x, kernel, stride, padding)
 
-  same_with_gradients(fast, lambda x, k: convolution._plain_conv(x, k, stride, padding), x, kernel)
+  same_with_gradients(fast, lambda x, k: convolution.xla_conv(x, k, stride, padding), x, kernel)
   assert 'convolution' not in jax.jit(fast).lower(x, kernel).as_text()
 
 
@@ -100,10 +100,10 @@ def test_products_of_matrices_equal_the_plain_form(case, few, monkeypatch):
 @pytest.mark.parametrize('shape', [(1, 4, 7), (2, 1, 1)], ids=str)
 @pytest.mark.parametrize('k', [3, 4])
 def test_transposed_products_of_matrices_equal_the_plain_form(k, shape, few, monkeypatch):
-  monkeypatch.setattr(convolution, 'FEW_PIXELS', few)
+  monkeypatch.setattr(cpu_convolution, 'FEW_PIXELS', few)
   c_in = 35 if few else 36  # JAX would take a form of the same shape that it has seen
   x, kernel = array(0, *shape, c_in), array(1, k, k, c_in, 34)
-  same_with_gradients(convolution.conv_transpose2d, convolution._plain_conv_transpose, x, kernel)
+  same_with_gradients(convolution.conv_transpose2d, convolution.xla_conv_transpose, x, kernel)
   assert 'convolution' not in jax.jit(convolution.conv_transpose2d).lower(x, kernel).as_text()
 
 
@@ -119,30 +119,30 @@ def test_large_maps_and_half_precision_are_convolved(monkeypatch):
 
   assert 'convolution' not in text(jnp.float32)
   assert 'convolution' in text(jnp.bfloat16)
-  monkeypatch.setattr(convolution, 'PRODUCTS', 36 * 25 * 65 * 4 - 1)
+  monkeypatch.setattr(cpu_convolution, 'PRODUCTS', 36 * 25 * 65 * 4 - 1)
   assert 'convolution' in text(jnp.float32)
-  same_with_gradients(fast, lambda x, k: convolution._plain_conv(x, k, 1, ONE), x, kernel)
+  same_with_gradients(fast, lambda x, k: convolution.xla_conv(x, k, 1, ONE), x, kernel)
 
 
 THIN = [
   # height, width, in, out, kernel, padding, bytes of a strip (1: a strip a row)
-  (9, 8, 3, 8, 3, ((0, 0), (0, 0)), convolution.STRIP),
+  (9, 8, 3, 8, 3, ((0, 0), (0, 0)), cpu_convolution.STRIP),
   (9, 8, 3, 8, 3, ((0, 0), (0, 0)), 1),
-  (9, 8, 8, 8, 3, ((1, 1), (1, 1)), convolution.STRIP),
-  (9, 8, 32, 32, 3, ((0, 2), (1, 0)), convolution.STRIP),
+  (9, 8, 8, 8, 3, ((1, 1), (1, 1)), cpu_convolution.STRIP),
+  (9, 8, 32, 32, 3, ((0, 2), (1, 0)), cpu_convolution.STRIP),
   (9, 8, 32, 33, 4, ((1, 1), (1, 1)), 1),
-  (9, 8, 8, 4, 1, ((0, 0), (0, 0)), convolution.STRIP),
-  (9, 8, 3, 8, 1, ((1, 0), (0, 2)), convolution.STRIP),
+  (9, 8, 8, 4, 1, ((0, 0), (0, 0)), cpu_convolution.STRIP),
+  (9, 8, 3, 8, 1, ((1, 0), (0, 2)), cpu_convolution.STRIP),
 ]
 
 
 @pytest.mark.parametrize('case', THIN, ids=str)
 def test_gradients_inside_a_loop_equal_the_plain_form(case, monkeypatch):
   """In scan and map, where XLA's CPU backend compiles convolutions as they are written."""
-  monkeypatch.setattr(convolution, 'PRODUCTS', 0)
-  monkeypatch.setattr(convolution, 'FEW_PIXELS', 0)
+  monkeypatch.setattr(cpu_convolution, 'PRODUCTS', 0)
+  monkeypatch.setattr(cpu_convolution, 'FEW_PIXELS', 0)
   h, w, c_in, c_out, k, padding, strip = case
-  monkeypatch.setattr(convolution, 'STRIP', strip)
+  monkeypatch.setattr(cpu_convolution, 'STRIP', strip)
   x, kernel = array(0, 3, 2, h, w, c_in), array(1, k, k, c_in, c_out)
 
   def grads(form):
@@ -154,7 +154,7 @@ def test_gradients_inside_a_loop_equal_the_plain_form(case, monkeypatch):
     return *scanned, *jax.lax.map(one, x)
 
   for a, b in zip(
-    jax.jit(grads, static_argnums=0)(convolution.conv2d), grads(convolution._plain_conv)
+    jax.jit(grads, static_argnums=0)(convolution.conv2d), grads(convolution.xla_conv)
   ):
     np.testing.assert_allclose(a, b, atol=2e-5 * float(jnp.abs(b).max()), rtol=0)
 
@@ -163,7 +163,7 @@ def test_gradients_inside_a_loop_equal_the_plain_form(case, monkeypatch):
 def test_conv_transpose_equals_the_plain_form(k):
   same_with_gradients(
     convolution.conv_transpose2d,
-    convolution._plain_conv_transpose,
+    convolution.xla_conv_transpose,
     array(0, 2, 5, 7, 33),
     array(1, k, k, 33, 34),
   )

@@ -15,7 +15,7 @@ import safetensors.numpy
 from conftest import ROOT
 from flax import traverse_util
 
-from oldphoto_jax import checkpoints, layers, losses, official_gans, parallel, weights
+from oldphoto_jax import averaging, checkpoints, losses, official_gans, parallel, weights
 from oldphoto_jax.models import cyclegan, gan_networks
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import cyclegan as system
@@ -46,7 +46,7 @@ def distance(a, b):
 
 def on_devices(state, n):
   """A copy as a step returns its state (else it compiles again), because steps take its buffers."""
-  mesh = jax.sharding.Mesh(jax.devices()[:n], (layers.AXIS,))
+  mesh = jax.sharding.Mesh(jax.devices()[:n], (averaging.AXIS,))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   return jax.tree.map(jnp.copy, jax.device_put(state, sharding))
 
@@ -359,7 +359,7 @@ def test_the_terms_that_are_off_are_not_there():
   assert initial.pool is None and initial.ema is None
   step = jax.vmap(
     lambda state, batch, keys: cyclegan.train_step(model, state, {}, batch, keys),
-    axis_name=layers.AXIS,
+    axis_name=averaging.AXIS,
     in_axes=(None, 0, 0),
   )
   batch = {name: jnp.zeros((1, 2, 16, 16, 3)) for name in ('old', 'clean')}

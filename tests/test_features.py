@@ -8,7 +8,7 @@ import skimage.data
 from PIL import Image
 from scipy import ndimage
 
-from oldphoto_jax import features
+from oldphoto_jax import classifiers, features, perceptual
 
 VGG19_CONVOLUTIONS = {
   # torchvision's vgg19().features: (in, out) of the convolutions up to relu5_1.
@@ -105,10 +105,17 @@ def test_vgg19_equals_torch(vgg19_state, vgg19_file):
         maps.append(x)
     return maps
 
-  params = features.load_vgg19(vgg19_file)
+  params = classifiers.load_vgg19(vgg19_file)
   assert_maps_and_gradient_equal_torch(
     lambda x: features.vgg19_features(params, x), torch_network, photos(35, 48)
   )
+
+
+def squeezenet_logits(params, images):
+  """Scores of ImageNet's 1000 classes, [N, 1000], by the rest of the network."""
+  x = features.squeezenet_maps(params, images)['fire9']
+  layer = {'kernel': params['conv10/kernel'], 'bias': params['conv10/bias']}
+  return jax.nn.relu(features.conv(x, layer)).mean((1, 2))
 
 
 def test_squeezenet_equals_torch(squeezenet_state, squeezenet_file):
@@ -132,7 +139,7 @@ def test_squeezenet_equals_torch(squeezenet_state, squeezenet_file):
       maps.append(x)
     return maps
 
-  params = features.load_squeezenet(squeezenet_file)
+  params = classifiers.load_squeezenet(squeezenet_file)
 
   def network(x):
     maps = features.squeezenet_maps(params, x)
@@ -144,20 +151,20 @@ def test_squeezenet_equals_torch(squeezenet_state, squeezenet_file):
 
 
 def test_squeezenet_check_numbers(shared):
-  params = features.load_squeezenet(shared / 'data/weights/squeezenet1_0_fp16.npz')
+  params = classifiers.load_squeezenet(shared / 'data/weights/squeezenet1_0_fp16.npz')
   image = Image.open(shared / 'data/photos/val/101085.jpg').convert('RGB').crop((0, 0, 227, 227))
   images = jnp.asarray(np.asarray(image)[None].astype(np.float32) / 127.5 - 1)
   means = {k: float(v.mean()) for k, v in features.squeezenet_maps(params, images).items()}
   expected = [22.640, 86.134, 177.472, 130.484, 220.928, 90.072, 69.382, 17.847, 13.421]
   np.testing.assert_allclose(list(means.values()), expected, atol=2e-3)
-  logits = np.asarray(features.squeezenet_logits(params, images)[0])
+  logits = np.asarray(squeezenet_logits(params, images)[0])
   order = np.argsort(-logits)[:5]
   assert order.tolist() == [863, 796, 643, 652, 615]
   np.testing.assert_allclose(logits[order], [20.852, 20.077, 19.580, 18.936, 17.899], atol=2e-3)
 
 
 def test_squeezenet_levels_weigh_alike(shared):
-  params = features.load_squeezenet(shared / 'data/weights/squeezenet1_0_fp16.npz')
+  params = classifiers.load_squeezenet(shared / 'data/weights/squeezenet1_0_fp16.npz')
   files = sorted((shared / 'data/photos/train').iterdir())[::20]
   crops = [Image.open(file).convert('RGB').crop((40, 40, 240, 240)) for file in files]
   images = jnp.asarray(np.stack(crops).astype(np.float32) / 127.5 - 1)
@@ -167,12 +174,12 @@ def test_squeezenet_levels_weigh_alike(shared):
 
 def test_features_shapes(vgg19_file, squeezenet_file):
   images = jnp.zeros((1, 64, 96, 3))
-  params = features.load_squeezenet(squeezenet_file)
+  params = classifiers.load_squeezenet(squeezenet_file)
   maps = jax.eval_shape(lambda x: features.squeezenet_features(params, x), images)
   assert [x.shape[1:] for x in maps] == [
     *((29, 45, 96), (14, 22, 128), (7, 11, 256), (7, 11, 384), (3, 5, 512))
   ]
-  params = features.load_vgg19(vgg19_file)
+  params = classifiers.load_vgg19(vgg19_file)
   maps = jax.eval_shape(lambda x: features.vgg19_features(params, x), images)
   assert [x.shape[1:] for x in maps] == [
     *((64, 96, 64), (32, 48, 128), (16, 24, 256), (8, 12, 512), (4, 6, 512))
@@ -190,9 +197,9 @@ def test_vgg19_reads_torch_and_safetensors_files(vgg19_state, vgg19_file, tmp_pa
   }
   torch.save({k: torch.from_numpy(v) for k, v in state.items()}, tmp_path / 'vgg19.pth')
   save_file(vgg19_state, tmp_path / 'vgg19.safetensors')
-  expected = features.load_vgg19(vgg19_file)
+  expected = classifiers.load_vgg19(vgg19_file)
   for name in ('vgg19.pth', 'vgg19.safetensors'):
-    params = features.load_vgg19(tmp_path / name)
+    params = classifiers.load_vgg19(tmp_path / name)
     assert jax.tree.structure(params) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
@@ -205,16 +212,16 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
       return (tmp_path.joinpath('ran').touch, ())
 
   torch.save({'features.0.weight': Evil()}, tmp_path / 'vgg19.pth')
-  with pytest.raises(features.WeightsError, match='cannot be read'):
-    features.load_vgg19(tmp_path / 'vgg19.pth')
+  with pytest.raises(classifiers.WeightsError, match='cannot be read'):
+    classifiers.load_vgg19(tmp_path / 'vgg19.pth')
   assert not (tmp_path / 'ran').exists()
 
 
 def test_wrong_files_are_refused_with_a_reason(squeezenet_state, tmp_path):
-  def refused(match, state=None, name='weights.npz', load=features.load_squeezenet):
+  def refused(match, state=None, name='weights.npz', load=classifiers.load_squeezenet):
     if state is not None:
       np.savez(tmp_path / name, **state)
-    with pytest.raises(features.WeightsError, match=match):
+    with pytest.raises(classifiers.WeightsError, match=match):
       load(tmp_path / name)
 
   refused('No weight file', name='absent.npz')
@@ -224,7 +231,7 @@ def test_wrong_files_are_refused_with_a_reason(squeezenet_state, tmp_path):
   )
   refused('unknown: extra', squeezenet_state | {'extra': np.zeros(1)})
   refused(r'conv1/bias \(3,\) instead of \(96,\)', squeezenet_state | {'conv1/bias': np.zeros(3)})
-  refused('missing: features.0.bias', squeezenet_state, load=features.load_vgg19)
+  refused('missing: features.0.bias', squeezenet_state, load=classifiers.load_vgg19)
   (tmp_path / 'weights.npz').write_bytes(b'not an archive')
   refused('cannot be read as a .npz')
   (tmp_path / 'weights.h5').write_bytes(b'')
@@ -232,7 +239,7 @@ def test_wrong_files_are_refused_with_a_reason(squeezenet_state, tmp_path):
 
 
 def test_squeezenet_distance_equals_its_formula(squeezenet_file):
-  params = features.load_squeezenet(squeezenet_file)
+  params = classifiers.load_squeezenet(squeezenet_file)
   a, b = photos(40, 53)[:, None]
   levels = [jax.jit(features.squeezenet_maps)(params, x) for x in (a, b)]
   distances = []
@@ -241,15 +248,15 @@ def test_squeezenet_distance_equals_its_formula(squeezenet_file):
     cosine = (x * y).sum(-1) / (np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1))
     distances.append((2 - 2 * cosine).mean())
   one, other = np.concatenate([a, a, b]), np.concatenate([b, a, a])
-  found = jax.jit(features.squeezenet_distance)(params, one, other)
+  found = jax.jit(perceptual.squeezenet_distance)(params, one, other)
   np.testing.assert_allclose(found, np.mean(distances) * np.array([1, 0, 1]), rtol=1e-4, atol=1e-6)
 
 
 def test_squeezenet_distance_grows_with_blur(shared):
-  params = features.load_squeezenet(shared / 'data/weights/squeezenet1_0_fp16.npz')
+  params = classifiers.load_squeezenet(shared / 'data/weights/squeezenet1_0_fp16.npz')
   photo = np.asarray(skimage.data.astronaut()[:96, 180:276], np.float32) / 127.5 - 1
   blurred = np.stack([ndimage.gaussian_filter(photo, (s, s, 0)) for s in (0, 0.7, 1.5, 3)])
-  distances = jax.jit(features.squeezenet_distance)(params, np.stack([photo] * 4), blurred)
+  distances = jax.jit(perceptual.squeezenet_distance)(params, np.stack([photo] * 4), blurred)
   assert distances[0] == 0 and (np.diff(distances) > 0.02).all() and distances[3] < 1
 
 
@@ -265,7 +272,7 @@ def test_lpips_equals_its_network_in_torch(tmp_path):
     linear[f'lin{i}.model.1.weight'] = rng.uniform(0, 1, (1, n_out, 1, 1)).astype(np.float32)
   np.savez(tmp_path / 'alexnet.npz', **network)
   np.savez(tmp_path / 'linear.npz', **linear)
-  params = features.load_lpips(tmp_path / 'alexnet.npz', tmp_path / 'linear.npz')
+  params = classifiers.load_lpips(tmp_path / 'alexnet.npz', tmp_path / 'linear.npz')
   a, b = photos(47, 64)[:, None]
 
   def maps(photo):
@@ -284,8 +291,8 @@ def test_lpips_equals_its_network_in_torch(tmp_path):
 
   weights = map(torch.from_numpy, linear.values())
   expected = sum((w * (x - y) ** 2).sum(1).mean() for w, x, y in zip(weights, maps(a), maps(b)))
-  np.testing.assert_allclose(features.lpips(params, a, b), [expected.item()], rtol=1e-4)
+  np.testing.assert_allclose(perceptual.lpips(params, a, b), [expected.item()], rtol=1e-4)
   # Two rows of one batch: equal up to rounding, squared.
-  np.testing.assert_allclose(features.lpips(params, a, a), [0], atol=1e-9)
-  with pytest.raises(features.WeightsError, match='missing: lin0'):
-    features.load_lpips(tmp_path / 'alexnet.npz', tmp_path / 'alexnet.npz')
+  np.testing.assert_allclose(perceptual.lpips(params, a, a), [0], atol=1e-9)
+  with pytest.raises(classifiers.WeightsError, match='missing: lin0'):
+    classifiers.load_lpips(tmp_path / 'alexnet.npz', tmp_path / 'alexnet.npz')

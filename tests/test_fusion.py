@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from oldphoto_jax import layers, weights
+from oldphoto_jax import averaging, weights
 from oldphoto_jax.models import fusion, mapping, vae
 
 ONE = vae.VAE(width=4, latent=4, blocks=1, norm=False)
@@ -106,7 +106,7 @@ def test_a_pixel_depends_on_its_neighbourhood_alone(g):
 def run(model, frozen, batch, devices, steps, state):
   step = jax.pmap(
     partial(fusion.train_step, model),
-    layers.AXIS,
+    averaging.AXIS,
     in_axes=(None, None, 0, None),
     out_axes=None,
     devices=jax.devices()[:devices],

@@ -9,14 +9,15 @@ ROOT = pathlib.Path(oldphoto_jax.__file__).parent
 
 # A module may import those of a lower number only.
 FLOORS = (
-  {'convolution', 'errors', 'torch_state'},
+  {'cpu_convolution', 'errors', 'averaging', 'parameters'},
+  {'convolution', 'torch_state', 'features'},
   {
     'layers',
     'losses',
     'metrics',
     'niqe',
     'images',
-    'features',
+    'perceptual',
     'failure_signs',
     'blending',
     'mask_scores',
@@ -26,6 +27,7 @@ FLOORS = (
   },
   {
     'accumulation',
+    'classifiers',
     'degradation.recipes',
     'degradation.distractors',
     'degradation.artefact',

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from oldphoto_jax import layers
+from oldphoto_jax import averaging, layers
 
 
 def array(seed, *shape):
@@ -25,15 +25,15 @@ def test_instance_norm_statistics_and_dtype():
 
 def test_norm_of_a_tree():
   tree = {'kernel': array(0, 3, 3, 64, 64), 'bias': array(1, 64)}
-  np.testing.assert_allclose(layers.global_norm(tree), optax.global_norm(tree), rtol=1e-5)
+  np.testing.assert_allclose(averaging.global_norm(tree), optax.global_norm(tree), rtol=1e-5)
 
 
 def test_mean_over_devices_does_nothing_for_one():
-  step = jax.pmap(layers.pmean, axis_name=layers.AXIS, devices=jax.devices()[:1])
+  step = jax.pmap(averaging.pmean, axis_name=averaging.AXIS, devices=jax.devices()[:1])
   x = array(0, 1, 5)
   assert 'all_reduce' not in step.lower(x).as_text()
   np.testing.assert_array_equal(step(x), x)
-  mean = jax.vmap(layers.pmean, axis_name=layers.AXIS)(jnp.asarray([1.0, 3.0]))
+  mean = jax.vmap(averaging.pmean, axis_name=averaging.AXIS)(jnp.asarray([1.0, 3.0]))
   np.testing.assert_array_equal(mean, [2.0, 2.0])
 
 

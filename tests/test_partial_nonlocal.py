@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import count_parameters
 
-from oldphoto_jax import bopbtl, layers, weights
+from oldphoto_jax import averaging, bopbtl, parameters, weights
 from oldphoto_jax.models import mapping, partial_nonlocal, vae
 
 
@@ -53,7 +54,7 @@ def test_parameters_of_the_published_size():
   one = vae.VAE()
   model = mapping.Mapping(one, one, masked=True)
   state = jax.eval_shape(partial(mapping.init, model), jax.random.key(0))
-  assert layers.count_parameters(state.g) == 51_344_704
+  assert count_parameters(state.g) == 51_344_704
 
 
 def test_a_line_of_one_pixel_survives_max_pooling_and_not_the_references_sampling():
@@ -76,7 +77,9 @@ SIDE = 20  # no multiple of TILE
 def block_and_input(norm, dtype=jnp.float32, seed=0):
   block = partial_nonlocal.PartialNonLocal(8, blocks=1, norm=norm, dtype=dtype)
   x = jax.random.normal(jax.random.key(seed), (2, SIDE, SIDE, 8))
-  params = layers.init_normal(block, jax.random.key(1), x, jnp.ones((2, SIDE, SIDE, 1)), std=0.3)
+  params = parameters.init_normal(
+    block, jax.random.key(1), x, jnp.ones((2, SIDE, SIDE, 1)), std=0.3
+  )
   return block, {'params': params}, x
 
 
@@ -192,7 +195,7 @@ def test_the_loss_of_holes_sees_the_pixels_of_holes_alone():
   @jax.jit
   def loss(clean):
     step = jax.vmap(
-      lambda b: mapping.train_step(model, state, params, b, None)[1], axis_name=layers.AXIS
+      lambda b: mapping.train_step(model, state, params, b, None)[1], axis_name=averaging.AXIS
     )
     return step(batch | {'clean': clean})['hole_l1'][0]
 
@@ -211,7 +214,7 @@ def test_the_loss_of_holes_of_a_batch_in_parts_is_that_of_the_whole(float64):
 
   def step(model):
     train = lambda batch: mapping.train_step(model, state, params, batch, None)[1]
-    return jax.jit(jax.vmap(train, axis_name=layers.AXIS))(batch)
+    return jax.jit(jax.vmap(train, axis_name=averaging.AXIS))(batch)
 
   one, two = step(whole), step(dataclasses.replace(whole, accumulate=2))
   for name in ('hole_l1', 'g_norm'):

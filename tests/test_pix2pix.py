@@ -12,10 +12,19 @@ import official_discriminators
 import optax
 import pytest
 import safetensors.numpy
-from conftest import ROOT
+from conftest import ROOT, count_parameters
 from flax import traverse_util
 
-from oldphoto_jax import checkpoints, convolution, layers, losses, official_gans, parallel, weights
+from oldphoto_jax import (
+  averaging,
+  checkpoints,
+  convolution,
+  layers,
+  losses,
+  official_gans,
+  parallel,
+  weights,
+)
 from oldphoto_jax.models import gan_networks, pix2pix
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import pix2pix as system
@@ -101,7 +110,7 @@ def test_official_state_dicts_have_our_shapes(shared, name):
   else:
     found = official_discriminators.patch(state)
   weights.check_shapes(found, like, name)
-  assert layers.count_parameters(like['params']) == listed['n_params_trainable']
+  assert count_parameters(like['params']) == listed['n_params_trainable']
 
 
 def test_sizes_of_the_tutorials_networks():
@@ -109,7 +118,7 @@ def test_sizes_of_the_tutorials_networks():
 
   def count(net, channels):
     like = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 256, 256, channels)))
-    return layers.count_parameters(like['params'])
+    return count_parameters(like['params'])
 
   d = partial(gan_networks.PatchDiscriminator, slope=0.3, first_bias=False)
   assert count(TUTORIAL, 3) == 54_414_979
@@ -266,7 +275,7 @@ def batch(seed=0, n=4, side=16):
 
 def on_devices(state, n):
   """A copy as a step returns its state (else it compiles again), because steps take its buffers."""
-  mesh = jax.sharding.Mesh(jax.devices()[:n], (layers.AXIS,))
+  mesh = jax.sharding.Mesh(jax.devices()[:n], (averaging.AXIS,))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   return jax.tree.map(jnp.copy, jax.device_put(state, sharding))
 
@@ -307,7 +316,7 @@ def shapes_of_a_step(model, batch):
   initial = jax.eval_shape(partial(pix2pix.init, model), jax.random.key(0))
   step = jax.vmap(
     lambda state, batch, keys: pix2pix.train_step(model, state, {}, batch, keys),
-    axis_name=layers.AXIS,
+    axis_name=averaging.AXIS,
     in_axes=(None, 0, 0),
   )
   keys = jax.random.split(jax.random.key(0), (1, len(batch['id'])))

@@ -10,10 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import ROOT
+from conftest import ROOT, count_parameters
 from PIL import Image
 
-from oldphoto_jax import bopbtl, cli, detect, images, layers, mask_scores, parallel, tiles, weights
+from oldphoto_jax import (
+  averaging,
+  bopbtl,
+  cli,
+  detect,
+  images,
+  layers,
+  mask_scores,
+  parallel,
+  tiles,
+  weights,
+)
 from oldphoto_jax.degradation import distractors, recipes
 from oldphoto_jax.models import scratch
 from oldphoto_jax.systems import build
@@ -49,7 +60,7 @@ def test_equals_the_official_network(official):
 
 def test_published_size():
   like = jax.eval_shape(partial(scratch.init, scratch.Scratch()), jax.random.key(0))
-  assert layers.count_parameters(like.params) == 37_626_177
+  assert count_parameters(like.params) == 37_626_177
 
 
 def test_official_state_dict_has_our_shapes(shared):
@@ -156,7 +167,7 @@ def batch(n=4, side=16):
 def step_of(model, devices):
   mapped = jax.pmap(
     partial(scratch.train_step, model),
-    layers.AXIS,
+    averaging.AXIS,
     in_axes=(None, None, 0, None),
     out_axes=None,
     devices=jax.devices()[:devices],

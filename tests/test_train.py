@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from oldphoto_jax import checkpoints, data, parallel, train
-from oldphoto_jax.layers import AXIS
+from oldphoto_jax.averaging import AXIS
 
 
 class State(flax.struct.PyTreeNode):

@@ -9,9 +9,11 @@ import numpy as np
 import official_discriminators
 import optax
 import pytest
+from conftest import count_parameters
 
-from oldphoto_jax import bopbtl, layers, parallel
+from oldphoto_jax import averaging, bopbtl, layers, parallel
 from oldphoto_jax.models import mapping, vae
+from oldphoto_jax.parameters import power_iteration, right_vectors, spectral_norm
 
 TINY = dict(width=8, latent=8, blocks=1, d_width=8, d_scales=2)
 
@@ -63,7 +65,7 @@ def test_discriminator_equals_the_official_network(fixture):
 def test_discriminator_with_spectral_norm_equals_the_official_network(fixture):
   reference = fixture('bopbtl_disc_sn')
   d = official_discriminators.bopbtl(parameters(reference))
-  normed = layers.spectral_norm(d['params'], d['vectors'])
+  normed = spectral_norm(d['params'], d['vectors'])
   for scale, name in ((0, 'scale1'), (1, 'scale0')):
     for i in range(5):
       before, after = (p[f'scale{scale}'][f'conv{i}']['kernel'] for p in (d['params'], normed))
@@ -83,10 +85,10 @@ def test_discriminator_with_spectral_norm_equals_the_official_network(fixture):
 
 def test_power_iteration_finds_the_largest_singular_value():
   params = {'conv': {'kernel': jax.random.normal(jax.random.key(0), (3, 3, 4, 6)), 'bias': 1.0}}
-  vectors = layers.right_vectors(params, jax.random.key(1))
+  vectors = right_vectors(params, jax.random.key(1))
   for _ in range(60):
-    vectors = layers.power_iteration(params, vectors)
-  normed = layers.spectral_norm(params, vectors)
+    vectors = power_iteration(params, vectors)
+  normed = spectral_norm(params, vectors)
   matrix = np.asarray(normed['conv']['kernel']).reshape(-1, 6)
   np.testing.assert_allclose(np.linalg.svd(matrix, compute_uv=False)[0], 1, rtol=1e-4)
   assert normed['conv']['bias'] == 1.0
@@ -96,12 +98,12 @@ def test_parameter_counts_of_the_published_sizes():
   """The totals of the official state dicts."""
   rx = vae.VAE(latent_gan=True)
   state = jax.eval_shape(partial(vae.init, rx), jax.random.key(0))
-  assert layers.count_parameters(state.g) == 872_131
-  assert layers.count_parameters(state.d['image']) == 5_529_474
-  assert layers.count_parameters(state.d['latent']) == 2_827_201
+  assert count_parameters(state.g) == 872_131
+  assert count_parameters(state.d['image']) == 5_529_474
+  assert count_parameters(state.d['latent']) == 2_827_201
   t = jax.eval_shape(partial(mapping.init, mapping.Mapping(rx, rx)), jax.random.key(0))
-  assert layers.count_parameters(t.g) == 36_135_232
-  assert layers.count_parameters(t.d) == 5_535_618
+  assert count_parameters(t.g) == 36_135_232
+  assert count_parameters(t.d) == 5_535_618
 
 
 def test_initialisation_is_normal_with_zero_biases_and_differs_between_networks():
@@ -252,7 +254,7 @@ def test_devices_draw_different_noise_and_one_example_the_same_anywhere():
   def draw(state, constants, batch, keys):
     # Bits, which are the same in every program; a normal number is rounded on the way from them.
     noise = jax.vmap(jax.random.bits)(keys)
-    return state, jax.lax.all_gather(noise, layers.AXIS)
+    return state, jax.lax.all_gather(noise, averaging.AXIS)
 
   def noise(devices):
     step = parallel.train_step(lambda b, k: b, draw, jax.devices()[:devices])
@@ -285,7 +287,9 @@ def test_a_batch_of_one_domain_still_trains_its_latent_discriminator():
   @jax.jit
   def gradients(is_real):
     batch = {'image': jnp.zeros((1, 2, 32, 32, 3)).at[:, :, 4:9].set(0.5), 'is_real': is_real[None]}
-    step = jax.vmap(lambda b, k: vae.train_step(model, state, {}, b, k)[1], axis_name=layers.AXIS)
+    step = jax.vmap(
+      lambda b, k: vae.train_step(model, state, {}, b, k)[1], axis_name=averaging.AXIS
+    )
     return step(batch, jax.random.split(jax.random.key(0), 2)[None])
 
   real, synthetic = gradients(jnp.ones(2)), gradients(jnp.zeros(2))
@@ -306,7 +310,7 @@ def test_latent_noise_has_the_posterior_std_and_evaluation_has_none():
     # Larger kernels in the decoder, for the noise to be visible behind it.
     state = state.replace(g=jax.tree.map(lambda x: 5 * x, state.g))
     step = jax.vmap(
-      lambda b, k: vae.train_step(model, state, {}, {'image': b}, k)[1], axis_name=layers.AXIS
+      lambda b, k: vae.train_step(model, state, {}, {'image': b}, k)[1], axis_name=averaging.AXIS
     )
     return float(step(image, jax.random.split(jax.random.key(seed), 1)[None])['l1'][0])
 
@@ -331,7 +335,7 @@ def test_the_perceptual_network_computes_in_the_dtype_of_the_others(dtype):
   def step(module, model, constants):
     state = jax.eval_shape(partial(module.init, model), jax.random.key(0))
     train = lambda state, constants, batch, k: module.train_step(model, state, constants, batch, k)
-    train = jax.vmap(train, axis_name=layers.AXIS, in_axes=(None, None, 0, 0))
+    train = jax.vmap(train, axis_name=averaging.AXIS, in_axes=(None, None, 0, 0))
     batch = {'image': photos, 'old': photos, 'clean': photos}
     _, metrics = jax.eval_shape(train, state, constants | {'perceptual': {}}, batch, keys)
     assert metrics['perceptual'].dtype == jnp.float32

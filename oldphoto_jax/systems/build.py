@@ -14,7 +14,16 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import checkpoints, data, evaluation, features, parallel, restore, train
+from oldphoto_jax import (
+  checkpoints,
+  classifiers,
+  data,
+  evaluation,
+  features,
+  parallel,
+  restore,
+  train,
+)
 from oldphoto_jax.data import artefacts
 from oldphoto_jax.degradation import collected, damage, photographic, recipes
 from oldphoto_jax.errors import ConfigError
@@ -239,14 +248,16 @@ def perceptual(config: ConfigDict, untrained: bool = False) -> Perceptual:
     return Perceptual({}, None, ())
   if config.network == 'vgg19':
     return Perceptual(
-      features.untrained_vgg19() if untrained else features.load_vgg19(config.weights),
+      classifiers.untrained_vgg19() if untrained else classifiers.load_vgg19(config.weights),
       features.vgg19_features,
       # Wan et al. `VGGLoss`: relu1_1, 2_1, 3_1, 4_1, 5_1.
       (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
     )
   if config.network == 'squeezenet':
     return Perceptual(
-      features.untrained_squeezenet() if untrained else features.load_squeezenet(config.weights),
+      classifiers.untrained_squeezenet()
+      if untrained
+      else classifiers.load_squeezenet(config.weights),
       features.squeezenet_features,
       (0.2,) * 5,  # the levels are normalised to weigh alike (features.squeezenet_features)
     )
