@@ -224,7 +224,7 @@ def test_wrong_files_are_refused_with_a_reason(squeezenet_state, tmp_path):
     with pytest.raises(classifiers.WeightsError, match=match):
       load(tmp_path / name)
 
-  refused('No weight file', name='absent.npz')
+  refused('there is no file', name='absent.npz')
   refused(
     'missing: fire3/expand1x1/bias',
     {k: v for k, v in squeezenet_state.items() if k != 'fire3/expand1x1/bias'},

@@ -3,7 +3,6 @@
 from oldphoto_jax.data.pipeline import (
   Batches,
   Crop,
-  Paired,
   Photos,
   RealAndClean,
   Stream,
@@ -12,12 +11,10 @@ from oldphoto_jax.data.pipeline import (
   train_batches,
 )
 from oldphoto_jax.data.sources import (
-  Pairs,
   Source,
   cached,
   folder,
   manifest,
-  paired_folders,
   sample_photos,
   subset,
   tfds_images,
@@ -26,8 +23,6 @@ from oldphoto_jax.data.sources import (
 __all__ = [
   'Batches',
   'Crop',
-  'Paired',
-  'Pairs',
   'Photos',
   'RealAndClean',
   'Source',
@@ -37,7 +32,6 @@ __all__ = [
   'eval_batches',
   'folder',
   'manifest',
-  'paired_folders',
   'sample_photos',
   'subset',
   'tfds_images',

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from oldphoto_jax import images
+from oldphoto_jax.errors import PhotoError
 
 
 def overlays(path: str | os.PathLike, size: int = 200, most: int = 200) -> np.ndarray:
@@ -20,13 +21,13 @@ def overlays(path: str | os.PathLike, size: int = 200, most: int = 200) -> np.nd
     uint8 [N, size, size].
 
   Raises:
-    images.PhotoError: the folder holds no pictures, or one without transparency.
+    PhotoError: the folder holds no pictures, or one without transparency.
   """
   stack = []
   for file in _some(path, most):
     photo = images.read(file)
     if photo.alpha is None:
-      raise images.PhotoError(f'{file}: an overlay needs transparency, and this picture has none.')
+      raise PhotoError(f'{file}: an overlay needs transparency, and this picture has none.')
     alpha = photo.alpha if photo.alpha.dtype == np.uint8 else (photo.alpha >> 8).astype(np.uint8)
     stack.append(_resized(alpha, size))
   return np.stack(stack)

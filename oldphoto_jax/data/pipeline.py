@@ -1,7 +1,7 @@
 """From sources to uint8 batches on this host: shuffled training streams and evaluation passes.
 
-A training stream is one of `Photos`, `RealAndClean`, `Unpaired`, `Paired`. Position n of a stream
-is the same example whatever the number of hosts, threads, worker processes or restarts: a shuffle
+A training stream is one of `Photos`, `RealAndClean`, `Unpaired`. Position n of a stream is the same
+example whatever the number of hosts, threads, worker processes or restarts: a shuffle
 of each epoch gives the photo, a numpy generator seeded by (seed, n) gives crop and flip. Every
 example carries `id` = n, from which the train step makes its random key.
 """
@@ -18,7 +18,8 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from oldphoto_jax.data.sources import Pairs, Source
+from oldphoto_jax.data.sources import Source
+from oldphoto_jax.errors import ConfigError, PhotoError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Crop:
   def __post_init__(self):
     low, high = self.scale
     if self.size < 1 or not 0 < low <= high or not 0 <= self.flip <= 1:
-      raise ValueError(f'a crop needs size >= 1, 0 < scale[0] <= scale[1], flip in [0, 1]: {self}.')
+      raise ConfigError(
+        f'a crop needs size >= 1, 0 < scale[0] <= scale[1], flip in [0, 1]: {self}.'
+      )
 
   def __call__(self, rng: np.random.Generator, *photos: np.ndarray) -> list[np.ndarray]:
     """The same square of each photo (uint8 [H, W, 3], all of one size): uint8 [size, size, 3]."""
@@ -86,7 +89,7 @@ class RealAndClean:
   def __post_init__(self):
     _not_empty(self.clean, self.real)
     if not 0 <= self.p_real <= 1:
-      raise ValueError(f'p_real is a probability, got {self.p_real}.')
+      raise ConfigError(f'p_real is a probability, got {self.p_real}.')
 
   def __len__(self) -> int:
     return len(self.clean)
@@ -128,26 +131,8 @@ class Unpaired:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Paired:
-  """Pairs: the damaged `old` and the clean `image` with the same crop and flip."""
-
-  pairs: Pairs
-  crop: Crop = Crop()
-
-  def __post_init__(self):
-    _not_empty(self.pairs)
-
-  def __len__(self) -> int:
-    return len(self.pairs)
-
-  def draw(self, photo: int, rng: np.random.Generator) -> dict[str, Any]:
-    old, image = self.crop(rng, self.pairs.old[photo], self.pairs.clean[photo])
-    return {'old': old, 'image': image, 'photo': np.int32(photo)}
-
-
 class Stream(Protocol):
-  """What the four streams have in common; for type annotations only."""
+  """What the streams have in common; for type annotations only."""
 
   def __len__(self) -> int: ...
 
@@ -185,7 +170,7 @@ def train_batches(
     hosts, threads and workers; `set_state` goes on exactly there.
 
   Raises:
-    ValueError: the batch does not divide over the hosts.
+    ConfigError: the batch does not divide over the hosts.
   """
   share = _share(batch_size, process, processes)
   if workers and not flags.FLAGS.is_parsed():
@@ -240,11 +225,10 @@ class Batches(grain.DatasetIterator):
 
 
 def eval_batches(
-  source: Source | Pairs,
+  source: Source,
   size: int,
   batch_size: int,
   *,
-  whole: bool = False,
   process: int = 0,
   processes: int = 1,
   threads: int = 2,
@@ -252,30 +236,29 @@ def eval_batches(
   """Every photo once, in order, for `for batch in eval_batches(...)`; may be iterated again.
 
   Args:
-    source: photos, or pairs.
-    size: of the square images in pixels.
-    batch_size: examples a batch over all hosts.
-    whole: False cuts the middle square of `size` pixels, after a bicubic resize of photos whose
-      short side is smaller. True resizes the whole photo to the square, as the student report did;
-      that changes its shape.
+    source: the photos.
+    size: side in pixels of the square in the middle of a photo; photos whose short side is smaller
+      are resized first (bicubic).
+    batch_size: examples per batch over all hosts.
     process, processes: this host and the number of hosts.
     threads: that make batches ahead.
 
   Returns:
-    Dicts with `image` uint8 [batch_size / processes, size, size, 3] (with pairs also `old`),
-    `photo` int32, `id` uint32 (the same number: the key of a synthetic degradation) and `valid`
-    bool: False where the last batch is filled up with a photo that was already counted. Every host
-    gets the same number of batches.
+    Dicts with `image` uint8 [batch_size / processes, size, size, 3], `photo` int32, `id` uint32
+    (the same number: the key of a synthetic degradation) and `valid` bool: False where the last
+    batch is filled up with a photo that was already counted. Every host gets the same number of
+    batches.
 
   Raises:
-    ValueError: no photos, or the batch does not divide over the hosts.
+    PhotoError: no photos.
+    ConfigError: the batch does not divide over the hosts, or `size` is not a size.
   """
   share = _share(batch_size, process, processes)
   _not_empty(source)
   if size < 1:
-    raise ValueError(f'size must be at least 1 pixel, got {size}.')
+    raise ConfigError(f'size must be at least 1 pixel, got {size}.')
   batches = -(-len(source) // batch_size)
-  examples = grain.MapDataset.range(batches * batch_size).map(_Middle(source, size, whole))
+  examples = grain.MapDataset.range(batches * batch_size).map(_Middle(source, size))
   rows = _HostRows(examples, 0, batch_size, process * share, share)
   dataset = grain.MapDataset.source(rows).batch(share)
   return dataset.to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
@@ -318,18 +301,14 @@ class _Draw(grain.transforms.RandomMap):
 class _Middle(grain.transforms.Map):
   """Position in an evaluation pass -> example."""
 
-  source: Source | Pairs
+  source: Source
   size: int
-  whole: bool
 
   def map(self, position: int) -> dict[str, Any]:
     # A real photo and not zeros as filling: metrics of a flat image can be NaN, and 0 * NaN is NaN.
     photo = min(position, len(self.source) - 1)
-    if isinstance(self.source, Pairs):
-      images = {'old': self.source.old[photo], 'image': self.source.clean[photo]}
-    else:
-      images = {'image': self.source[photo]}
-    return {name: self._square(image) for name, image in images.items()} | {
+    return {
+      'image': self._square(self.source[photo]),
       'photo': np.int32(photo),
       'id': np.uint32(photo),
       'valid': np.bool_(position < len(self.source)),
@@ -337,8 +316,6 @@ class _Middle(grain.transforms.Map):
 
   def _square(self, photo: np.ndarray) -> np.ndarray:
     height, width, _ = photo.shape
-    if self.whole:
-      return _cut(photo, (self.size, self.size), 0, 0, self.size)
     factor = max(1.0, self.size / min(height, width))
     resized = [max(self.size, round(side * factor)) for side in (height, width)]
     top, left = ((side - self.size) // 2 for side in resized)
@@ -386,7 +363,7 @@ def _cut(photo: np.ndarray, resized: Sequence[int], top: int, left: int, size: i
 
 def _share(batch_size: int, process: int, processes: int) -> int:
   if batch_size < 1 or batch_size % processes:
-    raise ValueError(
+    raise ConfigError(
       f'a batch of {batch_size} does not divide over {processes} hosts: choose a multiple of '
       f'{processes}.'
     )
@@ -397,4 +374,4 @@ def _share(batch_size: int, process: int, processes: int) -> int:
 
 def _not_empty(*sources) -> None:
   if any(len(source) == 0 for source in sources):
-    raise ValueError('a source holds no photos.')
+    raise PhotoError('a source holds no photos.')

@@ -1,4 +1,4 @@
-"""Where photos come from: folders, pairs of folders, TFDS directories, scikit-image's samples.
+"""Where photos come from: folders, TFDS directories, scikit-image's samples.
 
 A source is a picklable object with `len(source)`, `source.names` (a list, one name a photo),
 `source[i]` (the photo as uint8 [H, W, 3], upright RGB) and `source.encoded(i)` (the stored file's
@@ -9,7 +9,6 @@ bytes). The functions here build sources, choose from them and keep decoded phot
   rows = manifest(splits)
 """
 
-import collections
 import concurrent.futures
 import dataclasses
 import functools
@@ -27,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from oldphoto_jax import images
+from oldphoto_jax.errors import ConfigError, PhotoError
 
 # The colour photographs inside scikit-image's wheel. The rest are drawings, test patterns,
 # microscopy, astronomy, gray textures, and motorcycle_right.png, the same scene from the other eye.
@@ -66,18 +66,6 @@ class Files:
     return (self.root / self.names[i]).read_bytes()
 
 
-@dataclasses.dataclass(frozen=True)
-class Pairs:
-  """Two sources of equal length: `old[i]` and `clean[i]` show the same picture in the same size."""
-
-  names: list[str]
-  old: Source
-  clean: Source
-
-  def __len__(self) -> int:
-    return len(self.names)
-
-
 class Records:
   """The images of one split of a TFDS directory in ArrayRecord form, decoded without TensorFlow."""
 
@@ -89,21 +77,21 @@ class Records:
     builder = tfds.builder_from_directory(directory)
     file_format = builder.info.file_format
     if file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-      raise ValueError(
+      raise PhotoError(
         f'{directory} holds {file_format.value} files, which need TensorFlow: prepare the data set '
         'again with --file_format=array_record.'
       )
     features = builder.info.features
     if 'image' not in features:
-      raise ValueError(f'{directory} has no feature "image", only {sorted(features)}.')
+      raise PhotoError(f'{directory} has no feature "image", only {sorted(features)}.')
     try:
       count = builder.info.splits[split].num_examples
     except (ValueError, KeyError) as error:
-      raise ValueError(
+      raise ConfigError(
         f'{directory} has no split {split!r}: it has {sorted(builder.info.splits)}.'
       ) from error
     if count == 0:
-      raise ValueError(f'split {split!r} of {directory} holds no photos.')
+      raise ConfigError(f'split {split!r} of {directory} holds no photos.')
     self._name_feature = 'image/filename' if 'image/filename' in features else None
     self._records = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
 
@@ -128,7 +116,7 @@ class Records:
       with Image.open(io.BytesIO(self.encoded(i))) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
     except Exception as error:  # decoders answer damaged data with any exception at all
-      raise ValueError(
+      raise PhotoError(
         f'photo {i} of split {self._arguments[1]} in {self._arguments[0]} cannot be decoded: '
         'prepare the data set again.'
       ) from error
@@ -185,7 +173,8 @@ class Cached:
   def __getitem__(self, i: int) -> np.ndarray:
     photo = self._photos.get(i)
     if photo is None:
-      photo = self.source[i]
+      # A view: the array may be the source's own, which stays as it is.
+      photo = self.source[i].view()
       photo.flags.writeable = False
       with self._lock:
         if i not in self._photos and self._bytes + photo.nbytes <= self.max_bytes:
@@ -207,14 +196,14 @@ def folder(path: str | os.PathLike) -> Files:
     A source whose names are the paths relative to `path`, sorted.
 
   Raises:
-    ValueError: `path` is no folder, or holds no readable photo.
+    PhotoError: `path` is no folder, or holds no readable photo.
   """
   root, names = _photo_names(path)
   sizes = _sizes([root / name for name in names])
   readable = [name for name, size in zip(names, sizes) if not isinstance(size, str)]
   unreadable = [size for size in sizes if isinstance(size, str)]
   if not readable:
-    raise ValueError(f'{root}: none of the {len(names)} photos can be read. {_some(unreadable)}')
+    raise PhotoError(f'{root}: none of the {len(names)} photos can be read. {_some(unreadable)}')
   if unreadable:
     _log.warning(
       '%s: %d photos can be read; %d files cannot and are left out. %s',
@@ -226,39 +215,6 @@ def folder(path: str | os.PathLike) -> Files:
   return Files(root, readable, unreadable)
 
 
-def paired_folders(old: str | os.PathLike, clean: str | os.PathLike) -> Pairs:
-  """Damaged and clean photos from two folders, matched by relative path without the suffix.
-
-  Raises:
-    ValueError: a file has no partner, two files of one folder have the same stem, a file cannot be
-      read, or the photos of a pair differ in size; the sentence names them.
-  """
-  old_root, old_names = _by_stem(old)
-  clean_root, clean_names = _by_stem(clean)
-  lonely = [old_root / name for stem, name in old_names.items() if stem not in clean_names]
-  lonely += [clean_root / name for stem, name in clean_names.items() if stem not in old_names]
-  if lonely:
-    raise ValueError(f'{len(lonely)} photos have no partner in the other folder: {_some(lonely)}.')
-  stems = sorted(old_names)
-  old_files = Files(old_root, [old_names[stem] for stem in stems])
-  clean_files = Files(clean_root, [clean_names[stem] for stem in stems])
-  sizes = _sizes([files.root / name for files in (old_files, clean_files) for name in files.names])
-  unreadable = [size for size in sizes if isinstance(size, str)]
-  if unreadable:
-    raise ValueError(f'{len(unreadable)} photos of pairs cannot be read. {_some(unreadable)}')
-  unequal = [
-    f'{stem} ({a[1]}x{a[0]} and {b[1]}x{b[0]})'
-    for stem, a, b in zip(stems, sizes[: len(stems)], sizes[len(stems) :])
-    if a != b
-  ]
-  if unequal:
-    raise ValueError(
-      f'{len(unequal)} pairs differ in size, but the clean photo must lie exactly over the old '
-      f'one: {_some(unequal)}.'
-    )
-  return Pairs(stems, old_files, clean_files)
-
-
 def tfds_images(data_dir: str | os.PathLike, name: str, split: str) -> Records:
   """The images of a prepared TFDS data set, e.g. `tfds_images(data_dir, 'voc/2012', 'train')`.
 
@@ -266,7 +222,8 @@ def tfds_images(data_dir: str | os.PathLike, name: str, split: str) -> Records:
   `write_tfds` wrote. `split` may be a TFDS slice or sum: 'train[:400]', 'train+validation'.
 
   Raises:
-    ValueError: no such data set or split, an empty split, or files that need TensorFlow.
+    PhotoError: no such data set, or files that need TensorFlow.
+    ConfigError: no such split, or an empty one.
   """
   directory = pathlib.Path(data_dir).expanduser() / name
   versions = [
@@ -274,10 +231,9 @@ def tfds_images(data_dir: str | os.PathLike, name: str, split: str) -> Records:
     for path in (*directory.glob('dataset_info.json'), *directory.glob('*/dataset_info.json'))
   ]
   if not versions:
-    raise ValueError(
+    raise PhotoError(
       f'{directory} holds no prepared data set: make one from a VOCdevkit folder with '
-      '`oldphoto tfds`, or prepare it with TFDS and '
-      '--file_format=array_record.'
+      '`oldphoto tfds`, or prepare it with TFDS and --file_format=array_record.'
     )
   numbers = lambda path: [int(part) for part in path.name.split('.') if part.isdecimal()]
   return Records(str(max(versions, key=numbers)), split)
@@ -292,7 +248,7 @@ def sample_photos() -> Files:
   root = pathlib.Path(str(importlib.resources.files('skimage'))) / 'data'
   missing = [name for name in SAMPLES if not (root / name).is_file()]
   if missing:
-    raise ValueError(
+    raise PhotoError(
       f'this scikit-image does not carry {", ".join(missing)}: install the version that '
       'pyproject.toml names, or train on a folder of photos.'
     )
@@ -307,28 +263,26 @@ def cached(source: Source, max_bytes: int = 2**30) -> Cached:
   return Cached(source, max_bytes)
 
 
-def subset(
-  source: Source | Pairs, seed: int, counts: Mapping[str, int]
-) -> dict[str, Chosen] | dict[str, Pairs]:
+def subset(source: Source, seed: int, counts: Mapping[str, int]) -> dict[str, Chosen]:
   """Disjoint random choices from a source, e.g. {'train': 400, 'val': 100, 'test': 50}.
 
   The photos are ordered by a hash of seed and name, and dealt out in the order of `counts`, so the
   choice depends on nothing but the seed and the set of names.
 
   Raises:
-    ValueError: a count is below 1, or there are fewer photos than asked for.
+    ConfigError: a count is below 1, or there are fewer photos than asked for.
   """
   wanted = sum(counts.values())
   if any(count < 1 for count in counts.values()):
-    raise ValueError(f'every split needs at least one photo, got {dict(counts)}.')
+    raise ConfigError(f'every split needs at least one photo, got {dict(counts)}.')
   if wanted > len(source):
-    raise ValueError(f'the splits {dict(counts)} need {wanted} photos, there are {len(source)}.')
+    raise ConfigError(f'the splits {dict(counts)} need {wanted} photos, there are {len(source)}.')
   names = list(source.names)
   order = sorted(range(len(names)), key=lambda i: (_digest(f'{seed}/{names[i]}'.encode()), i))
   splits = {}
   start = 0
   for split, count in counts.items():
-    splits[split] = _choose(source, order[start : start + count])
+    splits[split] = Chosen(source, order[start : start + count])
     start += count
   return splits
 
@@ -344,13 +298,6 @@ def manifest(splits: Mapping[str, Source]) -> list[dict]:
   return rows
 
 
-def _choose(source, indices):
-  if isinstance(source, Pairs):
-    names = [source.names[i] for i in indices]
-    return Pairs(names, Chosen(source.old, indices), Chosen(source.clean, indices))
-  return Chosen(source, indices)
-
-
 def _digest(data: bytes) -> str:
   return hashlib.sha256(data).hexdigest()
 
@@ -359,31 +306,23 @@ def _photo_names(path) -> tuple[pathlib.Path, list[str]]:
   """The folder, and the sorted relative names of the files in it that look like photos."""
   root = pathlib.Path(path).expanduser()
   if not root.is_dir():
-    raise ValueError(f'{root} is not a folder.')
+    raise PhotoError(f'{root} is not a folder.')
   files = [file.relative_to(root) for file in root.rglob('*') if file.is_file()]
-  names = [
-    file.as_posix()
-    for file in files
-    if file.suffix.lower() in images.FORMATS
-    and not any(part.startswith('.') for part in file.parts)
-  ]
+  files = [file for file in files if not any(part.startswith('.') for part in file.parts)]
+  names = [file.as_posix() for file in files if file.suffix.lower() in images.FORMATS]
+  kinds = [file.suffix.lower() for file in files if file.suffix.lower() in images.UNREAD_SUFFIXES]
+  unread = (
+    f'{len(kinds)} files of kinds that cannot be read ({", ".join(sorted(set(kinds)))}): '
+    'save them as .png or .jpg'
+  )
   if not names:
-    raise ValueError(
-      f'{root} holds no photos: {len(files)} files, none of them {" ".join(images.FORMATS)}.'
+    raise PhotoError(
+      f'{root} holds no photos: {len(files)} files, none of them {" ".join(images.FORMATS)}'
+      + (f'; {unread}.' if kinds else '.')
     )
+  if kinds:
+    _log.warning('%s: left out are %s.', root, unread)
   return root, sorted(names)
-
-
-def _by_stem(path) -> tuple[pathlib.Path, dict[str, str]]:
-  """The folder, and its photos' relative names by relative path without suffix, sorted."""
-  root, names = _photo_names(path)
-  stems = collections.defaultdict(list)
-  for name in names:
-    stems[str(pathlib.PurePosixPath(name).with_suffix(''))].append(name)
-  ambiguous = [' and '.join(found) for found in stems.values() if len(found) > 1]
-  if ambiguous:
-    raise ValueError(f'{root}: files that differ only in their suffix: {_some(ambiguous)}.')
-  return root, {stem: found[0] for stem, found in stems.items()}
 
 
 def _sizes(paths: Sequence[pathlib.Path]) -> list[tuple[int, int] | str]:
