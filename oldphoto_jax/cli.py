@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from oldphoto_jax import images
+from oldphoto_jax.degradation.names import RECIPES
 
-RECIPES = ('wan2020', 'report', 'aging', 'print')
 PAGE = 'before-after.html'
 SHEET = f'{PAGE}.png'  # no photo has this name
 _PHOTOS_ON_SHEET = 6  # of before and after
@@ -540,19 +540,11 @@ def _degrade(args: argparse.Namespace) -> int:
     raise images.PhotoError('--overlays and --textures belong to --recipe print.')
   # Here and not above, so that --help does not wait for JAX.
   from oldphoto_jax import degrade_files
-  from oldphoto_jax.degradation import damage, recipes
+  from oldphoto_jax.degradation import damage
   from oldphoto_jax.systems import build
 
-  kinds = {}
-  if args.recipe == 'print':
-    recipe = build.print_recipe(args.overlays, args.textures)
-    kinds = damage.artefacts(recipe)
-  else:
-    recipe = {
-      'wan2020': recipes.Wan2020,
-      'report': recipes.Report,
-      'aging': recipes.Aging,
-    }[args.recipe]()
+  recipe = build.recipe(args.recipe, args.overlays, args.textures)
+  kinds = damage.artefacts(recipe) if args.recipe == 'print' else {}
 
   def progress(done: int, total: int, text: str, failed: bool) -> None:
     print(f'[{done}/{total}] {text}', file=sys.stderr if failed else sys.stdout, flush=True)

@@ -185,7 +185,7 @@ def test_degrade_print_shows_each_artefact_alone(run, tmp_path, monkeypatch):
       return recipes.Aged(old, clean, mask)
 
   asked = []
-  monkeypatch.setattr(build, 'print_recipe', lambda *paths: asked.append(paths) or Light())
+  monkeypatch.setattr(build, 'recipe', lambda name, *paths: asked.append(paths) or Light())
   save(tmp_path / 'in/a.png', 40, 56)
   words = ['degrade', tmp_path / 'in', '-o', tmp_path / 'out', '--copies', 1, '--textures', 'paper']
   assert run(*words, '--recipe', 'print')[0] == 0

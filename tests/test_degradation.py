@@ -9,8 +9,17 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from oldphoto_jax.degradation import photographic
-from oldphoto_jax.degradation.recipes import Aging, Holes, Report, Wan2020, degrade_batch, line_mask
+from oldphoto_jax.degradation import names, photographic
+from oldphoto_jax.degradation.recipes import (
+  Aging,
+  Holes,
+  Mixture,
+  Report,
+  Wan2020,
+  degrade_batch,
+  line_mask,
+)
+from oldphoto_jax.errors import ConfigError
 
 RECIPES = [Wan2020(), Report(), Aging()]
 
@@ -306,3 +315,13 @@ def test_holes_are_pure_white_on_a_degraded_photo_and_half_of_the_photos_have_no
   assert set(np.unique(aged.mask)) == {0.0, 1.0}
   assert 3 <= holes.any((1, 2)).sum() <= 13
   assert (np.asarray(aged.old)[~holes] != 0).mean() > 0.5  # degraded elsewhere
+
+
+def test_recipes_have_names():
+  assert names.recipe('report') == Report()
+  assert names.recipe('wan2020, aging') == Mixture((Wan2020(), Aging()))
+  relief = np.full((2, 8, 8), 128, np.uint8)
+  holes = names.recipe('holes', overlays=relief, textures=relief)
+  assert isinstance(holes, Holes) and holes.masks.overlays[0] == 0.4
+  with pytest.raises(ConfigError, match="no recipe 'magic': choose from wan2020, report, aging"):
+    names.recipe('report,magic')

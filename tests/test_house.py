@@ -49,7 +49,7 @@ FLOORS = (
     'data',
     'checkpoints',
   },
-  {'models', 'restore', 'degradation.damage'},
+  {'models', 'restore', 'degradation.damage', 'degradation.names'},
   {'detect', 'degrade_files'},
   {'train', 'evaluation', 'weights'},
   {'systems.build', 'bopbtl', 'official_gans', 'fit', 'benchmark', 'compile_report', 'speed'},

@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from oldphoto_jax.degradation import recipes
+from oldphoto_jax.degradation import drawing, recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,25 +37,27 @@ class Distracted:
   def _with_lines(self, key, photo):
     keys = jax.random.split(key, 9)
     side = max(photo.shape[:2])
-    along, across = _axes(photo.shape, _uniform(keys[0], (0.0, jnp.pi)))
-    bend = 4 * self.sag / side * _uniform(keys[1], (-1.0, 1.0))
-    across = across + bend * along**2 - side * _uniform(keys[2], (-0.5, 0.5))
-    spacing = _uniform(keys[3], self.spacing)
+    along, across = _axes(photo.shape, drawing.uniform(keys[0], (0.0, jnp.pi)))
+    bend = 4 * self.sag / side * drawing.uniform(keys[1], (-1.0, 1.0))
+    across = across + bend * along**2 - side * drawing.uniform(keys[2], (-0.5, 0.5))
+    spacing = drawing.uniform(keys[3], self.spacing)
     count = jax.random.randint(keys[4], (), self.count[0], self.count[1] + 1)
     nearest = jnp.clip(jnp.round(across / spacing), 0, count - 1)
     distance = jnp.abs(across - spacing * nearest)
     # A pixel is covered as far as the line reaches into it.
-    cover = jnp.clip(_uniform(keys[5], self.half_width) + 0.5 - distance, 0, 1)
+    cover = jnp.clip(drawing.uniform(keys[5], self.half_width) + 0.5 - distance, 0, 1)
     drawn = jax.random.bernoulli(keys[6], self.lines)
-    return _paint(photo, drawn * _uniform(keys[7], self.opacity) * cover, keys[8])
+    return _paint(photo, drawn * drawing.uniform(keys[7], self.opacity) * cover, keys[8])
 
   def _with_border(self, key, photo):
     keys = jax.random.split(key, 5)
     # Of one of the four sides, and not quite straight, as prints are scanned.
-    angle = jnp.pi / 2 * jax.random.randint(keys[0], (), 0, 4) + _uniform(keys[1], (-0.03, 0.03))
+    angle = jnp.pi / 2 * jax.random.randint(keys[0], (), 0, 4) + drawing.uniform(
+      keys[1], (-0.03, 0.03)
+    )
     _, across = _axes(photo.shape, angle)
     side = min(photo.shape[:2])
-    edge = side * (0.5 - _uniform(keys[2], (0.0, self.border_share)))
+    edge = side * (0.5 - drawing.uniform(keys[2], (0.0, self.border_share)))
     drawn = jax.random.bernoulli(keys[3], self.border)
     return _paint(photo, drawn * jnp.clip(across - edge + 0.5, 0, 1), keys[4])
 
@@ -70,10 +72,5 @@ def _axes(shape, angle):
 
 def _paint(photo, cover, key):
   """Covers [H, W, 3] with one gray, light or dark, as far as `cover` [H, W] says."""
-  tone = jnp.cos(_uniform(key, (0.0, jnp.pi)))  # black and white are likelier than mid gray
+  tone = jnp.cos(drawing.uniform(key, (0.0, jnp.pi)))  # black and white are likelier than mid gray
   return photo + cover[..., None] * (tone - photo)
-
-
-def _uniform(key, ends):
-  low, high = ends
-  return jax.random.uniform(key, (), minval=low, maxval=high)

@@ -13,6 +13,12 @@ import numpy as np
 from jax import lax
 
 
+def uniform(key, ends):
+  """One number, uniform between the ends."""
+  low, high = ends
+  return jax.random.uniform(key, (), minval=low, maxval=high)
+
+
 class Draws:
   """Random numbers from one key, each handed out once.
 

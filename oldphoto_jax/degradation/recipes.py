@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from oldphoto_jax.degradation import photographic
+from oldphoto_jax.degradation import drawing, photographic
 
 
 class Aged(NamedTuple):
@@ -104,13 +104,13 @@ class Wan2020:
   def _blur(self, key, photo):
     size_key, sigma_key = jax.random.split(key)
     size = 3 + 2 * jax.random.randint(size_key, (), 0, 3)
-    return photographic.gaussian_blur(photo, size, _uniform(sigma_key, self.blur_sigma))
+    return photographic.gaussian_blur(photo, size, drawing.uniform(sigma_key, self.blur_sigma))
 
   def _noise(self, key, photo):
     kind_key, strength_key, salt_key, key = jax.random.split(key, 4)
-    std = _uniform(strength_key, self.noise_std)
-    amount = _uniform(strength_key, self.impulse_amount)
-    salt = _uniform(salt_key, self.impulse_salt)
+    std = drawing.uniform(strength_key, self.noise_std)
+    amount = drawing.uniform(strength_key, self.impulse_amount)
+    salt = drawing.uniform(salt_key, self.impulse_salt)
     kinds = [
       lambda photo: photographic.gaussian_noise(photo, key, std),
       lambda photo: photographic.speckle_noise(photo, key, std),
@@ -202,22 +202,22 @@ class Aging:
   def __call__(self, key, clean) -> Aged:
     check(clean)
     keys = jax.random.split(key, 12)
-    old = photographic.desaturate(clean, _uniform(keys[0], self.desaturation))
-    old = photographic.soft_blur(old, _uniform(keys[1], self.blur))
+    old = photographic.desaturate(clean, drawing.uniform(keys[0], self.desaturation))
+    old = photographic.soft_blur(old, drawing.uniform(keys[1], self.blur))
     old = photographic.film_grain(
-      old, keys[2], _uniform(keys[3], self.grain), _uniform(keys[4], self.grain_size)
+      old, keys[2], drawing.uniform(keys[3], self.grain), drawing.uniform(keys[4], self.grain_size)
     )
     old = photographic.fade(
       old,
-      _uniform(keys[5], self.black),
-      _uniform(keys[6], self.white),
-      _uniform(keys[7], self.gamma),
+      drawing.uniform(keys[5], self.black),
+      drawing.uniform(keys[6], self.white),
+      drawing.uniform(keys[7], self.gamma),
     )
-    green = _uniform(keys[8], self.green)
-    paper = jnp.stack([jnp.ones(()), green, green ** _uniform(keys[9], self.blue)])
+    green = drawing.uniform(keys[8], self.green)
+    paper = jnp.stack([jnp.ones(()), green, green ** drawing.uniform(keys[9], self.blue)])
     paper = jnp.where(jax.random.bernoulli(keys[10], self.yellowing), paper, jnp.ones(3))
     old = photographic.tint(old, paper)
-    old = photographic.vignette(old, _uniform(keys[11], self.vignette))
+    old = photographic.vignette(old, drawing.uniform(keys[11], self.vignette))
     return Aged(_snap(old), clean, jnp.zeros_like(clean[..., :1]))
 
 
@@ -296,8 +296,3 @@ def check(clean) -> None:
 
 def _snap(photo):
   return photographic.from_levels(photographic.to_levels(photo))
-
-
-def _uniform(key, ends):
-  low, high = ends
-  return jax.random.uniform(key, (), minval=low, maxval=high)

@@ -25,12 +25,10 @@ from oldphoto_jax import (
   train,
 )
 from oldphoto_jax.data import artefacts
-from oldphoto_jax.degradation import collected, damage, photographic, recipes
+from oldphoto_jax.degradation import names, photographic, recipes
 from oldphoto_jax.errors import ConfigError
 
 _log = logging.getLogger(__name__)
-
-RECIPES = ('wan2020', 'report', 'aging', 'print', 'holes')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,47 +131,20 @@ def eval_batches(config: ConfigDict, source: data.Source) -> Iterable[dict[str, 
   )
 
 
-def recipe(names: str, overlays: str = '', textures: str = '') -> recipes.Recipe:
-  """`names`: one of RECIPES, or several with commas between: each photo then draws one of them.
-
-  `overlays` and `textures` are folders for the recipe `print`, see `print_recipe`.
+def recipe(text: str, overlays: str = '', textures: str = '') -> recipes.Recipe:
+  """names.recipe, with the drawn artefacts and paper textures of two folders; '' for none.
 
   Raises:
     ConfigError: for an unknown name.
+    PhotoError: for a folder that is missing or empty, or an overlay without transparency.
   """
-  chosen = names.replace(' ', '').split(',')
-  for name in chosen:
-    if name not in RECIPES:
-      raise ConfigError(f'there is no recipe {name!r}: choose from {", ".join(RECIPES)}')
-  known = {
-    'wan2020': recipes.Wan2020,
-    'report': recipes.Report,
-    'aging': recipes.Aging,
-    'print': lambda: print_recipe(overlays, textures),
-    'holes': lambda: recipes.Holes(print_recipe(overlays, textures)),
-  }
-  parts = tuple(known[name]() for name in chosen)
-  return parts[0] if len(parts) == 1 else recipes.Mixture(parts)
+  drawn = artefacts.overlays(overlays) if overlays else None
+  return names.recipe(text, drawn, artefacts.textures(textures) if textures else None)
 
 
-def train_recipe(config: ConfigDict, names: str) -> recipes.Recipe:
+def train_recipe(config: ConfigDict, text: str) -> recipes.Recipe:
   """The recipe of these names with the folders of the whole `config`."""
-  return recipe(names, config.data.overlays, config.data.textures)
-
-
-def print_recipe(overlays: str = '', textures: str = '') -> damage.Print:
-  """The recipe `print`, with drawn artefacts and paper textures of folders mixed in.
-
-  Args:
-    overlays: folder of pictures with transparency; '' for none.
-    textures: folder of pictures of surfaces; '' for none.
-
-  Raises:
-    images.PhotoError: for a folder that is missing or empty, or an overlay without transparency.
-  """
-  drawn = (0.4, collected.Overlays(artefacts.overlays(overlays))) if overlays else None
-  surfaces = (0.3, collected.Textures(artefacts.textures(textures))) if textures else None
-  return damage.Print(overlays=drawn, textures=surfaces)
+  return recipe(text, config.data.overlays, config.data.textures)
 
 
 def prepare_pairs(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:

@@ -1,0 +1,38 @@
+"""The recipes by name. The names are known without JAX, for the command line."""
+
+import numpy as np
+
+from oldphoto_jax.errors import ConfigError
+
+RECIPES = ('wan2020', 'report', 'aging', 'print', 'holes')
+
+
+def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray | None = None):
+  """One of RECIPES, or several with commas between, of which each photo then draws one.
+
+  Args:
+    names: what to do to the photos.
+    overlays: transparencies of drawn artefacts, uint8 [N, S, S], which `print` and `holes` mix in.
+    textures: reliefs of paper, uint8 [N, S, S], which `print` and `holes` mix in.
+
+  Returns:
+    A recipes.Recipe.
+
+  Raises:
+    ConfigError: for an unknown name.
+  """
+  # Here and not above, so that the names are known at once.
+  from oldphoto_jax.degradation import collected, damage, recipes
+
+  a_print = damage.Print(
+    overlays=None if overlays is None else (0.4, collected.Overlays(overlays)),
+    textures=None if textures is None else (0.3, collected.Textures(textures)),
+  )
+  made = recipes.Wan2020(), recipes.Report(), recipes.Aging(), a_print, recipes.Holes(a_print)
+  known = dict(zip(RECIPES, made, strict=True))
+  parts = []
+  for name in names.replace(' ', '').split(','):
+    if name not in known:
+      raise ConfigError(f'there is no recipe {name!r}: choose from {", ".join(RECIPES)}')
+    parts.append(known[name])
+  return parts[0] if len(parts) == 1 else recipes.Mixture(tuple(parts))
