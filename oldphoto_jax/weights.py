@@ -259,6 +259,8 @@ def _networks(weights: Weights) -> Networks:
     return NETWORKS[weights.system](weights.model)
   except KeyError as error:
     raise WeightsError(f'the size {error} of the {weights.system} networks is missing') from error
+  except ValueError as error:  # such as a kind of generator that a later version has
+    raise WeightsError(str(error)) from error
 
 
 def _file(path: str | os.PathLike) -> pathlib.Path:

@@ -11,7 +11,7 @@ from oldphoto_jax import accumulation, parallel
 from oldphoto_jax.models import vae
 
 
-def test_the_mean_over_parts_is_that_of_the_batch_and_keys_stay_with_their_examples():
+def test_the_mean_over_parts_is_that_of_the_batch_and_keys_stay_with_their_examples(float64):
   batch = {'x': jnp.arange(24.0).reshape(6, 4)}
   keys = jax.random.split(jax.random.key(0), 6)
 
@@ -22,7 +22,7 @@ def test_the_mean_over_parts_is_that_of_the_batch_and_keys_stay_with_their_examp
   whole = function(batch, keys)
   for parts in (1, 2, 3, 6):
     split = accumulation.mean_over_parts(function, parts, batch, keys)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), split, whole)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), split, whole)
 
 
 @pytest.mark.parametrize('parts', [0, -1, 4, 12])

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import count_parameters
 
 from oldphoto_jax.fit import (
   Fit,
@@ -25,7 +26,6 @@ from oldphoto_jax.fit import (
   paste,
   shrink,
 )
-from oldphoto_jax.layers import count_parameters
 from oldphoto_jax.models import dip, dip_presets
 from oldphoto_jax.models.dip import Dip, Emv, Photo, Wmv
 from oldphoto_jax.models.dip_networks import ResNet, Skip

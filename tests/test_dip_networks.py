@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import count_parameters
 
-from oldphoto_jax.layers import count_parameters
 from oldphoto_jax.models.dip_networks import ResNet, Skip, UNet, from_torch, torch_names, upsample
 
 FIXTURES = {

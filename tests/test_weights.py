@@ -93,6 +93,9 @@ def test_what_is_no_file_of_weights_is_refused_with_a_sentence(tmp_path, trained
   refused("size 'latent' of the triplet networks is missing", tmp_path / 'old')
   weights.save(tmp_path / 'new', weights.Weights('magic', {}, trained.params), card={})
   refused("the system 'magic' is unknown", tmp_path / 'new')
+  sizes = {'generator': 'transformer', 'width': 4}
+  weights.save(tmp_path / 'later', weights.Weights('cyclegan', sizes, {}), card={})
+  refused("later: .*'transformer'", tmp_path / 'later')
 
 
 # Official layout -----------------------------------------------------------------------------
