@@ -126,25 +126,37 @@ def load_restorer(path: str | os.PathLike) -> restore.Restorer:
   """What `oldphoto restore --weights` uses: `load`, ready to restore.
 
   Raises:
-    WeightsError: see `load`.
+    WeightsError: see `load`; and for the weights of a detector.
   """
-  weights = load(path)
-  file = _file(path)
+  return load_with_detector(path)[0]
+
+
+def load_with_detector(
+  path: str | os.PathLike,
+) -> tuple[restore.Restorer, detect.Detector | None]:
+  """`load_restorer`, and the detector that a triplet system was released with, or None.
+
+  The file is read and hashed once.
+
+  Raises:
+    WeightsError: see `load_restorer`.
+  """
+  weights, name = _named(path)
   if weights.system == 'scratch':
     raise WeightsError(
-      f'{file} holds a detector, which marks damage and restores nothing: use it with '
+      f'{_file(path)} holds a detector, which marks damage and restores nothing: use it with '
       '`oldphoto detect`, and give the weights of a system that restores here'
     )
-  return restorer(weights, f'{weights.system} {file.name} {digest(file)}')
+  return restorer(weights, name), _detector(weights, name)
 
 
 def load_detector(path: str | os.PathLike) -> detect.Detector:
-  """What `oldphoto detect --weights` uses: `load`, ready to mark damage.
+  """The detector of a file: its own, or the one that a triplet system was released with.
 
   Raises:
     WeightsError: see `load`; and for the weights of a system without a detector.
   """
-  detector = find_detector(path)
+  detector = _detector(*_named(path))
   if detector is None:
     raise WeightsError(
       f'{_file(path)} holds a system that restores photos, without a detector of damage: use it '
@@ -153,14 +165,13 @@ def load_detector(path: str | os.PathLike) -> detect.Detector:
   return detector
 
 
-def find_detector(path: str | os.PathLike) -> detect.Detector | None:
-  """The detector of a file: its own, or the one that a triplet system was released with.
-
-  Raises:
-    WeightsError: see `load`.
-  """
+def _named(path: str | os.PathLike) -> tuple[Weights, str]:
+  """The weights of a file, and what to call them in reports."""
   weights, file = load(path), _file(path)
-  name = f'{weights.system} {file.name} {digest(file)}'
+  return weights, f'{weights.system} {file.name} {digest(file)}'
+
+
+def _detector(weights: Weights, name: str) -> detect.Detector | None:
   if weights.system == 'triplet' and 'detector' in weights.model:
     weights = Weights('scratch', weights.model['detector'], weights.params['detector'])
   if weights.system != 'scratch':
@@ -294,7 +305,7 @@ def _triplet_networks(sizes: dict[str, Any], key: jax.Array) -> _Networks:
     like['detector'] = _networks('scratch', sizes['detector']).like
 
   def fill_holes(params, old, mask):
-    return mapping.restore(masked, {'rx': params['rx']} | params['masked'], old, mask)
+    return (mapping.restore(masked, {'rx': params['rx']} | params['masked'], old, mask),) * 2
 
   fill = None if masked is None else fill_holes
   if 'fusion' not in sizes:

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from oldphoto_jax import images
+from oldphoto_jax.errors import PhotoError
 
 # The colour photographs inside scikit-image's wheel. The rest are drawings, test patterns,
 # microscopy, astronomy, gray textures, and motorcycle_right.png, the same scene from the other eye.
@@ -207,14 +208,14 @@ def folder(path: str | os.PathLike) -> Files:
     A source whose names are the paths relative to `path`, sorted.
 
   Raises:
-    ValueError: `path` is no folder, or holds no readable photo.
+    PhotoError: `path` is no folder, or holds no readable photo.
   """
   root, names = _photo_names(path)
   sizes = _sizes([root / name for name in names])
   readable = [name for name, size in zip(names, sizes) if not isinstance(size, str)]
   unreadable = [size for size in sizes if isinstance(size, str)]
   if not readable:
-    raise ValueError(f'{root}: none of the {len(names)} photos can be read. {_some(unreadable)}')
+    raise PhotoError(f'{root}: none of the {len(names)} photos can be read. {_some(unreadable)}')
   if unreadable:
     _log.warning(
       '%s: %d photos can be read; %d files cannot and are left out. %s',
@@ -359,7 +360,7 @@ def _photo_names(path) -> tuple[pathlib.Path, list[str]]:
   """The folder, and the sorted relative names of the files in it that look like photos."""
   root = pathlib.Path(path).expanduser()
   if not root.is_dir():
-    raise ValueError(f'{root} is not a folder.')
+    raise PhotoError(f'{root} is not a folder.')
   files = [file.relative_to(root) for file in root.rglob('*') if file.is_file()]
   names = [
     file.as_posix()
@@ -368,7 +369,7 @@ def _photo_names(path) -> tuple[pathlib.Path, list[str]]:
     and not any(part.startswith('.') for part in file.parts)
   ]
   if not names:
-    raise ValueError(
+    raise PhotoError(
       f'{root} holds no photos: {len(files)} files, none of them {" ".join(images.FORMATS)}.'
     )
   return root, sorted(names)

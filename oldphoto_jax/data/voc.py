@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 
 from oldphoto_jax.data import sources
+from oldphoto_jax.errors import PhotoError
 
 NAME = 'voc2012_photos'
 VERSION = '1.0.0'
@@ -40,12 +41,13 @@ def write_tfds(vocdevkit: str | os.PathLike, data_dir: str | os.PathLike) -> dic
     The number of photos in each split, as read back from the written files.
 
   Raises:
-    ValueError: no photos, a listed photo is missing, a photo cannot be read, the data set exists
-      already, or what was read back differs. Then nothing is left in `data_dir`.
+    PhotoError: no photos, a listed photo is missing, a photo cannot be read, or the data set exists
+      already.
+    ValueError: what was read back differs. After an error nothing is left in `data_dir`.
   """
   target = pathlib.Path(data_dir).expanduser() / NAME
   if target.exists():
-    raise ValueError(f'{target} exists already: remove it first, or choose another folder.')
+    raise PhotoError(f'{target} exists already: remove it first, or choose another folder.')
   photos, splits = _splits(_voc2012(pathlib.Path(vocdevkit).expanduser()))
   made = _make_folders(target.parent)
   work = None
@@ -75,7 +77,7 @@ def _voc2012(path: pathlib.Path) -> pathlib.Path:
   for candidate in candidates:
     if (candidate / 'JPEGImages').is_dir():
       return candidate
-  raise ValueError(
+  raise PhotoError(
     f'no JPEGImages in {", ".join(map(str, candidates))}: give the folder VOCdevkit that unpacking '
     'VOCtrainval_11-May-2012.tar makes.'
   )
@@ -85,13 +87,13 @@ def _splits(voc: pathlib.Path) -> tuple[sources.Files, dict[str, list[int]]]:
   """All photos of JPEGImages, and which of them belong to which split."""
   photos = sources.folder(voc / 'JPEGImages')
   if photos.unreadable:
-    raise ValueError(
+    raise PhotoError(
       f'{len(photos.unreadable)} photos cannot be read; unpack VOC again or remove them: '
       f'{" ".join(photos.unreadable[:5])}'
     )
   index = {pathlib.PurePosixPath(name).stem: i for i, name in enumerate(photos.names)}
   if len(index) < len(photos):
-    raise ValueError(f'{photos.root} holds photos that differ only in their suffix or folder.')
+    raise PhotoError(f'{photos.root} holds photos that differ only in their suffix or folder.')
   lists = voc / 'ImageSets' / 'Main'
   found = {split: lists / f'{name}.txt' for name, split in SPLITS.items()}
   found = {split: path for split, path in found.items() if path.is_file()}
@@ -105,11 +107,11 @@ def _splits(voc: pathlib.Path) -> tuple[sources.Files, dict[str, list[int]]]:
     stems = path.read_text().split()
     missing = [stem for stem in stems if stem not in index]
     if missing:
-      raise ValueError(
+      raise PhotoError(
         f'{path} lists {len(missing)} photos that are not in JPEGImages: {", ".join(missing[:5])}.'
       )
     if not stems:
-      raise ValueError(f'{path} is empty.')
+      raise PhotoError(f'{path} is empty.')
     splits[split] = [index[stem] for stem in stems]
     for stem in stems:
       rest.pop(stem, None)

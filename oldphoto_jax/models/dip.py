@@ -25,6 +25,7 @@ import optax
 from flax import struct
 from jax import lax
 
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models.dip_networks import Network
 
 # Settings ---------------------------------------------------------------------------------------
@@ -72,13 +73,13 @@ class Dip:
 
   def __post_init__(self):
     if self.input not in ('noise', 'meshgrid'):
-      raise ValueError(f"input is 'noise' or 'meshgrid', not {self.input!r}")
+      raise ConfigError(f"input is 'noise' or 'meshgrid', not {self.input!r}")
     if self.input == 'meshgrid' and self.input_depth != 2:
-      raise ValueError(f'a meshgrid has input_depth 2, not {self.input_depth}')
+      raise ConfigError(f'a meshgrid has input_depth 2, not {self.input_depth}')
     if self.iterations < 1 or not 0 <= self.ema < 1:
-      raise ValueError(f'a fit needs iterations >= 1 and 0 <= ema < 1: {self}')
+      raise ConfigError(f'a fit needs iterations >= 1 and 0 <= ema < 1: {self}')
     if self.factor != 1 and (self.factor < 2 or self.factor % 2):
-      raise ValueError(f'factor is 1 or an even number, not {self.factor}')
+      raise ConfigError(f'factor is 1 or an even number, not {self.factor}')
 
 
 class Photo(struct.PyTreeNode):
@@ -184,11 +185,12 @@ def draw(settings: Dip, photo: Photo, key) -> tuple[Any, jax.Array]:
   """The network's parameters and z [H, W, D], from fold_in(key, 0).
 
   Raises:
-    ValueError: if photo and network differ in their channels, or the network in the size.
+    ConfigError: photo and network differ in their channels.
+    UserError: the photo is too small for the network.
   """
   h, w, channels = photo.image.shape
   if channels != settings.net.out_channels:
-    raise ValueError(
+    raise ConfigError(
       f'the photo has {channels} channels and the network {settings.net.out_channels}: '
       'set its out_channels'
     )

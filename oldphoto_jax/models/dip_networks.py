@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from oldphoto_jax.errors import ConfigError, UserError
 from oldphoto_jax.layers import Conv, ConvTranspose, double, instance_norm, leaky_relu
 
 # Parts ------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ def upsample(x, mode: str):
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
   if mode != 'bilinear':
-    raise ValueError(f"an upsample mode is 'nearest' or 'bilinear', not {mode!r}")
+    raise ConfigError(f"an upsample mode is 'nearest' or 'bilinear', not {mode!r}")
   return double(x)
 
 
@@ -139,7 +140,7 @@ class Skip(nn.Module):
   @nn.compact
   def __call__(self, z):
     if not len(self.down) == len(self.up) == len(self.skip) == len(self.upsample):
-      raise ValueError('down, up, skip and upsample of a skip net need one entry for each scale')
+      raise ConfigError('down, up, skip and upsample of a skip net need one entry for each scale')
     shared = {'pad_mode': self.pad_mode, 'dtype': self.dtype}
     halving = {'average': True} if self.average_pool else {'stride': 2}
     x, branches = z, []
@@ -216,7 +217,7 @@ class UNet(nn.Module):
   def __call__(self, z):
     height, width = z.shape[1:3]
     if height % self.multiple or width % self.multiple or min(height, width) < 2 * self.multiple:
-      raise ValueError(
+      raise UserError(
         f'{height}x{width} does not fit a U-Net of {len(self.widths)} levels: both sides must be '
         f'multiples of {self.multiple} and at least {2 * self.multiple}'
       )
