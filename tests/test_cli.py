@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import oldphoto_jax
 from oldphoto_jax import cli, degrade_files, detect, engine, images, restore, weights
 from oldphoto_jax.degradation import ageing, recipes, scratches
 from oldphoto_jax.systems import build
@@ -155,6 +156,57 @@ def test_interrupt(run, tmp_path, monkeypatch):
 def test_help_does_not_wait_for_jax():
   code = 'import sys; from oldphoto_jax import cli; sys.exit("jax" in sys.modules)'
   assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+def test_version_and_module():
+  words = [sys.executable, '-m', 'oldphoto_jax', '--version']
+  done = subprocess.run(words, capture_output=True, text=True, check=False)
+  assert (done.returncode, done.stdout) == (0, f'oldphoto {oldphoto_jax.__version__}\n')
+
+
+VERBS = ['restore', 'dip', 'detect', 'degrade', 'samples', 'tfds', 'import']
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_help_fits_a_screen_and_its_examples_can_be_typed(run, verb, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '80')
+  code, said, _ = run(verb, '--help')
+  assert code == 0 and said.count('\n') <= 40
+  _, examples = said.split('examples:\n')
+  for line in examples.splitlines():
+    program, *words = line.split()
+    assert (program, words[0]) == ('oldphoto', verb)
+    assert cli.parser().parse_args(words).run
+
+
+def test_a_bug_keeps_its_traceback(run, tmp_path, monkeypatch):
+  def bug(*_, **__):
+    raise ValueError('shapes do not match')
+
+  monkeypatch.setattr(restore, 'restore_array', bug)
+  with pytest.raises(ValueError, match='shapes do not match'):
+    run('restore', save(tmp_path / 'a.png'), '-o', tmp_path / 'out', '--weights', 'half')
+
+
+def test_a_folder_is_listed_once(run, tmp_path, monkeypatch, caplog):
+  save(tmp_path / 'in/a.png')
+  (tmp_path / 'in/b.heic').touch()
+  restorer, _ = weights.load_with_detector('half')
+  nothing = lambda detector, sizes: lambda photo: np.zeros((*photo.shape[:2], 1), np.float32)
+  monkeypatch.setattr(detect, 'marker', nothing)
+  monkeypatch.setattr(weights, 'load_with_detector', lambda path: (restorer, 'its detector'))
+  assert run('restore', tmp_path / 'in', '-o', tmp_path / 'out', '--find-damage')[0] == 0
+  assert len([record for record in caplog.records if '.heic' in record.getMessage()]) == 1
+
+
+def test_weights_are_read_and_hashed_once(monkeypatch, tmp_path):
+  read = []
+  for name in ('load', 'digest'):
+    function = getattr(weights, name)
+    count = lambda path, name=name, function=function: read.append(name) or function(path)
+    monkeypatch.setattr(weights, name, count)
+  restorer, detector = weights.load_with_detector(weights.SHIPPED)
+  assert sorted(read) == ['digest', 'load'] and detector.name == restorer.name
 
 
 @pytest.mark.parametrize('recipe', ['wan2020', 'report', 'aging'])

@@ -163,20 +163,17 @@ def test_truths_give_the_loss_of_the_stop_and_curves(tmp_path):
   result, wrong = restore_files(job, [tmp_path / 'in'], out, run).results
   assert 'the truth is 32x16, and the restored photo will be 16x16' in wrong.message
   curves = np.load(run / 'curves/a.png.npz')
-  assert len(curves['psnr']) == len(curves['variance']) == result.fields['iterations']
-  assert result.fields['psnr_chosen'] == pytest.approx(
-    curves['psnr'][result.fields['iteration'] - 1], abs=1e-3
-  )
-  assert result.fields['best'] == 1 + curves['psnr'].argmax()
-  assert result.fields['psnr_best'] == pytest.approx(curves['psnr'].max(), abs=1e-3)
+  said = result.fields
+  assert len(curves['psnr']) == len(curves['variance']) == said['iterations']
+  assert said['psnr_chosen'] == pytest.approx(curves['psnr'][said['iteration'] - 1], abs=1e-3)
+  assert said['best'] == 1 + curves['psnr'].argmax()
+  assert said['psnr_best'] == pytest.approx(curves['psnr'].max(), abs=1e-3)
   photos = [images.to_float(images.read(path))[None] for path in (photo, out / 'a.png', truth)]
-  assert result.fields['psnr_before'] == pytest.approx(
+  assert said['psnr_before'] == pytest.approx(
     float(metrics.psnr(photos[0], photos[2])[0]), abs=1e-3
   )
-  assert result.fields['psnr'] == pytest.approx(
-    float(metrics.psnr(photos[1], photos[2])[0]), abs=1e-3
-  )
-  assert result.fields['psnr'] == pytest.approx(result.fields['psnr_chosen'], abs=0.05)  # 8 bits
+  assert said['psnr'] == pytest.approx(float(metrics.psnr(photos[1], photos[2])[0]), abs=1e-3)
+  assert said['psnr'] == pytest.approx(said['psnr_chosen'], abs=0.05)  # 8 bits
 
 
 def test_gray_and_strength(tmp_path):

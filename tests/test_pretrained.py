@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import cli, data, degrade_files, metrics, restore, weights
+from oldphoto_jax import cli, data, degrade_files, engine, metrics, restore, weights
 from oldphoto_jax.degradation import photographic, recipes
 
 SIDE = 128
