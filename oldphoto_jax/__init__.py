@@ -4,7 +4,7 @@
   restorer = oldphoto_jax.load()
   restored = restorer.restore(photo)  # uint8 [H, W, 3] in, the same out
 
-See `load` and library.Restorer.restore. Importing the package does not import JAX; `load` does.
+See `load` and library.ArrayRestorer.restore. Only `load` imports JAX, not the package itself.
 """
 
 import typing
@@ -17,7 +17,7 @@ if typing.TYPE_CHECKING:
 __version__ = '0.1.0'
 
 
-def load(weights: 'str | os.PathLike | None' = None) -> 'library.Restorer':
+def load(weights: 'str | os.PathLike | None' = None) -> 'library.ArrayRestorer':
   """Opens a trained system, to restore photos that are arrays.
 
   Args:

@@ -80,8 +80,8 @@ class Tiled:
 
   def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(blind, seeing) of the whole photo, not yet matched to anything."""
-    marked = np.concatenate([photo, holes], -1)  # one array, so that tiles cut the holes, too
-    both = self._in_tiles(self._fill_tile, marked, filling.tile_shape(holes), filling.OVERLAP)
+    x = np.concatenate([photo, holes], -1)  # one array, so that tiles cut the holes, too
+    both = self._in_tiles(self._fill_tile, x, filling.tile_shape(holes), filling.OVERLAP)
     return both[..., :3], both[..., 3:]
 
   def _fill_tile(self, tile: np.ndarray) -> np.ndarray:

@@ -84,18 +84,18 @@ def extend(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     values: [H, W, C]; 0 where unknown.
     known: bool [H, W, 1] or weights in [0, 1]; not 0 everywhere.
   """
-  weight = known.astype(np.float32)
+  known = known.astype(np.float32)
   height, width = values.shape[:2]
-  if weight.min() >= 1 or height * width == 1:
+  if known.min() >= 1 or height * width == 1:
     return values
   # To even sides by repeating the last row or column, which changes no mean of known pixels much.
   pad = ((0, height % 2), (0, width % 2), (0, 0))
-  weights = np.pad(weight, pad, 'edge')
-  sums = _sum_2x2(np.pad(values * weight, pad, 'edge'))
+  weights = np.pad(known, pad, 'edge')
+  sums = _sum_2x2(np.pad(values * known, pad, 'edge'))
   totals = _sum_2x2(weights)
   coarse = extend(sums / np.maximum(totals, 1e-12), np.minimum(totals, 1))
   fine = _double(coarse)[:height, :width]
-  return weight * values + (1 - weight) * fine
+  return known * values + (1 - known) * fine
 
 
 def _sum_2x2(x: np.ndarray) -> np.ndarray:

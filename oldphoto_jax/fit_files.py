@@ -323,13 +323,13 @@ def _read(job: Job, todo: folder.Plan, item: folder.Item) -> _Input:
 def _fit(job: Job, inputs: list[_Input], checkpoints: pathlib.Path, tell, stop) -> list[fit.Fit]:
   """Fits photos of one number of channels, at their sizes or at max_side."""
   settings = job.settings(inputs[0].channels)
-  photos, known = [], []
+  photos, shrunk = [], []
   for item in inputs:
-    shrunk = job.max_side and max(item.values.shape[:2]) > job.max_side
-    both = item.values, item.mask
-    photo, mask = shrink(*both, job.max_side) if shrunk else both
+    photo, mask = item.values, item.mask
+    if job.max_side and max(photo.shape[:2]) > job.max_side:
+      photo, mask = shrink(photo, mask, job.max_side)
     photos.append(photo)
-    known.append(mask)
+    shrunk.append(mask)
   truths = None
   if job.truths:
     none = lambda x: np.zeros((*x.shape[:2], 1), np.float32)
@@ -356,7 +356,7 @@ def _fit(job: Job, inputs: list[_Input], checkpoints: pathlib.Path, tell, stop) 
   return fit.fit_photos(
     settings,
     photos,
-    known,
+    shrunk,
     jnp.stack([item.key for item in inputs]),
     truths=truths,
     chunk=job.chunk,

@@ -10,20 +10,20 @@ from oldphoto_jax import detect, engine, images, masks, restore, weights
 from oldphoto_jax.errors import OptionError
 
 
-def load(path: str | os.PathLike | None = None) -> 'Restorer':
+def load(path: str | os.PathLike | None = None) -> 'ArrayRestorer':
   """See oldphoto_jax.load."""
   source = weights.SHIPPED if path is None else path
   restorer, detector = weights.load_with_detector(source)
   find = None if detector is None else detect.marker(detector)
-  return Restorer(engine.compiled(restorer), find)
+  return ArrayRestorer(engine.compiled(restorer), find)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Restorer:
+class ArrayRestorer:
   """A trained system that takes arrays.
 
   Programs are compiled when a photo first needs them, and kept: restore many photos with one
-  Restorer.
+  object.
   """
 
   engine: engine.Engine
@@ -69,21 +69,24 @@ class Restorer:
     if len(given[0]) != len(given[1]):
       raise ValueError(f'{len(given[0])} photos and {len(given[1])} masks; give one for each.')
     restored = []
-    for photo, marked in zip(*given):
+    for photo, damage in zip(*given):
       photo = np.asarray(photo)
       pixels = _pixels(photo)
-      if marked is not None:
-        marked = _mask(np.asarray(marked), photo.shape[:2])
+      if damage is not None:
+        damage = _mask(np.asarray(damage), photo.shape[:2])
       elif find_damage:
-        marked = masks.grow(self.find(_values(pixels)), threshold)
+        damage = masks.grow(self.find(_values(pixels)), threshold)
       elif only_damage:
         raise ValueError('only_damage needs a mask, or find_damage=True.')
-      options = {'strength': strength, 'only_damage': only_damage}
       if pixels.dtype.kind == 'u':
         levels = images.Photo(pixels, gray=photo.ndim == 2)
-        after = restore.restore_photo(self.engine, levels, marked, **options).pixels
+        after = restore.restore_photo(
+          self.engine, levels, damage, strength=strength, only_damage=only_damage
+        ).pixels
       else:
-        after = restore.restore_array(self.engine, _values(pixels), marked, **options)
+        after = restore.restore_array(
+          self.engine, _values(pixels), damage, strength=strength, only_damage=only_damage
+        )
         after = np.clip(images.keep_gray(after, pixels), -1, 1).astype(photo.dtype)
       restored.append(after[..., 0] if photo.ndim == 2 else after)
     return restored[0] if one else restored

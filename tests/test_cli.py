@@ -1,6 +1,7 @@
 """The command: what it writes, what it says, and its exit codes."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 import oldphoto_jax
 from oldphoto_jax import cli, degrade_files, detect, engine, images, restore, weights
 from oldphoto_jax.degradation import ageing, recipes, scratches
+from oldphoto_jax.models import gan_networks, pix2pix
 from oldphoto_jax.systems import build
 
 
@@ -200,13 +202,18 @@ def test_a_folder_is_listed_once(run, tmp_path, monkeypatch, caplog):
 
 
 def test_weights_are_read_and_hashed_once(monkeypatch, tmp_path):
+  model = pix2pix.Pix2Pix(generator=gan_networks.UNet(width=4, downs=2, dropout_levels=()))
+  params = jax.jit(functools.partial(pix2pix.init, model))(jax.random.key(0)).released
+  file = tmp_path / 'weights'
+  weights.save(file, weights.Weights('pix2pix', pix2pix.sizes(model), params), card={})
   read = []
   for name in ('load', 'digest'):
     function = getattr(weights, name)
     count = lambda path, name=name, function=function: read.append(name) or function(path)
     monkeypatch.setattr(weights, name, count)
-  restorer, detector = weights.load_with_detector(weights.SHIPPED)
-  assert sorted(read) == ['digest', 'load'] and detector.name == restorer.name
+  restorer, detector = weights.load_with_detector(file)
+  assert sorted(read) == ['digest', 'load']
+  assert restorer.name.startswith('pix2pix weights ') and detector is None
 
 
 @pytest.mark.parametrize('recipe', ['wan2020', 'report', 'aging'])

@@ -23,7 +23,7 @@ def halved():
 @pytest.fixture
 def restorer():
   dark = lambda photo: (photo < -0.99).all(-1, keepdims=True).astype(np.float32)
-  return library.Restorer(engine.compiled(halved()), dark)
+  return library.ArrayRestorer(engine.compiled(halved()), dark)
 
 
 def photo(height=20, width=30, dtype=np.uint8, seed=0):
@@ -96,7 +96,7 @@ def test_damage_is_found_on_request(restorer):
   np.testing.assert_array_equal(list_[0], found)
   np.testing.assert_array_equal(list_[1], plain)
   with pytest.raises(OptionError, match='hold no detector'):
-    library.Restorer(restorer.engine).restore(given, find_damage=True)
+    library.ArrayRestorer(restorer.engine).restore(given, find_damage=True)
 
 
 def test_what_cannot_be_restored_is_a_sentence(restorer):

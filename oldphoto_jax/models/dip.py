@@ -45,17 +45,6 @@ class Emv:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wmv:
-  """ES-WMV: stop at the minimum of the variance of the last `window` outputs, all of them stored.
-
-  v = mean over the window of mean((x_i - window mean)^2) (Wang et al. 2023, algorithm 1).
-  """
-
-  window: int = 100
-  patience: int = 1000
-
-
-@dataclasses.dataclass(frozen=True)
 class Dip:
   """Settings of a fit."""
 
@@ -65,7 +54,7 @@ class Dip:
   input_scale: float = 0.1
   learning_rate: float = 0.01  # of Adam
   iterations: int = 3000  # at most
-  stop: Emv | Wmv | None = Emv()  # None: after `iterations`
+  stop: Emv | None = Emv()  # None: after `iterations`
   reg_noise_std: float = 0.0  # of the normal noise added to z, fresh at every iteration
   param_noise: bool = False  # add N(0, 1) std(w) / 50 to each kernel w at every iteration
   ema: float = 0.0  # decay of the mean of the outputs that is then the result; 0: no averaging
@@ -94,7 +83,7 @@ class Photo(struct.PyTreeNode):
 class State(struct.PyTreeNode):
   """A fit under way; t counts the iterations done, and iteration t shows the output before step t.
 
-  With `Emv`, `memory` is (mean, variance); with `Wmv`, the ring buffer [window, H, W, C].
+  With `stop`, `memory` is (mean, variance) of the outputs.
   """
 
   t: jax.Array
@@ -156,20 +145,16 @@ def _perturbed(params, key):
   return tree.unflatten(w + noise(k, w) if w.ndim == 4 else w for k, w in zip(keys, leaves))
 
 
-def _track(stop: Emv | Wmv | None, t, memory, x, real):
+def _track(stop: Emv | None, t, memory, x, real):
   """The variance of the outputs after output x of iteration t: (memory, variance, counts yet?)."""
-  if isinstance(stop, Emv):
-    mean, variance = memory
-    mean = jnp.where(t == 1, x, mean)
-    d = x - mean  # from the mean before this output
-    mean = mean + stop.alpha * d
-    variance = (1 - stop.alpha) * (variance + stop.alpha * _real_mean(d * d, real))
-    return (mean, variance), variance, t > stop.burn_in
-  if isinstance(stop, Wmv):
-    window = memory.at[(t - 1) % stop.window].set(x)
-    variance = jax.vmap(partial(_real_mean, real=real))((window - window.mean(0)) ** 2).mean()
-    return window, variance, t >= stop.window
-  return None, jnp.float32(jnp.inf), False
+  if stop is None:
+    return None, jnp.float32(jnp.inf), False
+  mean, variance = memory
+  mean = jnp.where(t == 1, x, mean)
+  d = x - mean  # from the mean before this output
+  mean = mean + stop.alpha * d
+  variance = (1 - stop.alpha) * (variance + stop.alpha * _real_mean(d * d, real))
+  return (mean, variance), variance, t > stop.burn_in
 
 
 def curve_names(settings: Dip, photo: Photo) -> tuple[str, ...]:
@@ -206,18 +191,13 @@ def draw(settings: Dip, photo: Photo, key) -> tuple[Any, jax.Array]:
 def start(settings: Dip, params, z) -> State:
   """The state before the first iteration."""
   image = jnp.zeros((*z.shape[:2], settings.net.out_channels))
-  memory = None
-  if isinstance(settings.stop, Emv):
-    memory = (image, jnp.float32(0))
-  elif isinstance(settings.stop, Wmv):
-    memory = jnp.zeros((settings.stop.window, *image.shape))
   return State(
     t=jnp.int32(0),
     params=params,
     optimiser=optax.adam(settings.learning_rate).init(params),
     z=z,
     average=image if settings.ema else None,
-    memory=memory,
+    memory=None if settings.stop is None else (image, jnp.float32(0)),
     best=image if settings.ema else params,
     best_t=jnp.int32(0),
     best_variance=jnp.float32(jnp.inf),
@@ -318,12 +298,12 @@ def result(settings: Dip, state: State):
   return settings.net.apply({'params': state.best}, state.z[None])[0]
 
 
-def detect(variance: np.ndarray, stop: Emv | Wmv) -> tuple[int, int]:
+def detect(variance: np.ndarray, stop: Emv) -> tuple[int, int]:
   """Where `stop` finds the minimum of a whole curve and where it stops: (best_t, last t), from 1.
 
   For curves of fits that went on after that, as benchmarks do to see what the stop costs.
   """
-  first = stop.burn_in + 1 if isinstance(stop, Emv) else stop.window
+  first = stop.burn_in + 1
   if len(variance) < first:
     return len(variance), len(variance)
   best_t, best = first - 1, np.inf
