@@ -36,15 +36,15 @@ class Restorer:
 
 
 class Engine(Protocol):
-  """What restores photos of any size, float32 [H, W, 3] in [-1, 1].
+  """What restores photos of any size, float32 [H, W, 3] in [-1, 1]."""
 
-  Attributes:
-    plan: the shapes that are compiled, when first needed.
-    name: says which weights these are, in the report.
-  """
+  @property
+  def plan(self) -> shapes.Plan:
+    """The shapes that are compiled, each when it is first needed."""
 
-  plan: shapes.Plan
-  name: str
+  @property
+  def name(self) -> str:
+    """Says which weights these are, in the report."""
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
     """The restored photo [H, W, 3], not clipped."""

@@ -127,13 +127,18 @@ def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: fl
 
 def progress(note: Callable = lambda result: '') -> Callable[[int, int, object], None]:
   """Prints a line for each photo; `note` adds to that of one that is done."""
-  start = time.perf_counter()
+  start, worked = time.perf_counter(), 0
 
   def show(done: int, total: int, result) -> None:
+    nonlocal start, worked
+    if result.status == 'kept':  # says nothing of how long the others take
+      start = time.perf_counter()
+    else:
+      worked += 1
     if result.status == 'failed':
       print(f'[{done}/{total}] {result.message}', file=sys.stderr)
       return
-    left = (time.perf_counter() - start) / done * (total - done)
+    left = (time.perf_counter() - start) / max(worked, 1) * (total - done)
     wait = f', about {math.ceil(left / 60)} min left' if left > 60 else ''
     print(f'[{done}/{total}] {result.output} {result.status}{note(result)}{wait}', flush=True)
     for warning in result.warnings:
