@@ -32,10 +32,12 @@ from oldphoto_jax import (
   niqe,
   perceptual,
   restore,
+  shapes,
   sheets,
   train,
 )
 from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.engine import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -211,23 +213,9 @@ def noise(photo: np.ndarray) -> float:
   return float(np.median(np.abs(diagonal), (0, 1)).mean() / 0.6745)
 
 
-def by_programs(
-  run: Callable[[np.ndarray], np.ndarray],
-  run_fill: Callable[[np.ndarray], np.ndarray],
-  multiple: int,
-) -> Restore:
-  """Restores as `oldphoto restore` does.
-
-  Args:
-    run, run_fill: of restore.programs.
-    multiple: of the restorer.
-  """
-
-  def one(photo, weight):
-    shape = restore.needed_shape(photo.shape[:2], multiple, tile=2048)
-    return restore.repair_array(run, run_fill, photo, weight, shape, overlap=64)
-
-  return one
+def by_engine(engine: Engine) -> Restore:
+  """Restores as `oldphoto restore` does."""
+  return functools.partial(restore.restore_array, engine)
 
 
 # Scores -----------------------------------------------------------------------------------------
@@ -259,8 +247,8 @@ class Judge:
     """The distance of a restored photo to another system's, padded alike to few shapes."""
     if self.squeezenet is None and self.lpips is None:
       return {}
-    shape = restore.needed_shape(photo.shape[:2], 1, tile=max(photo.shape))
-    padded = (restore.pad_to(x, shape)[None] for x in (photo, reference))
+    shape = shapes.needed(photo.shape[:2], 1, tile=max(photo.shape))
+    padded = (shapes.pad(x, shape)[None] for x in (photo, reference))
     found = _distances((self.squeezenet, self.lpips), *padded)
     return {name: float(value) for name, value in found.items()}
 

@@ -4,97 +4,132 @@ The originals are only read. A copy's damage depends on the seed, the photo's na
 of the copy, not on the photos beside it.
 """
 
+import contextlib
 import math
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 from PIL import Image
 
-from oldphoto_jax import images, restore, sheets
+from oldphoto_jax import folder, images, shapes, sheets
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.degradation.artefact import Damaged
+from oldphoto_jax.errors import PhotoError
 
 _COPIES_ON_SHEET = 12  # photos a contact sheet
 _PHOTOS_ON_ARTEFACT_SHEET = 6
 _LEAST = 16  # pixels of a side that the recipes take
 
 
-def degrade_photos(
-  recipe: recipes.Recipe,
-  title: str,
+def plan(
   paths: Iterable[str | os.PathLike],
   out: str | os.PathLike,
   *,
   copies: int = 1,
+  overwrite: bool = False,
+) -> folder.Plan:
+  """What `degrade_photos` has to do: see folder.plan.
+
+  Copy N of a photo is old-N/NAME.png, what it lost (if anything) mask-N/NAME.png.
+  """
+
+  def named(kind):
+    numbered = [f'{kind}-{number}' for number in range(1, copies + 1)]
+    return lambda name: {place: place / name.with_suffix('.png') for place in numbered}
+
+  return folder.plan(paths, out, named('old'), also=named('mask'), overwrite=overwrite)
+
+
+def degrade_photos(
+  recipe: recipes.Recipe,
+  title: str,
+  todo: folder.Plan,
+  *,
   seed: int = 0,
   kinds: Mapping[str, Callable[..., Damaged]] | None = None,
-  overwrite: bool = False,
-  progress: Callable[[int, int, str, bool], None] | None = None,
-) -> tuple[list[pathlib.Path], int]:
-  """Ages photos: OUT/old-N/NAME.png, OUT/mask-N/NAME.png where content is lost, contact sheets.
+  progress: Callable[[int, int, folder.Result], None] | None = None,
+) -> tuple[folder.Summary, list[pathlib.Path]]:
+  """Ages photos into a folder, and writes contact sheets and report.json.
 
   Args:
     recipe: what happens to the photos.
-    title: the recipe's name on the sheets.
-    paths: photos and folders of photos, as for images.find_photos.
-    out: the output folder; made if needed; left out where it lies inside an input folder.
-    copies: of each photo.
+    title: the recipe's name on the sheets and in the report.
+    todo: of `plan`.
     seed: of all damage.
     kinds: kinds of damage (damage.artefacts) to show each alone, as OUT/artefact-KIND.png.
-    overwrite: replaces files that exist.
-    progress: called after each photo with (photos done, photos in all, its name or why it failed,
-      whether it failed).
+    progress: called after each photo with (photos done, photos in all, result).
 
   Returns:
-    The sheets, and how many photos failed.
+    What became of the photos, and the sheets.
 
   Raises:
-    images.PhotoError: there is no photo, or an output would replace an original.
+    PhotoError: a folder or a sheet cannot be written.
   """
-  out = pathlib.Path(out)
-  found = images.find_photos(paths, skip=out)
-  names = [(path, relative.with_suffix('.png')) for path, relative in found]
-  numbers = range(1, copies + 1)
-  plans = zip(*(restore.plan_outputs(names, out / f'old-{number}') for number in numbers))
-  shapes = _shapes([path for path, _ in found])
+  fitting = _shapes(todo.sizes)
   age, key = jax.jit(recipe), jax.random.key(seed)
+  pictures = {}
 
-  failed, rows, squares = 0, [], []
-  for (path, name), plan in zip(names, plans):
-    message = ''
-    try:
-      if plan[0][2]:
-        raise images.PhotoError(plan[0][2])
-      photo = images.read(path)
-      own = jax.random.fold_in(key, zlib.crc32(name.as_posix().encode('utf-8', 'replace')))
-      row = [images.to_rgb8(photo)]
-      for number, (_, output, _) in zip(numbers, plan):
-        old, mask = _age(age, jax.random.fold_in(own, number), photo, shapes)
-        _write(old, output, overwrite)
-        if mask is not None:
-          _write(mask, out / f'mask-{number}' / name, overwrite)
-        row.append(old.pixels)
-      rows.append((str(name), [sheets.thumbnail(image) for image in row]))
-      if len(squares) < _PHOTOS_ON_ARTEFACT_SHEET:
-        squares.append(middle_square(row[0]))
-    except images.PhotoError as error:
-      failed, message = failed + 1, str(error)
-    if progress is not None:
-      progress(len(rows) + failed, len(names), message or str(name), bool(message))
+  def one(item: folder.Item) -> folder.Done:
+    photo = images.read(item.path)
+    name = item.output.relative_to(todo.out / 'old-1').as_posix()
+    own = jax.random.fold_in(key, zlib.crc32(name.encode('utf-8', 'replace')))
+    row = [images.to_rgb8(photo)]
+    for number, (old_path, mask_path) in enumerate(_copies(item), 1):
+      old, mask = _age(age, jax.random.fold_in(own, number), photo, fitting)
+      folder.write(todo, old, old_path)
+      if mask is not None:
+        folder.write(todo, mask, mask_path)
+      elif todo.overwrite:
+        mask_path.unlink(missing_ok=True)  # of another recipe or seed
+      row.append(old.pixels)
+    pictures[item.path] = _pictures(row)
+    return folder.Done(photo.size, photo.warnings)
 
-  written, titles = [], ['original', *(f'{title}, copy {number}' for number in numbers)]
+  summary = folder.run(
+    todo,
+    folder.each(one, 'aged', 'make it smaller'),
+    {'recipe': title, 'seed': seed},
+    'aged',
+    progress=progress,
+  )
+
+  rows, squares = [], []
+  for item, result in zip(todo.items, summary.results):
+    if result.status == 'kept':
+      with contextlib.suppress(PhotoError):  # what is kept may be anything
+        paths = [item.path, *(old for old, _ in _copies(item))]
+        pictures[item.path] = _pictures([images.read_rgb8(path) for path in paths])
+    if item.path in pictures:
+      thumbnails, square = pictures[item.path]
+      rows.append((str(item.name.with_suffix('.png')), thumbnails))
+      squares.append(square)
+  squares = squares[:_PHOTOS_ON_ARTEFACT_SHEET]
+  copies = range(1, len(rows[0][1])) if rows else ()
+  written, titles = [], ['original', *(f'{title}, copy {number}' for number in copies)]
   for first in range(0, len(rows), _COPIES_ON_SHEET):
     labels, pictures = zip(*rows[first : first + _COPIES_ON_SHEET])
-    written.append(out / f'contact-sheet-{first // _COPIES_ON_SHEET + 1}.png')
+    written.append(todo.out / f'contact-sheet-{first // _COPIES_ON_SHEET + 1}.png')
     sheets.save_png(written[-1], sheets.grid(pictures, titles, labels))
   for name, artefact in (kinds or {}).items() if squares else ():
-    written.append(out / f'artefact-{name}.png')
+    written.append(todo.out / f'artefact-{name}.png')
     sheets.save_png(written[-1], _artefact_sheet(name, artefact, squares, key))
-  return written, failed
+  return summary, written
+
+
+def _pictures(row: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+  """What sheets show of a photo and its copies: small ones, and a square of the photo."""
+  return [sheets.thumbnail(image) for image in row], middle_square(row[0])
+
+
+def _copies(item: folder.Item) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+  """(aged copy, mask) of each."""
+  half = len(item.outputs) // 2
+  paths = list(item.outputs.values())
+  return zip(paths[:half], paths[half:])
 
 
 def _artefact_sheet(
@@ -117,28 +152,24 @@ def _artefact_sheet(
   return sheets.grid(rows, titles)
 
 
-def _shapes(paths: Sequence[pathlib.Path]) -> list[tuple[int, int]]:
+def _shapes(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
   """The photos' own sizes, or a few larger ones where compiling for each would take long."""
-  sizes = []
-  for path in paths:
-    try:
-      sizes.append(tuple(max(side, _LEAST) for side in images.size(path)))
-    except images.PhotoError:
-      continue  # said when the photo's turn comes
-  if len(set(sizes)) <= 4:
-    return sorted(set(sizes))
-  return restore.plan_shapes(sizes, 1, max(map(max, sizes)), 4)
+  least = {tuple(max(side, _LEAST) for side in size) for size in sizes}
+  if len(least) <= 4:
+    return sorted(least)
+  sizes = [tuple(max(side, _LEAST) for side in size) for size in sizes]
+  return list(shapes.plan(sizes, 1, tile=max(map(max, sizes)), overlap=1).shapes)  # no tiles
 
 
 def _age(
   age: Callable[..., recipes.Aged],
   key: jax.Array,
   photo: images.Photo,
-  shapes: Sequence[tuple[int, int]],
+  sizes: Sequence[tuple[int, int]],
 ) -> tuple[images.Photo, images.Photo | None]:
   """An aged copy and its mask; the photo lies in the middle of the smallest shape that holds it."""
   height, width = photo.size
-  holding = [shape for shape in shapes if shape[0] >= height and shape[1] >= width]
+  holding = [shape for shape in sizes if shape[0] >= height and shape[1] >= width]
   least = (max(height, _LEAST), max(width, _LEAST))
   rows, columns = min(holding, key=math.prod, default=least)
   top, left = (rows - height) // 2, (columns - width) // 2
@@ -152,11 +183,6 @@ def _age(
   if not mask.any():
     return old, None
   return old, images.from_float(np.repeat(2 * mask - 1, 3, -1), images.Photo(blank, gray=True))
-
-
-def _write(photo: images.Photo, path: pathlib.Path, overwrite: bool) -> None:
-  images.make_folder(path.parent)
-  images.write(photo, path, overwrite=overwrite)
 
 
 def middle_square(pixels: np.ndarray, side: int = 256) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The loop of Deep Image Prior: many photos on this host's devices, checkpoints, time estimates.
+"""The loop of Deep Image Prior: many photos on this host's devices, and checkpoints.
 
 Photos are [H, W, C] in [-1, 1] and masks 1 = damaged here, as in the rest of the package.
 """
@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-import time
 from collections.abc import Callable, Sequence
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from oldphoto_jax import checkpoints, parallel, train
+from oldphoto_jax.errors import CheckpointError
 from oldphoto_jax.models import dip
 from oldphoto_jax.models.dip import Dip, Photo
 
@@ -49,16 +49,6 @@ class Fit:
   def lost(self) -> float:
     """PSNR that the detected minimum lost against the best iteration, in dB."""
     return float(self.curve['psnr'][self.best - 1] - self.curve['psnr'][self.chosen - 1])
-
-  def sentence(self) -> str:
-    """The iteration chosen and, where the truth is known, what a better choice would have given."""
-    text = f'iteration {self.chosen} of {self.iterations}'
-    if 'psnr' not in self.curve:
-      return text
-    return (
-      f'{text}, {self.curve["psnr"][self.chosen - 1]:.2f} dB; best was iteration {self.best}, '
-      f'{self.lost:.2f} dB better'
-    )
 
 
 # Photos to arrays -------------------------------------------------------------------------------
@@ -174,7 +164,7 @@ def _identity(settings: Dip, data: Photo, key, chunk: int) -> dict[str, str]:
 def _check_identity(folder, saved: dict[str, str], identity: dict[str, str]) -> None:
   other = [name for name in identity if saved.get(name) != identity[name]]
   if other:
-    raise ValueError(
+    raise CheckpointError(
       f'{folder} holds a fit with other {" and ".join(other)}: '
       'name an empty folder, or repeat what that fit was started with'
     )
@@ -222,8 +212,9 @@ def fit_photos(
     One `Fit` for each photo.
 
   Raises:
-    ValueError: if photos, masks or truths do not fit each other or the network, or `folder` holds
-      a fit of something else.
+    ValueError: photos, masks or truths do not fit each other.
+    UserError: a photo is too small for the network, or has other channels.
+    CheckpointError: `folder` holds a fit of something else.
     train.Stopped: if `stop` said so before the end.
   """
   data = _stack(settings, photos, masks, truths)
@@ -279,104 +270,3 @@ def fit_photos(
     image = 2 * images[i, :h, :w] - 1
     fits.append(Fit(image, int(best_t[i]), int(t[i]), {k: v[i, : t[i]] for k, v in curve.items()}))
   return fits
-
-
-# Large photos -----------------------------------------------------------------------------------
-
-
-def shrink(photo: np.ndarray, mask: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
-  """A photo whose long side is `max_side`, made from its known pixels alone, and its mask.
-
-  Args:
-    photo: [H, W, C] in [-1, 1].
-    mask: [H, W, 1] in [0, 1], 1 = damaged.
-
-  Returns:
-    The smaller photo, each pixel the weighted mean of the known pixels under it (triangle filter,
-    antialiased), and its mask, one minus the known share of the weights. Smaller photos come back
-    unchanged.
-  """
-  if max(photo.shape[:2]) <= max_side:
-    return photo, mask
-  height, width = (max(1, round(s * max_side / max(photo.shape[:2]))) for s in photo.shape[:2])
-  resize = lambda x: jax.image.resize(x, (height, width, x.shape[2]), 'linear', antialias=True)
-  known = resize(jnp.asarray(1 - mask, jnp.float32))
-  small = resize(photo * (1 - mask)) / jnp.maximum(known, 1e-6)
-  return np.asarray(small), np.asarray(jnp.clip(1 - known, 0, 1))
-
-
-def paste(photo: np.ndarray, mask: np.ndarray, restored: np.ndarray) -> np.ndarray:
-  """`photo` with the damage filled from `restored`, enlarged (cubic) where it is smaller.
-
-  Shapes [H, W, C], [H, W, 1], [h, w, C]; images in [-1, 1], mask 1 = damaged.
-  """
-  enlarged = jax.image.resize(jnp.asarray(restored), photo.shape, 'cubic')
-  return np.asarray(photo * (1 - mask) + jnp.clip(enlarged, -1, 1) * mask, np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Speed:
-  """A measured speed: seconds of one iteration on a photo of height x width."""
-
-  seconds: float
-  height: int
-  width: int
-
-
-def measure(settings: Dip, height: int, width: int, iterations: int = 2) -> Speed:
-  """Times `iterations` iterations on one photo and device, compiled and run once before."""
-  channels, key = settings.net.out_channels, jax.random.key(0)
-  height, width = canvas(settings, [(height, width)])
-  ones = jnp.ones((height, width, 1))
-  photo = Photo(jnp.full((height, width, channels), 0.5), ones, ones)
-  # Both runs stay below the settings' cap: a photo that is done would cost nothing.
-  settings = dataclasses.replace(settings, iterations=max(settings.iterations, 2 * iterations + 1))
-  # The time does not depend on the values, and zeros need no program of their own.
-  shapes = jax.eval_shape(functools.partial(dip.init, settings), photo, key)
-  state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  run = jax.jit(functools.partial(dip.run, settings, iterations), donate_argnums=2)
-  state, _ = jax.block_until_ready(run(photo, key, state))
-  start = time.perf_counter()
-  jax.block_until_ready(run(photo, key, state))
-  return Speed((time.perf_counter() - start) / iterations, height, width)
-
-
-def estimate(settings: Dip, speed: Speed, height: int, width: int) -> float:
-  """Seconds of a whole fit, if it does not stop early: `speed` scaled by the area."""
-  h, w = canvas(settings, [(height, width)])
-  return speed.seconds * h * w / (speed.height * speed.width) * settings.iterations
-
-
-def check_time(settings: Dip, speed: Speed, height: int, width: int, limit: float) -> str:
-  """A sentence on how long a fit of a height x width photo takes at most.
-
-  Args:
-    limit: seconds.
-
-  Raises:
-    ValueError: if that is over `limit`, with the size that would keep to it.
-  """
-  seconds = estimate(settings, speed, height, width)
-  text = (
-    f'a {width}x{height} photo takes at most {duration(seconds)}: {settings.iterations} '
-    f'iterations, timed at {speed.width}x{speed.height} and scaled by the area'
-  )
-  if seconds <= limit:
-    return text
-  long = max(height, width)
-  fits = [
-    side
-    for side in range(settings.net.multiple, long, max(settings.net.multiple, 16))
-    if estimate(settings, speed, *(round(s * side / long) for s in (height, width))) <= limit
-  ]
-  advice = f'{fits[-1]} px on its longer side keep to it' if fits else 'fit fewer iterations'
-  raise ValueError(f'{text}, over the limit of {duration(limit)}; {advice}')
-
-
-def duration(seconds: float) -> str:
-  """In seconds, minutes or hours, for sentences."""
-  if seconds < 100:
-    return f'{seconds:.0f} s'
-  if seconds < 6000:
-    return f'{seconds / 60:.0f} min'
-  return f'{seconds / 3600:.1f} h'

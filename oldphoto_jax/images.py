@@ -241,7 +241,7 @@ def from_float(values: np.ndarray, like: Photo) -> Photo:
   if not np.isfinite(values).all():
     raise PhotoError('the values are not all finite, so no photo can be made of them.')
   if like.gray:
-    values = np.repeat((values @ _LUMA)[..., None], 3, axis=-1)
+    values = np.repeat(luma(values), 3, axis=-1)
   top = np.iinfo(like.pixels.dtype).max
   levels = values + 1
   levels *= top / 2
@@ -249,13 +249,18 @@ def from_float(values: np.ndarray, like: Photo) -> Photo:
   return dataclasses.replace(like, pixels=levels.astype(like.pixels.dtype))
 
 
-def keep_gray(values: np.ndarray, photo: Photo) -> np.ndarray:
-  """What a photo became, float [H, W, 3]; its luma where the photo is gray in every pixel.
+def luma(values: np.ndarray) -> np.ndarray:
+  """[H, W, 3] as gray [H, W, 1] (BT.601)."""
+  return (values @ _LUMA)[..., None]
+
+
+def keep_gray(values: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+  """What a photo became, float [H, W, 3]; its luma if all of the photo's `pixels` are gray.
 
   A gray photo is often stored in colour, and stays gray all the same.
   """
-  if (photo.pixels[..., :1] == photo.pixels[..., 1:]).all():
-    return np.repeat((values @ _LUMA)[..., None], 3, axis=-1)
+  if (pixels[..., :1] == pixels[..., 1:]).all():
+    return np.repeat(luma(values), 3, axis=-1)
   return values
 
 

@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from oldphoto_jax.averaging import AXIS, global_norm, moving_average, pmean  # noqa: F401
 from oldphoto_jax.convolution import conv2d, conv_transpose2d
+from oldphoto_jax.errors import UserError
 from oldphoto_jax.parameters import (  # noqa: F401
   init_normal,
   power_iteration,
@@ -34,10 +35,10 @@ def reflect_pad(x, pad: int):
   """Pads height and width of [B, H, W, C] by `pad` mirrored pixels (`ReflectionPad2d`).
 
   Raises:
-    ValueError: if a side is not longer than `pad`: jnp.pad would wrap around in silence.
+    UserError: if a side is not longer than `pad`: jnp.pad would wrap around in silence.
   """
   if min(x.shape[1:3]) <= pad:
-    raise ValueError(
+    raise UserError(
       f'a map of {x.shape[1]}x{x.shape[2]} is too small for reflection padding of {pad}: '
       'use a larger photo or a network with fewer downsamplings'
     )

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
 
-from oldphoto_jax import layers, tiles
+from oldphoto_jax import layers, shapes, tiles
 
 # Bytes a pixel of the photo up to which a map is kept: 32 channels of float32 at full resolution,
 # 128 at half, 512 at a quarter. Larger ones are computed a second time where they are needed.
@@ -47,29 +47,31 @@ class Network:
     """The network as it is: [1, H, W, D] to [1, H, W, C]."""
     return np.asarray(self._run(self._params, photos))
 
-  def restore(self, padded: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One photo without tiles: [H, W, D] to [H, W, C].
+  def restore(self, photo: np.ndarray, shape: tuple[int, int], overlap: int) -> np.ndarray:
+    """One photo of any size: float32 [H, W, D] to [H, W, C].
 
     Args:
-      padded: the photo, with what it is padded by at the bottom and on the right.
-      size: height and width of the photo, of which norms take their statistics.
+      photo: norms take their statistics of it, and not of what it is padded by.
+      shape: that it is padded to; a larger photo is cut into tiles of this height and width. Layers
+        on reduced maps take larger ones, in no more memory.
+      overlap: pixels by which tiles overlap; a layer between two norms should see no more than half
+        of them to either side. With that, tiles change nothing but the rounding.
     """
-    if padded.shape[:2] == tuple(size):
-      return self(padded[None])[0]
-    return np.asarray(self._run_padded(self._params, padded[None], np.array(size)))[0]
+    height, width = size = photo.shape[:2]
+    if height > shape[0] or width > shape[1]:
+      padded = shapes.pad(photo, tuple(shapes.bucket(side, self.grid) for side in size))
+      restored = self._in_tiles(padded, size, shape, overlap)
+    elif size == tuple(shape):
+      restored = self(photo[None])[0]
+    else:
+      padded = shapes.pad(photo, shape)[None]
+      restored = np.asarray(self._run_padded(self._params, padded, np.array(size)))[0]
+    return restored[:height, :width]
 
-  def restore_large(
+  def _in_tiles(
     self, padded: np.ndarray, size: tuple[int, int], tile: tuple[int, int], overlap: int
   ) -> np.ndarray:
-    """As `restore`, in tiles; the same up to rounding, and what the overlap leaves.
-
-    Args:
-      padded, size: see `restore`; the padded sides are multiples of the grid.
-      tile: height and width of tiles at full resolution. Layers on reduced maps take larger ones,
-        in no more memory.
-      overlap: pixels by which tiles overlap; a layer between two norms should see no more than half
-        of them to either side.
-    """
+    """`restore` of a photo, padded to multiples of the grid, whose own sides are `size`."""
     whole = padded.shape[:2]
     shape = tuple(min(max(side, 2 * self.grid), end) for side, end in zip(tile, whole))
     plan = self._cut(shape, padded.shape[2])

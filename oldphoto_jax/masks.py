@@ -8,13 +8,14 @@ import numpy as np
 from scipy import ndimage
 
 from oldphoto_jax import images
+from oldphoto_jax.errors import PhotoError
 
 
 def find(masks: str | os.PathLike, photo: str | os.PathLike) -> pathlib.Path:
   """The mask of a photo: `masks` itself, if it is a file, else as `find_named`.
 
   Raises:
-    images.PhotoError: there is no mask, or more than one.
+    PhotoError: there is no mask, or more than one.
   """
   masks = pathlib.Path(masks)
   return masks if masks.is_file() else find_named(masks, photo, 'mask')
@@ -32,21 +33,21 @@ def find_named(folder: str | os.PathLike, photo: str | os.PathLike, kind: str) -
     kind: what the pictures are, for sentences.
 
   Raises:
-    images.PhotoError: there is none, or more than one.
+    PhotoError: there is none, or more than one.
   """
   folder, photo = pathlib.Path(folder), pathlib.Path(photo)
   if not folder.is_dir():
-    raise images.PhotoError(f'{folder}: there is no such {kind} or folder.')
+    raise PhotoError(f'{folder}: there is no such {kind} or folder.')
   parents = photo.parent.parts[len(photo.parent.anchor) > 0 :]
   for first in range(len(parents) + 1):
     place = folder.joinpath(*parents[first:])
     found = _named(place, photo) if place.is_dir() else []
     if len(found) > 1:
       names = ' and '.join(path.name for path in found)
-      raise images.PhotoError(f'{photo}: {place} holds {names}, both its {kind}; remove one.')
+      raise PhotoError(f'{photo}: {place} holds {names}, both its {kind}; remove one.')
     if found:
       return found[0]
-  raise images.PhotoError(
+  raise PhotoError(
     f'{photo}: {folder} holds no {kind} of that name; it would be called {photo.stem}.png.'
   )
 
@@ -74,11 +75,11 @@ def read(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
     size: height and width of its photo.
 
   Raises:
-    images.PhotoError: as images.read, and if the mask has another size.
+    PhotoError: as images.read, and if the mask has another size.
   """
   mask = images.read(path)
   if mask.size != tuple(size):
-    raise images.PhotoError(
+    raise PhotoError(
       f'{path}: the mask is {mask.size[1]}x{mask.size[0]} and its photo {size[1]}x{size[0]}; '
       'a mask needs the width and height of its photo.'
     )
@@ -105,8 +106,8 @@ def grow(damage: np.ndarray, threshold: float = 0.5, pixels: float = 2, feather:
   if sound.all():
     return np.zeros(damage.shape, np.float32)
   distance = ndimage.distance_transform_edt(sound)
-  weight = 1 - (distance - pixels) / (feather + 1)
-  return np.clip(weight, 0, 1).astype(np.float32)[..., None]
+  mask = 1 - (distance - pixels) / (feather + 1)
+  return np.clip(mask, 0, 1).astype(np.float32)[..., None]
 
 
 def to_photo(mask: np.ndarray, dpi: tuple[float, float] | None = None) -> images.Photo:

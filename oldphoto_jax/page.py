@@ -5,7 +5,7 @@ import dataclasses
 import html
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -18,47 +18,42 @@ _CHANGE_COLOUR = (255, 170, 0)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Entry:
-  """One photo of the page: restored, or failed where `error` says why."""
+  """One photo of the page."""
 
   name: str  # as the reader knows it, such as the path below their folder
-  before: np.ndarray | None = None  # uint8 [H, W, 3]
-  after: np.ndarray | None = None  # uint8 [H, W, 3]
+  before: np.ndarray  # uint8 [H, W, 3]
+  after: np.ndarray  # uint8 [H, W, 3]
   icc: bytes | None = None  # colour profile of both
   mask: np.ndarray | None = None  # found damage, float [H, W] in [0, 1], 1 = damaged
   change: np.ndarray | None = None  # how much the photo changed, float [H, W] in [0, 1]
   note: str = ''  # a remark below the photo
-  error: str = ''  # why there is no restored photo
 
 
 def write_page(
   path: str | os.PathLike,
-  entries: Iterable[Entry],
+  figures: Sequence[str],
+  failures: Sequence[tuple[str, str]] = (),
   *,
   title: str = 'Before and after',
-  side: int = 1200,
 ) -> None:
   """Writes the page, replacing an older one.
 
   Args:
     path: the HTML file.
-    entries: photos in the order shown; taken one at a time, so a generator may load them.
+    figures: of `figure`, in the order shown.
+    failures: (name of a photo, why it could not be restored).
     title: heading of the page.
-    side: photos are shrunk to at most this many pixels a side.
 
   Raises:
-    images.PhotoError: the file cannot be written.
+    PhotoError: the file cannot be written.
   """
-  figures, failures = [], []
-  for entry in entries:
-    if entry.error:
-      failures.append(_failure(entry))
-    else:
-      figures.append(_figure(entry, side))
   parts = [_head(title, _lead(len(figures))), *figures, '</main>']
   if failures:
     count = 'One photo' if len(failures) == 1 else f'{len(failures)} photos'
     parts += [f'<section class="failed"><h2>{count} could not be restored</h2><ul>']
-    parts += [*failures, '</ul><p>The original files are untouched.</p></section>']
+    for name, reason in failures:
+      parts += [f'<li><strong>{_escape(name)}</strong> {_escape(reason)}</li>']
+    parts += ['</ul><p>The original files are untouched.</p></section>']
   parts.append(_FOOT)
   # A file name need not be valid Unicode; what is not is shown as '?'.
   images.write_bytes(path, '\n'.join(parts).encode('utf-8', 'replace'), overwrite=True)
@@ -93,7 +88,7 @@ def write_report(
     side: pictures are shrunk to at most this many pixels a side.
 
   Raises:
-    images.PhotoError: the file cannot be written.
+    PhotoError: the file cannot be written.
   """
   parts = [_head(title, _escape(lead)).replace('<main>', '<main class="report">')]
   parts += [_section(section, side) for section in sections]
@@ -112,7 +107,7 @@ def _section(section: Section, side: int) -> str:
   if section.picture is not None:
     source, alt = _jpeg(section.picture, None, side), _escape(f'Photos: {section.title}')
     picture = f'<img src="{source}" alt="{alt}">'
-  figures = ''.join(_figure(entry, side) for entry in section.entries)
+  figures = ''.join(figure(entry, side) for entry in section.entries)
   figures = f'<div class="figures">{figures}</div>' if figures else ''
   return f"""<section><h2>{_escape(section.title)}</h2>
 <p>{_escape(section.text)}</p>
@@ -127,7 +122,8 @@ def _lead(count: int) -> str:
   return f'{photos}. Drag across a picture to compare, or select it and press ← and →.'
 
 
-def _figure(entry: Entry, side: int) -> str:
+def figure(entry: Entry, side: int = 1200) -> str:
+  """A photo of the page as HTML, its pictures at most `side` pixels a side."""
   height, width = entry.after.shape[:2]
   name, folder = _escape(os.path.basename(entry.name)), _escape(os.path.dirname(entry.name))
   overlays, buttons = [], []
@@ -157,10 +153,6 @@ def _figure(entry: Entry, side: int) -> str:
 <div class="buttons">{''.join(buttons)}<button type="button" data-larger>Larger</button></div>
 </figcaption>
 </figure>"""
-
-
-def _failure(entry: Entry) -> str:
-  return f'<li><strong>{_escape(entry.name)}</strong> {_escape(entry.error)}</li>'
 
 
 def _escape(text: str) -> str:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oldphoto_jax import parallel, restore, train
+from oldphoto_jax import engine, parallel, train
 from oldphoto_jax.models import dip
 
 SIDES = (256, 1024)  # pixels of the photos that are restored
@@ -230,9 +230,9 @@ def _step(
   )
 
 
-def measure_restorer(restorer: restore.Restorer, side: int, plan: Windows) -> Restoring:
+def measure_restorer(restorer: engine.Restorer, side: int, plan: Windows) -> Restoring:
   """Measures restoring one photo as `oldphoto restore` does, without reading and writing files."""
-  run_one, _ = restore.programs(restorer)
+  run_one = engine.program(restorer.apply, restorer.params)
   photo = np.random.default_rng(0).uniform(-1, 1, (1, side, side, 3)).astype(np.float32)
   start = time.perf_counter()
   run_one(photo)

@@ -40,9 +40,11 @@ def blend(
   Returns:
     float32 [H, W, C].
   """
+  rows, columns = (spans(*sides, overlap, grid) for sides in zip(size, shape))
+  if len(rows) == len(columns) == 1:
+    return restore(*(slice(0, side) for side in size))
   total = None
   weights = np.zeros((*size, 1), np.float32)
-  rows, columns = (spans(*sides, overlap, grid) for sides in zip(size, shape))
   for (top, bottom), (left, right) in itertools.product(rows, columns):
     here = slice(top, bottom), slice(left, right)
     restored = restore(*here)

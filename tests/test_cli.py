@@ -1,6 +1,7 @@
 """The command: what it writes, what it says, and its exit codes."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import cli, degrade_files, images, restore, weights
+import oldphoto_jax
+from oldphoto_jax import cli, degrade_files, detect, engine, images, restore, weights
 from oldphoto_jax.degradation import ageing, recipes, scratches
+from oldphoto_jax.models import gan_networks, pix2pix
 from oldphoto_jax.systems import build
 
 
@@ -30,12 +33,11 @@ def run(monkeypatch, capsys):
 
   def load(path):
     if path not in ('half', weights.SHIPPED):
-      raise ValueError('this is no weights file.')
+      raise weights.WeightsError('this is no weights file.')
     apply = lambda params, batch: batch * params
-    return restore.Restorer(apply, jnp.float32(0.5), 16, 'half, sha256 0f')
+    return engine.Restorer(apply, jnp.float32(0.5), 16, 'half, sha256 0f'), None
 
-  monkeypatch.setattr(weights, 'load_restorer', load, raising=False)
-  monkeypatch.setattr(weights, 'find_detector', lambda path: None)
+  monkeypatch.setattr(weights, 'load_with_detector', load)
 
   def command(*words):
     try:
@@ -82,9 +84,13 @@ def test_without_weights_those_that_come_with_the_package_restore(run, tmp_path)
   assert (tmp_path / 'out/a.png').exists()
 
 
-def test_damage_is_looked_for_on_request_alone(run, tmp_path, monkeypatch):
+def test_damage_is_looked_for_only_on_request(run, tmp_path, monkeypatch):
+  def marker(detector, sizes):
+    asked.append(sizes)
+    return lambda photo: np.zeros((*photo.shape[:2], 1), np.float32)
+
   asked = []
-  monkeypatch.setattr(weights, 'find_detector', asked.append)  # finds none
+  monkeypatch.setattr(detect, 'marker', marker)
   words = ['restore', save(tmp_path / 'a.png'), '-o', tmp_path / 'out', '--weights', 'half']
   assert run(*words)[0] == 0
   assert not asked
@@ -92,10 +98,10 @@ def test_damage_is_looked_for_on_request_alone(run, tmp_path, monkeypatch):
     code, _, errors = run(*words, option)
     assert code == 2
     assert f'{option} needs to know what is damaged, and half holds no detector' in errors
-  assert asked == ['half'] * 3
-  words = ['restore', tmp_path / 'a.png', '-o', tmp_path / 'dip', '--method', 'dip']
-  code, _, errors = run(*words, '--find-damage')
-  assert (code, 'name one' in errors) == (2, True)
+  restorer, _ = weights.load_with_detector('half')
+  monkeypatch.setattr(weights, 'load_with_detector', lambda path: (restorer, 'its detector'))
+  assert run(*words, '--overwrite', '--find-damage')[0] == 0
+  assert asked == [[(24, 32)]]
 
 
 def test_strength_tile_overwrite_and_no_page(run, tmp_path):
@@ -152,6 +158,62 @@ def test_interrupt(run, tmp_path, monkeypatch):
 def test_help_does_not_wait_for_jax():
   code = 'import sys; from oldphoto_jax import cli; sys.exit("jax" in sys.modules)'
   assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+def test_version_and_module():
+  words = [sys.executable, '-m', 'oldphoto_jax', '--version']
+  done = subprocess.run(words, capture_output=True, text=True, check=False)
+  assert (done.returncode, done.stdout) == (0, f'oldphoto {oldphoto_jax.__version__}\n')
+
+
+VERBS = ['restore', 'dip', 'detect', 'degrade', 'samples', 'tfds', 'import']
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_help_fits_a_screen_and_its_examples_can_be_typed(run, verb, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '80')
+  code, said, _ = run(verb, '--help')
+  assert code == 0 and said.count('\n') <= 40
+  _, examples = said.split('examples:\n')
+  for line in examples.splitlines():
+    program, *words = line.split()
+    assert (program, words[0]) == ('oldphoto', verb)
+    assert cli.parser().parse_args(words).run
+
+
+def test_a_bug_keeps_its_traceback(run, tmp_path, monkeypatch):
+  def bug(*_, **__):
+    raise ValueError('shapes do not match')
+
+  monkeypatch.setattr(restore, 'restore_array', bug)
+  with pytest.raises(ValueError, match='shapes do not match'):
+    run('restore', save(tmp_path / 'a.png'), '-o', tmp_path / 'out', '--weights', 'half')
+
+
+def test_a_folder_is_listed_once(run, tmp_path, monkeypatch, caplog):
+  save(tmp_path / 'in/a.png')
+  (tmp_path / 'in/b.heic').touch()
+  restorer, _ = weights.load_with_detector('half')
+  nothing = lambda detector, sizes: lambda photo: np.zeros((*photo.shape[:2], 1), np.float32)
+  monkeypatch.setattr(detect, 'marker', nothing)
+  monkeypatch.setattr(weights, 'load_with_detector', lambda path: (restorer, 'its detector'))
+  assert run('restore', tmp_path / 'in', '-o', tmp_path / 'out', '--find-damage')[0] == 0
+  assert len([record for record in caplog.records if '.heic' in record.getMessage()]) == 1
+
+
+def test_weights_are_read_and_hashed_once(monkeypatch, tmp_path):
+  model = pix2pix.Pix2Pix(generator=gan_networks.UNet(width=4, downs=2, dropout_levels=()))
+  params = jax.jit(functools.partial(pix2pix.init, model))(jax.random.key(0)).released
+  file = tmp_path / 'weights'
+  weights.save(file, weights.Weights('pix2pix', pix2pix.sizes(model), params), card={})
+  read = []
+  for name in ('load', 'digest'):
+    function = getattr(weights, name)
+    count = lambda path, name=name, function=function: read.append(name) or function(path)
+    monkeypatch.setattr(weights, name, count)
+  restorer, detector = weights.load_with_detector(file)
+  assert sorted(read) == ['digest', 'load']
+  assert restorer.name.startswith('pix2pix weights ') and detector is None
 
 
 @pytest.mark.parametrize('recipe', ['wan2020', 'report', 'aging'])
@@ -218,15 +280,21 @@ def test_degrade_depends_on_seed_and_name_alone(run, tmp_path, monkeypatch):
     (tmp_path / name / 'old-1/a.png').read_bytes() for name in ('one', 'two', 'three')
   )
   assert one == two != three
-  code, _, errors = run(*words, tmp_path / 'in/a.png', '-o', tmp_path / 'one')
-  assert (code, 'exists already' in errors) == (1, True)
+  sheet = (tmp_path / 'one/contact-sheet-1.png').read_bytes()
+  code, said, errors = run(*words, tmp_path / 'in/a.png', '-o', tmp_path / 'one', '--seed', 1)
+  assert (code, errors, '0 aged, 1 kept' in said) == (0, '', True)
+  assert (tmp_path / 'one/old-1/a.png').read_bytes() == one
+  assert (tmp_path / 'one/contact-sheet-1.png').read_bytes() == sheet
+  report = json.loads((tmp_path / 'two/report.json').read_text())
+  assert (report['recipe'], report['aged'], report['failed']) == ('aging', 2, 2)
   assert run(*words, tmp_path / 'in/a.png', '-o', tmp_path / 'one', '--overwrite')[0] == 0
 
 
 def test_degrade_pads_where_there_are_many_sizes(tmp_path):
   paths = [save(tmp_path / f'{i}.png', 20 + 9 * i, 60, seed=i) for i in range(5)]
-  assert degrade_files._shapes(paths[:4]) == [(20, 60), (29, 60), (38, 60), (47, 60)]
-  assert degrade_files._shapes(paths) == [(128, 128)]
+  sizes = [images.size(path) for path in paths]
+  assert degrade_files._shapes(sizes[:4]) == [(20, 60), (29, 60), (38, 60), (47, 60)]
+  assert degrade_files._shapes(sizes) == [(128, 128)]
   photo = images.read(paths[4])
 
   def age(key, clean):
@@ -266,4 +334,4 @@ def test_restore_says_what_is_wrong_with_masks(run, tmp_path):
   code, _, errors = run(*words, '--mask', save(tmp_path / 'm.png', 24, 30))
   assert code == 1 and 'the mask is 30x24 and its photo 32x24' in errors
   code, _, errors = run(*words, '--detector', tmp_path / 'nothing')
-  assert code == 2 and 'the detector cannot be used: there is no file of weights' in errors
+  assert code == 2 and 'there is no file of weights' in errors

@@ -1,4 +1,4 @@
-"""Deep Image Prior as a user runs it: configs/dip.py through launch.py, `oldphoto restore`."""
+"""Deep Image Prior as a user runs it: configs/dip.py through launch.py, `oldphoto dip`."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import cli, fit, images, runs, train
+from oldphoto_jax import cli, fit_time, images, runs, train
 from oldphoto_jax.models import dip_presets
 from oldphoto_jax.models.dip import Dip, Emv
 from oldphoto_jax.models.dip_networks import ResNet
@@ -32,7 +32,7 @@ def light(monkeypatch):
   monkeypatch.setattr(jax, 'local_devices', lambda: [device])
   monkeypatch.setitem(dip.PRESETS, 'small', tiny)
   monkeypatch.setattr(dip_presets, 'small', tiny)
-  monkeypatch.setattr(fit, 'measure', lambda *_: fit.Speed(1e-3, 128, 128))
+  monkeypatch.setattr(fit_time, 'measure', lambda *_: fit_time.Speed(1e-3, 128, 128))
 
 
 def save(path, height=16, width=16, seed=0):
@@ -164,7 +164,7 @@ def test_launch_ends_with_a_sentence_and_an_exit_code(tmp_path, flags, sentence)
   assert not (tmp_path / 'run').exists()
 
 
-# oldphoto restore --method dip -------------------------------------------------------------------
+# oldphoto dip ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -180,9 +180,9 @@ def oldphoto(capsys):
   return command
 
 
-def test_restore_denoises(oldphoto, tmp_path):
+def test_it_denoises(oldphoto, tmp_path):
   save(tmp_path / 'in/a.png')
-  words = ['restore', '--method', 'dip', tmp_path / 'in', '-o', tmp_path / 'out']
+  words = ['dip', tmp_path / 'in', '-o', tmp_path / 'out']
   code, said, errors = oldphoto(*words)
   assert (code, errors) == (0, '')
   assert 'a 16x16 photo takes at most' in said and '1 restored, 0 kept, 0 failed' in said
@@ -196,11 +196,11 @@ def test_restore_denoises(oldphoto, tmp_path):
   assert code == 0 and (tmp_path / 'out/a.png').read_bytes() != first
 
 
-def test_restore_fills_what_the_mask_marks(oldphoto, tmp_path):
+def test_it_fills_what_the_mask_marks(oldphoto, tmp_path):
   photo = save(tmp_path / 'a.png')
   save(tmp_path / 'b.png')
   save_mask(tmp_path / 'masks/a.png')
-  words = ['restore', '--method', 'dip', '-o', tmp_path / 'out', '--max-side', 12]
+  words = ['dip', '-o', tmp_path / 'out', '--max-side', 12]
   code, _, errors = oldphoto(*words, photo, '--mask', tmp_path / 'masks/a.png')
   assert (code, errors) == (0, '')
   before, after = images.read(photo).pixels, images.read(tmp_path / 'out/a.png').pixels
@@ -210,15 +210,14 @@ def test_restore_fills_what_the_mask_marks(oldphoto, tmp_path):
   assert code == 1 and 'b.png: ' in errors and 'no mask of that name' in errors
 
 
-def test_restore_refuses_options_that_do_not_fit_together(oldphoto, tmp_path):
+def test_it_refuses_what_cannot_be_done(oldphoto, tmp_path):
   photo = save(tmp_path / 'a.png')
-  words = ['restore', photo, '-o', tmp_path / 'out']
+  words = ['dip', photo, '-o', tmp_path / 'out']
   for more, says in (
-    (['--method', 'dip', '--weights', 'x'], 'has no weights'),
-    (['--method', 'dip', '--tile', '512'], 'has no tiles'),
-    (['--method', 'dip', '--mask', tmp_path / 'no'], 'no such mask or folder'),
-    (['--method', 'dip', '--max-hours', '0'], 'raise max_hours'),
-    (['--weights', 'x', '--max-side', '512'], '--max-side is for Deep Image Prior'),
+    (['--mask', tmp_path / 'no'], 'no such mask or folder'),
+    (['--detector', tmp_path / 'no'], 'there is no file of weights'),
+    (['--max-hours', '0'], 'raise max_hours'),
   ):
     code, said, errors = oldphoto(*words, *more)
     assert (code, said) == (2, '') and says in errors and errors.count('\n') == 1
+  assert not (tmp_path / 'out').exists()

@@ -89,7 +89,7 @@ def test_settings_of_launch_exist(words, monkeypatch):
 @pytest.mark.parametrize('words', said('oldphoto'))
 def test_options_of_oldphoto_exist(words):
   if len(words) > 2:  # else only its name is mentioned
-    assert cli._parser().parse_args(words[1:]).run
+    assert cli.parser().parse_args(words[1:]).run
 
 
 @pytest.mark.parametrize('words', said('benchmarks'))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import fit, fit_files, images, metrics, train
-from oldphoto_jax.fit_files import Job, restore_files
+from oldphoto_jax import fit_files, fit_time, folder, images, metrics, train
+from oldphoto_jax.fit_files import Job
 from oldphoto_jax.models.dip import Dip, Emv
 from oldphoto_jax.models.dip_networks import ResNet
 
@@ -29,7 +29,7 @@ def light(monkeypatch):
   """One device, so that most tests share a program; a millisecond an iteration, not measured."""
   device = jax.devices()[0]
   monkeypatch.setattr(jax, 'local_devices', lambda: [device])
-  monkeypatch.setattr(fit, 'measure', lambda *_: fit.Speed(1e-3, 128, 128))
+  monkeypatch.setattr(fit_time, 'measure', lambda *_: fit_time.Speed(1e-3, 128, 128))
 
 
 def save(path, height=16, width=16, seed=0, gray=False, alpha=False, bits=8):
@@ -52,9 +52,15 @@ def save_mask(path, height=16, width=16, rows=slice(5, 8)):
   return path
 
 
-def use(folder):
+def use(place):
   """Masks of that folder."""
-  return lambda path, photo: fit_files.masks.read(fit_files.masks.find(folder, path), photo.size)
+  return lambda path, photo: fit_files.masks.read(fit_files.masks.find(place, path), photo.size)
+
+
+def restore_files(job, paths, out, report=None, overwrite=False, **options):
+  """As `oldphoto dip` does, in one call."""
+  todo = fit_files.plan(paths, out, report, overwrite=overwrite)
+  return fit_files.restore_files(job, todo, **options)
 
 
 def test_photos_of_every_kind_keep_their_names_sizes_and_kinds(tmp_path):
@@ -91,10 +97,10 @@ def test_photos_of_every_kind_keep_their_names_sizes_and_kinds(tmp_path):
   (out / 'a.png').write_bytes((tmp_path / 'other/a.png').read_bytes())
   again = restore_files(JOB, [tmp_path / 'in'], out)
   assert again.count('kept') == 3
-  assert again.results[0].iteration is None
-  assert [r.iteration for r in again.results[2:]] == [r.iteration for r in summary.results[2:]]
-  anew = dataclasses.replace(JOB, overwrite=True)
-  assert restore_files(anew, [made['a.png']], out).count('restored') == 1
+  assert 'iteration' not in again.results[0].fields
+  for new, old in zip(again.results[2:], summary.results[2:]):
+    assert new.fields['iteration'] == old.fields['iteration']
+  assert restore_files(JOB, [made['a.png']], out, overwrite=True).count('restored') == 1
 
 
 def test_only_the_masked_pixels_change(tmp_path):
@@ -102,21 +108,21 @@ def test_only_the_masked_pixels_change(tmp_path):
   sound = save(tmp_path / 'in/sound.png', seed=1)
   save(tmp_path / 'in/all.png', seed=2)
   save(tmp_path / 'in/none.png', seed=3)
-  folder = tmp_path / 'masks'
-  save_mask(folder / 'a.png')
-  save_mask(folder / 'sound.png', rows=slice(0))
-  save_mask(folder / 'all.png', rows=slice(None))
-  job = dataclasses.replace(JOB, mask=use(folder))
+  masks = tmp_path / 'masks'
+  save_mask(masks / 'a.png')
+  save_mask(masks / 'sound.png', rows=slice(0))
+  save_mask(masks / 'all.png', rows=slice(None))
+  job = dataclasses.replace(JOB, mask=use(masks))
   summary = restore_files(job, [tmp_path / 'in'], tmp_path / 'out')
   said = {pathlib.Path(r.input).stem: r for r in summary.results}
   assert said['none'].status == 'failed' and 'no mask of that name' in said['none'].message
   assert said['all'].status == 'failed' and 'covers all of it' in said['all'].message
   assert (tmp_path / 'out/sound.png').read_bytes() == sound.read_bytes()
-  assert said['sound'].iteration is None and 'marks nothing' in said['sound'].warnings[0]
+  assert 'iteration' not in said['sound'].fields and 'marks nothing' in said['sound'].warnings[0]
   before, after = images.read(photo).pixels, images.read(tmp_path / 'out/a.png').pixels
   np.testing.assert_array_equal(np.delete(before, np.s_[5:8], 0), np.delete(after, np.s_[5:8], 0))
   assert (before[5:8] != after[5:8]).mean() > 0.9
-  assert said['a'].damaged == pytest.approx(3 / 16)
+  assert said['a'].fields['damaged'] == pytest.approx(3 / 16)
 
   whole = dataclasses.replace(job, paste=False)
   restore_files(whole, [photo], tmp_path / 'whole')
@@ -128,7 +134,7 @@ def test_a_mask_leaves_the_rest_of_a_jpeg_only_nearly_the_same(tmp_path):
   save_mask(tmp_path / 'masks/a.png')
   job = dataclasses.replace(JOB, mask=use(tmp_path / 'masks'))
   (result,) = restore_files(job, [photo], tmp_path / 'out').results
-  assert 'compressed anew' in result.warnings[0]
+  assert 'compressed again' in result.warnings[0]
   assert images.size(result.output) == (16, 16)
 
 
@@ -139,7 +145,7 @@ def test_a_large_photo_is_fitted_small_where_a_mask_says_what_to_fill(tmp_path):
   (result,) = restore_files(
     dataclasses.replace(job, mask=use(tmp_path / 'masks')), [photo], tmp_path / 'out'
   ).results
-  assert (result.size, result.shape) == ((32, 32), (16, 16))
+  assert (result.size, result.fields['shape']) == ((32, 32), (16, 16))
   before, after = images.read(photo).pixels, images.read(tmp_path / 'out/a.png').pixels
   np.testing.assert_array_equal(before[8:], after[8:])
   assert (before[5:8] != after[5:8]).mean() > 0.9
@@ -153,18 +159,21 @@ def test_truths_give_the_loss_of_the_stop_and_curves(tmp_path):
   truth = save(tmp_path / 'truths/a.jpg', seed=5)
   save(tmp_path / 'truths/b.jpg', 16, 32)
   job = dataclasses.replace(JOB, truths=tmp_path / 'truths', curves=True)
-  out, folder = tmp_path / 'run/restored', tmp_path / 'run'
-  result, wrong = restore_files(job, [tmp_path / 'in'], out, folder).results
+  out, run = tmp_path / 'run/restored', tmp_path / 'run'
+  result, wrong = restore_files(job, [tmp_path / 'in'], out, run).results
   assert 'the truth is 32x16, and the restored photo will be 16x16' in wrong.message
-  curves = np.load(folder / 'curves/a.png.npz')
-  assert len(curves['psnr']) == len(curves['variance']) == result.iterations
-  assert result.psnr_chosen == pytest.approx(curves['psnr'][result.iteration - 1], abs=1e-3)
-  assert result.best == 1 + curves['psnr'].argmax()
-  assert result.psnr_best == pytest.approx(curves['psnr'].max(), abs=1e-3)
+  curves = np.load(run / 'curves/a.png.npz')
+  said = result.fields
+  assert len(curves['psnr']) == len(curves['variance']) == said['iterations']
+  assert said['psnr_chosen'] == pytest.approx(curves['psnr'][said['iteration'] - 1], abs=1e-3)
+  assert said['best'] == 1 + curves['psnr'].argmax()
+  assert said['psnr_best'] == pytest.approx(curves['psnr'].max(), abs=1e-3)
   photos = [images.to_float(images.read(path))[None] for path in (photo, out / 'a.png', truth)]
-  assert result.psnr_before == pytest.approx(float(metrics.psnr(photos[0], photos[2])[0]), abs=1e-3)
-  assert result.psnr == pytest.approx(float(metrics.psnr(photos[1], photos[2])[0]), abs=1e-3)
-  assert result.psnr == pytest.approx(result.psnr_chosen, abs=0.05)  # 8 bits
+  assert said['psnr_before'] == pytest.approx(
+    float(metrics.psnr(photos[0], photos[2])[0]), abs=1e-3
+  )
+  assert said['psnr'] == pytest.approx(float(metrics.psnr(photos[1], photos[2])[0]), abs=1e-3)
+  assert said['psnr'] == pytest.approx(said['psnr_chosen'], abs=0.05)  # 8 bits
 
 
 def test_gray_and_strength(tmp_path):
@@ -204,7 +213,7 @@ def test_a_fit_that_would_take_too_long_is_not_begun(tmp_path):
   masked = dataclasses.replace(job, mask=lambda path, photo: np.ones((*photo.size, 1)))
   with pytest.raises(images.PhotoError, match='set max_side to fit it smaller'):
     restore_files(masked, [large], tmp_path / 'out')
-  assert not list((tmp_path / 'out').iterdir())
+  assert not (tmp_path / 'out').exists()
   assert restore_files(job, [small], tmp_path / 'out').exit_code == 0
 
 
@@ -237,18 +246,21 @@ def test_what_cannot_be_done_at_all_is_a_sentence(tmp_path):
   for paths, out, match in (
     ([tmp_path / 'empty'], tmp_path / 'out', 'no photo found'),
     ([photo], tmp_path / 'in', 'replace an original'),
-    ([photo], photo, 'has to be a folder'),
+    ([photo], photo, 'must be a folder'),
   ):
     with pytest.raises(images.PhotoError, match=match):
       restore_files(JOB, paths, out)
 
 
 def test_groups_fill_the_devices(monkeypatch):
-  photos = [(pathlib.Path(f'{i}.png'), pathlib.Path('o')) for i in range(9)]
-  sizes = {path: (512, 512 + 64 * (i % 3)) for i, (path, _) in enumerate(photos)}
+  names = [pathlib.Path(f'{i}.png') for i in range(9)]
+  items = [
+    folder.Item(name, name, {'output': name}, size=(512, 512 + 64 * (i % 3)))
+    for i, name in enumerate(names)
+  ]
 
   def groups(job=JOB):
-    return [[path.stem for path, _ in g] for g in fit_files._groups(job, photos, sizes)]
+    return [[item.path.stem for item in group] for group in fit_files._groups(job, items)]
 
   assert groups() == [[str(i)] for i in range(9)]
   assert [len(g) for g in groups(dataclasses.replace(JOB, batch=2))] == [2, 2, 2, 2, 1]

@@ -362,9 +362,9 @@ def test_float_round_trip_is_exact(dtype):
 def test_a_photo_that_is_gray_in_every_pixel_stays_so():
   green = np.array([-1.0, 1.0, -1.0]) * np.ones((1, 4, 1))
   gray = images.Photo(np.full((1, 4, 3), 7, np.uint8))
-  np.testing.assert_allclose(images.keep_gray(green, gray), 2 * 0.587 - 1, atol=1e-6)
+  np.testing.assert_allclose(images.keep_gray(green, gray.pixels), 2 * 0.587 - 1, atol=1e-6)
   tinted = images.Photo(gray.pixels + np.eye(3, dtype=np.uint8)[:1])
-  assert images.keep_gray(green, tinted) is green
+  assert images.keep_gray(green, tinted.pixels) is green
 
 
 def test_from_float_clips_rounds_and_never_stretches():

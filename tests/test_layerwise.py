@@ -1,5 +1,6 @@
 """Photos in tiles by networks that see the whole photo: the same as without tiles."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import layerwise, restore, tiles, weights
+from oldphoto_jax import engine, layerwise, restore, shapes, weights
 from oldphoto_jax.models import cyclegan, gan_networks, mapping, pix2pix, vae
 from oldphoto_jax.models import triplet as triplet_model
 
@@ -59,17 +60,16 @@ def triplet():
 )
 def test_tiles_change_nothing(system, sides):
   restorer = weights.restorer(system(), 'test')
-  grid = max(tiles.GRID, restorer.multiple)
-  run, _ = restore.programs(restorer)
-  assert isinstance(run, layerwise.Network)
+  network = engine.compiled(restorer).network
   photo = halves(150, 256)
-  in_tiles = lambda side, run=run: restore.restore_array(run, photo, (side, side), 32, grid)
-  whole = restore.restore_array(run, photo, restore.needed_shape((150, 256), grid, 2048), 32)
+  in_tiles = lambda side: network.restore(photo, (side, side), 32)
+  whole = network.restore(photo, shapes.needed((150, 256), network.grid, 2048), 32)
   assert whole.shape == photo.shape and whole.std() > 0.02
   for side in sides:
     np.testing.assert_allclose(in_tiles(side), whole, atol=TOLERANCE)
   # Each tile by itself, as networks without instance norm are restored.
-  alone = in_tiles(64, lambda tile: run(tile))
+  plan = shapes.plan([], restorer.multiple, tile=64, overlap=32)
+  alone = engine.Tiled(plan, 'test', network).restore(photo)
   assert np.abs(alone - whole).max() > 100 * TOLERANCE
   assert np.abs(alone - whole).mean() > 10 * TOLERANCE
 
@@ -77,19 +77,19 @@ def test_tiles_change_nothing(system, sides):
 def test_maps_that_are_too_large_are_computed_again(monkeypatch):
   monkeypatch.setattr(layerwise, 'KEPT', 15)  # of 16 bytes at full resolution and at half
   restorer = weights.restorer(resnet(), 'test')
-  run, _ = restore.programs(restorer)
+  network = engine.compiled(restorer).network
   photo = halves(128, 192)
-  whole = restore.restore_array(run, photo, (128, 192), 32)
-  np.testing.assert_allclose(restore.restore_array(run, photo, (64, 64), 32), whole, atol=TOLERANCE)
+  whole = network.restore(photo, (128, 192), 32)
+  np.testing.assert_allclose(network.restore(photo, (64, 64), 32), whole, atol=TOLERANCE)
 
 
 def test_padding_does_not_count():
-  run, _ = restore.programs(weights.restorer(resnet(), 'test'))
+  network = engine.compiled(weights.restorer(resnet(), 'test')).network
   photo = halves(128, 128)
-  alone = restore.restore_array(run, photo, (128, 128), 32)
-  padded = restore.restore_array(run, photo, (128, 256), 32)
-  plain = run(restore.pad_to(photo, (128, 256))[None])[0, :, :128]
-  # Next to the padding the network sees that in the place of its own.
+  alone = network.restore(photo, (128, 128), 32)
+  padded = network.restore(photo, (128, 256), 32)
+  plain = network(shapes.pad(photo, (128, 256))[None])[0, :, :128]
+  # Next to the padding the network sees that instead of its own.
   error, before = (np.abs(x - alone)[:, :64].mean() for x in (padded, plain))
   assert error < 5e-3 and before > 20 * error
 
@@ -97,16 +97,17 @@ def test_padding_does_not_count():
 def test_holes_are_filled_in_tiles():
   """Norms of the photo with its holes in white, as without tiles."""
   restorer = weights.restorer(resnet(), 'test')
-  bright = lambda params, old, mask: restorer.apply(params, jnp.where(mask > 0, 1.0, old))
-  restorer = restore.Restorer(
+  one = lambda params, old, mask: restorer.apply(params, jnp.where(mask > 0, 1.0, old))
+  bright = lambda *args: (one(*args),) * 2
+  filler = engine.Restorer(
     restorer.apply, restorer.params, restorer.multiple, 'test', bright, layerwise=True
   )
-  run, run_fill = restore.programs(restorer)
-  photo, weight = halves(128, 192), np.zeros((128, 192, 1), np.float32)
-  weight[30:60, 50:90] = 1
+  system = engine.compiled(filler)
+  photo, mask = halves(128, 192), np.zeros((128, 192, 1), np.float32)
+  mask[30:60, 50:90] = 1
+  plans = (shapes.plan([], 16, tile=tile, overlap=32) for tile in (64, 192))
   results = [
-    restore.repair_array(run, run_fill, photo, weight, shape, 32)
-    for shape in ((64, 64), (128, 192))
+    restore.restore_array(dataclasses.replace(system, plan=plan), photo, mask) for plan in plans
   ]
   np.testing.assert_allclose(*results, atol=TOLERANCE)
 
@@ -127,8 +128,8 @@ def test_instance_norms_go_layer_by_layer(norm, batch):
     restorer = weights.restorer(weights.Weights(system, sizes, params), 'test')
     traced = str(jax.make_jaxpr(restorer.apply)(params, jnp.zeros((1, 64, 64, 3))))
     assert restorer.layerwise == ('norm_mean' in traced or system != 'triplet')
-    run, _ = restore.programs(restorer)
-    assert isinstance(run, layerwise.Network) == restorer.layerwise
+    kind = engine.Layerwise if restorer.layerwise else engine.Tiled
+    assert isinstance(engine.compiled(restorer), kind)
 
 
 def test_statistics_of_parts_are_those_of_the_whole():

@@ -39,8 +39,9 @@ def picture(uri):
   return image
 
 
-def write(tmp_path, entries, **options):
-  page.write_page(tmp_path / 'page.html', entries, **options)
+def write(tmp_path, entries, failures=(), side=1200, **options):
+  figures = [page.figure(entry, side) for entry in entries]
+  page.write_page(tmp_path / 'page.html', figures, failures, **options)
   text = (tmp_path / 'page.html').read_text(encoding='utf-8')
   return text, Elements(text)
 
@@ -77,14 +78,13 @@ def test_mask_and_change_are_overlays(tmp_path):
 def test_failures_and_strange_names(tmp_path):
   photo = np.zeros((8, 8, 3), np.uint8)
   name = '<script>"\'\udcff.png'  # \udcff: a byte that is not UTF-8
-  text, elements = write(
-    tmp_path, [page.Entry(name, photo, photo, note='a < b'), page.Entry(name, error='Is <empty>.')]
-  )
+  entry = page.Entry(name, photo, photo, note='a < b')
+  text, elements = write(tmp_path, [entry], [(name, 'Is <empty>.')])
   assert len(elements.all('script')) == 1
   assert 'One photo could not be restored' in text
   assert '&lt;script&gt;&quot;&#x27;?.png</strong> Is &lt;empty&gt;.' in text
   assert '<p>a &lt; b</p>' in text
-  assert 'No photo could be restored.' in write(tmp_path, [page.Entry('a', error='b')])[0]
+  assert 'No photo could be restored.' in write(tmp_path, [], [('a', 'b')])[0]
 
 
 def test_a_report_is_whole_and_asks_for_nothing(tmp_path):

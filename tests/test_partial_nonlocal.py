@@ -235,7 +235,7 @@ def test_masked_weights_round_trip_and_fill(tmp_path):
   restorer = weights.load_restorer(tmp_path / 'both')
   old = jax.random.uniform(jax.random.key(3), (1, 32, 32, 3), minval=-1)
   mask = jnp.zeros((1, 32, 32, 1)).at[:, 8:15, 9:21].set(1)
-  filled = restorer.fill(restorer.params, old, mask)
+  filled, _ = restorer.fill(restorer.params, old, mask)
   np.testing.assert_array_equal(filled, mapping.restore(masked, params, old, mask))
   del whole['masked']
   weights.save(tmp_path / 'one', weights.triplet(plain, whole), card={})

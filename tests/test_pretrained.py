@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import cli, data, degrade_files, metrics, restore, weights
+from oldphoto_jax import cli, data, degrade_files, engine, metrics, restore, weights
 from oldphoto_jax.degradation import photographic, recipes
 
 SIDE = 128
@@ -43,13 +43,12 @@ def test_they_restore_better_than_doing_nothing(aged):
 def test_they_fill_what_a_mask_marks(aged):
   """Of the recipe; and opaque white and dark: where a network sees it, it must not show through."""
   restorer = weights.load_restorer(weights.SHIPPED)
-  run, run_fill = restore.programs(restorer)
-  repair = partial(restore.repair_array, run, run_fill, shape=(SIDE, SIDE), overlap=64)
+  system = engine.compiled(restorer, [(SIDE, SIDE)])
   wide = nn.max_pool(aged.mask, (3, 3), (1, 1), 'SAME')  # lines of 3 pixels
   torn = [(jnp.where(wide > 0, level, aged.clean), wide, 8) for level in (1.0, -0.8)]
   for old, mask, least in [(aged.old, aged.mask, 6), *torn]:
     photos = zip(np.asarray(old), np.asarray(mask))
-    filled = np.stack([repair(photo, weight, only_damage=True) for photo, weight in photos])
+    filled = np.stack([restore.restore_array(system, *both, only_damage=True) for both in photos])
     inside = partial(metrics.psnr_inside, b=aged.clean, mask=mask)
     assert float(jnp.nanmean(inside(filled) - inside(old))) > least
 

@@ -5,14 +5,13 @@ import itertools
 import json
 import math
 import os
-from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import blending, images, restore, tiles
+from oldphoto_jax import engine, filling, images, restore, shapes, tiles
 
 
 def random_array(*shape, dtype=np.uint8, seed=0):
@@ -20,7 +19,7 @@ def random_array(*shape, dtype=np.uint8, seed=0):
 
 
 def restorer(apply=lambda params, batch: batch * params, params=1.0, multiple=16):
-  return restore.Restorer(apply, jnp.float32(params), multiple, 'test weights, sha256 0f')
+  return engine.Restorer(apply, jnp.float32(params), multiple, 'test weights, sha256 0f')
 
 
 def save(path, height=20, width=30, seed=0):
@@ -38,6 +37,15 @@ def album(tmp_path):
   return tmp_path / 'album'
 
 
+def restore_photos(
+  restorer, paths, out, overwrite=False, save_masks=False, tile=2048, overlap=64, **options
+):
+  """As `oldphoto restore` does, in one call."""
+  todo = restore.plan(paths, out, overwrite=overwrite, save_masks=save_masks)
+  compiled = engine.compiled(restorer, todo.sizes, tile=tile, overlap=overlap)
+  return restore.restore_photos(compiled, todo, **options)
+
+
 def report(out):
   return json.loads((out / 'report.json').read_text())
 
@@ -48,7 +56,7 @@ def report(out):
 def test_one_bad_file_is_told_and_the_rest_is_done(album, tmp_path):
   out = tmp_path / 'out'
   calls = []
-  summary = restore.restore_photos(
+  summary = restore_photos(
     restorer(), [album], out, progress=lambda done, total, result: calls.append((done, total))
   )
   assert [result.status for result in summary.results] == ['restored', 'failed', 'restored']
@@ -73,19 +81,19 @@ def test_originals_are_untouched(album, tmp_path):
     return [(p, p.read_bytes(), p.stat().st_mtime_ns) for p in album.rglob('*.*')]
 
   before = state()
-  restore.restore_photos(restorer(params=0.5), [album], tmp_path / 'out', overwrite=True)
+  restore_photos(restorer(params=0.5), [album], tmp_path / 'out', overwrite=True)
   assert state() == before
 
 
 def test_an_output_is_kept_unless_overwrite(album, tmp_path):
   out = tmp_path / 'out'
-  restore.restore_photos(restorer(), [album], out)
+  restore_photos(restorer(), [album], out)
   first = (out / 'a.png').read_bytes()
-  summary = restore.restore_photos(restorer(params=0.5), [album], out)
+  summary = restore_photos(restorer(params=0.5), [album], out)
   assert [result.status for result in summary.results] == ['kept', 'failed', 'kept']
   assert (out / 'a.png').read_bytes() == first
   assert report(out)['photos'][0]['sha256'] == hashlib.sha256(first).hexdigest()
-  restore.restore_photos(restorer(params=0.5), [album], out, overwrite=True)
+  restore_photos(restorer(params=0.5), [album], out, overwrite=True)
   assert (out / 'a.png').read_bytes() != first
 
 
@@ -96,16 +104,16 @@ def test_an_interrupted_run_goes_on(album, tmp_path):
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    restore.restore_photos(restorer(), [album], out, progress=interrupt)
+    restore_photos(restorer(), [album], out, progress=interrupt)
   assert sorted(os.listdir(out)) == ['a.png', 'report.json']
   assert report(out)['restored'] == 1
-  summary = restore.restore_photos(restorer(), [album], out)
+  summary = restore_photos(restorer(), [album], out)
   assert [result.status for result in summary.results] == ['kept', 'failed', 'restored']
 
 
 def test_output_folder_inside_the_input_is_not_restored_again(album):
   for _ in range(2):
-    summary = restore.restore_photos(restorer(), [album], album / 'restored')
+    summary = restore_photos(restorer(), [album], album / 'restored')
     assert len(summary.results) == 3
   assert not (album / 'restored/restored').exists()
 
@@ -125,24 +133,24 @@ def test_replacing_an_original_is_refused(album, tmp_path):
     ([album / 'a.png'], tmp_path / 'hard'),
   ]:
     with pytest.raises(images.PhotoError, match='would replace an original'):
-      restore.restore_photos(restorer(params=0), paths, out, overwrite=True)
+      restore_photos(restorer(params=0), paths, out, overwrite=True)
   assert (album / 'a.png').read_bytes() == content
   assert not (album / 'report.json').exists()
 
 
 def test_bad_output_folders_and_arguments_are_refused(album, tmp_path, monkeypatch):
   (tmp_path / 'file').touch()
-  with pytest.raises(images.PhotoError, match='has to be a folder'):
-    restore.restore_photos(restorer(), [album], tmp_path / 'file')
+  with pytest.raises(images.PhotoError, match='must be a folder'):
+    restore_photos(restorer(), [album], tmp_path / 'file')
   with pytest.raises(images.PhotoError, match='cannot be made'):
-    restore.restore_photos(restorer(), [album], tmp_path / 'file/below')
+    restore_photos(restorer(), [album], tmp_path / 'file/below')
   with pytest.raises(ValueError, match='strength'):
-    restore.restore_photos(restorer(), [album], tmp_path / 'out', strength=1.5)
+    restore_photos(restorer(), [album], tmp_path / 'out', strength=1.5)
   with pytest.raises(ValueError, match='overlap'):
-    restore.restore_photos(restorer(), [album], tmp_path / 'out', tile=128, overlap=65)
+    restore_photos(restorer(), [album], tmp_path / 'out', tile=128, overlap=65)
   monkeypatch.setattr(os, 'access', lambda *_: False)  # root may write anywhere
-  with pytest.raises(images.PhotoError, match='nothing may be written'):
-    restore.restore_photos(restorer(), [album], tmp_path / 'out')
+  with pytest.raises(images.PhotoError, match='cannot write to this folder'):
+    restore_photos(restorer(), [album], tmp_path / 'out')
 
 
 def test_names_that_nearly_collide(tmp_path):
@@ -150,7 +158,7 @@ def test_names_that_nearly_collide(tmp_path):
     save(tmp_path / 'in' / name)
   Image.fromarray(random_array(9, 9)).save(tmp_path / 'in/a.gif')
   out = tmp_path / 'out'
-  summary = restore.restore_photos(restorer(), [tmp_path / 'in'], out)
+  summary = restore_photos(restorer(), [tmp_path / 'in'], out)
   assert sorted(os.listdir(out)) == ['B.png', 'a.gif.png', 'a.png', 'a.webp', 'report.json']
   assert 'written as a.gif.png' in summary.results[1].warnings[0]
   (failed,) = [result for result in summary.results if result.status == 'failed']
@@ -165,7 +173,7 @@ def test_what_the_file_was_it_stays(tmp_path):
   images.write(deep, tmp_path / 'in/deep.png')
   images.write(gray, tmp_path / 'in/gray.png')
   tint = restorer(lambda params, batch: batch * params * jnp.array([1, 0.5, 0])[None, None, None])
-  restore.restore_photos(tint, [tmp_path / 'in'], tmp_path / 'out')
+  restore_photos(tint, [tmp_path / 'in'], tmp_path / 'out')
   new = images.read(tmp_path / 'out/deep.png')
   assert (new.bits, new.dpi) == (16, pytest.approx((300, 300), rel=1e-3))
   np.testing.assert_array_equal(new.alpha, alpha)
@@ -178,7 +186,7 @@ def test_strength_blends(tmp_path):
   original = images.read_rgb8(path).astype(float)
   black = restorer(lambda params, batch: -jnp.ones_like(batch) * params)
   for strength in (0.0, 0.25, 1.0):
-    restore.restore_photos(black, [path], tmp_path / 'out', strength=strength, overwrite=True)
+    restore_photos(black, [path], tmp_path / 'out', strength=strength, overwrite=True)
     blended = images.read_rgb8(tmp_path / 'out/a.png')
     assert np.abs(blended - (1 - strength) * original).max() <= 0.5 + 1e-4
 
@@ -195,7 +203,7 @@ def test_a_photo_that_cannot_be_restored_fails_alone(tmp_path, error):
       raise error
     return batch * jnp.nan
 
-  summary = restore.restore_photos(restorer(apply), [tmp_path / 'in'], tmp_path / 'out')
+  summary = restore_photos(restorer(apply), [tmp_path / 'in'], tmp_path / 'out')
   assert [result.status for result in summary.results] == ['restored', 'failed']
   assert summary.results[1].message.startswith(str(tmp_path / 'in/b.png'))
   assert ('smaller tiles' if error else 'finite') in summary.results[1].message
@@ -209,19 +217,17 @@ def test_ten_sizes_take_four_programs(tmp_path):
   sizes += [(61, 63), (1, 1), (320, 260)]
   for i, size in enumerate(sizes):
     save(tmp_path / f'in/{i}.png', *size, seed=i)
-  shapes = []
+  traced = []
 
   def apply(params, batch):
-    shapes.append(batch.shape)  # once a trace
+    traced.append(batch.shape)  # once a trace
     assert batch.dtype == jnp.float32
     return batch * params
 
-  summary = restore.restore_photos(
-    restorer(apply, multiple=48), [tmp_path / 'in'], tmp_path / 'out', max_shapes=4
-  )
-  assert len(shapes) == len(set(shapes)) == 4
-  assert all((batch, channels) == (1, 3) for batch, _, _, channels in shapes)
-  assert all(h % 48 == w % 48 == 0 for _, h, w, _ in shapes)
+  summary = restore_photos(restorer(apply, multiple=48), [tmp_path / 'in'], tmp_path / 'out')
+  assert len(traced) == len(set(traced)) == 4
+  assert all((batch, channels) == (1, 3) for batch, _, _, channels in traced)
+  assert all(h % 48 == w % 48 == 0 for _, h, w, _ in traced)
   for i, (size, result) in enumerate(zip(sizes, summary.results)):
     assert result.size == size
     name = f'{i}.png'
@@ -234,21 +240,22 @@ def test_planned_shapes_hold_all_photos_with_little_padding():
   rng = np.random.default_rng(0)
   sizes = [tuple(size) for size in rng.integers(1, 1500, (40, 2)).tolist()]
   for count in (1, 3, 8):
-    shapes = restore.plan_shapes(sizes, 16, 2048, count)
-    assert len(shapes) == count
+    plan = shapes.plan(sizes, 16, max_shapes=count)
+    assert len(plan.shapes) == count
     for size in sizes:
-      shape = restore.choose_shape(size, shapes, 16, 2048)
-      assert shape in shapes
+      shape = plan.shape(size)
+      assert shape in plan.shapes
       assert shape[0] >= size[0] and shape[1] >= size[1]
   # Two like shapes are joined, not the odd one, and a common shape is not made to grow.
   sizes = [(256, 256)] * 9 + [(256, 320), (1024, 128)]
-  assert restore.plan_shapes(sizes, 1, 2048, 2) == [(256, 320), (1024, 128)]
-  assert restore.plan_shapes(sizes[:10], 1, 2048, 2) == [(256, 256), (256, 320)]
-  assert restore.plan_shapes([], 1, 2048, 4) == []
+  two = lambda sizes: shapes.plan(sizes, 1, max_shapes=2).shapes
+  assert two(sizes) == ((256, 320), (1024, 128))
+  assert two(sizes[:10]) == ((256, 256), (256, 320))
+  assert two([]) == ()
 
 
 def test_buckets():
-  assert [restore.bucket(side, 1) for side in (1, 128, 129, 513, 2048, 2049)] == [
+  assert [shapes.bucket(side, 1) for side in (1, 128, 129, 513, 2048, 2049)] == [
     128,
     128,
     192,
@@ -256,14 +263,14 @@ def test_buckets():
     2048,
     2560,
   ]
-  assert restore.bucket(129, 100) == 200
-  ratios = [b / a for a, b in itertools.pairwise(restore.LADDER)]
+  assert shapes.bucket(129, 100) == 200
+  ratios = [b / a for a, b in itertools.pairwise(shapes.LADDER)]
   assert max(ratios) <= 1.5
-  assert restore.needed_shape((3000, 100), 16, 1000) == (1024, 128)
+  assert shapes.needed((3000, 100), 16, 1000) == (1024, 128)
 
 
 def test_padding_reflects_and_repeats():
-  padded = restore.pad_to(np.arange(3.0).reshape(3, 1, 1), (9, 4))[:, :, 0]
+  padded = shapes.pad(np.arange(3.0).reshape(3, 1, 1), (9, 4))[:, :, 0]
   assert padded[:, 0].tolist() == [0, 1, 2, 1, 0, 1, 2, 1, 0]
   assert (padded == padded[:, :1]).all()
 
@@ -273,14 +280,14 @@ def test_padding_reflects_and_repeats():
 
 def test_a_large_photo_is_restored_in_tiles_of_one_shape(tmp_path):
   path = save(tmp_path / 'in/a.png', 300, 700)
-  shapes = []
+  traced = []
 
   def apply(params, batch):
-    shapes.append(batch.shape)
+    traced.append(batch.shape)
     return -batch * params
 
-  restore.restore_photos(restorer(apply), [path], tmp_path / 'out', tile=256, overlap=32)
-  assert shapes == [(1, 256, 256, 3)]
+  restore_photos(restorer(apply), [path], tmp_path / 'out', tile=256, overlap=32)
+  assert traced == [(1, 256, 256, 3)]
   np.testing.assert_array_equal(
     images.read_rgb8(tmp_path / 'out/a.png'), 255 - images.read_rgb8(path)
   )
@@ -290,11 +297,11 @@ def test_tiles_are_blended_without_a_seam():
   # Each tile answers with a constant of its own: only a blend can make that continuous.
   answers = iter([0.0, 1.0, 0.5])
   run = lambda batch: np.full_like(batch, next(answers))
-  photo = np.zeros((16, 150, 3), np.float32)
-  restored = restore.restore_array(run, photo, (16, 64), overlap=16)
+  photo = np.zeros((128, 300, 3), np.float32)
+  restored = engine.Tiled(shapes.plan([], 1, tile=128, overlap=32), '', run).restore(photo)
   assert restored.shape == photo.shape
   line = restored[0, :, 0]
-  assert (line[0], line[75], line[-1]) == (0, 1, 0.5)
+  assert (line[0], line[150], line[-1]) == (0, 1, 0.5)
   assert np.abs(np.diff(line)).max() < 0.07
   np.testing.assert_array_equal(restored, np.broadcast_to(line[None, :, None], restored.shape))
 
@@ -321,17 +328,18 @@ def half_mask(path, photo):
   return mask
 
 
-def filling(around=1.0):
+def filler(around=1.0):
   """Makes photos half as strong, holes black, and `around` times as strong what is around them."""
   apply = lambda params, batch: batch * params
-  fill = lambda params, batch, holes: jnp.where(holes > 0, -1, batch * around) * (2 * params)
-  return restore.Restorer(apply, jnp.float32(0.5), 16, 'test', fill=fill)
+  one = lambda params, batch, holes: jnp.where(holes > 0, -1, batch * around) * (2 * params)
+  fill = lambda *args: (one(*args),) * 2
+  return engine.Restorer(apply, jnp.float32(0.5), 16, 'test', fill=fill)
 
 
 def test_damage_is_filled_and_the_rest_restored(tmp_path):
   photo = save(tmp_path / 'a.png')
   before = images.to_float(images.read(photo))
-  restore.restore_photos(filling(0.75), [photo], tmp_path / 'out', mask=half_mask, strength=0.5)
+  restore_photos(filler(0.75), [photo], tmp_path / 'out', mask=half_mask, strength=0.5)
   after = images.to_float(images.read(tmp_path / 'out/a.png'))
   assert (after[:10, :14] == -1).all()
   np.testing.assert_allclose(after[10:], 0.75 * before[10:], atol=1 / 127)
@@ -341,47 +349,49 @@ def test_damage_is_filled_and_the_rest_restored(tmp_path):
 def test_holes_are_filled_in_tiles_of_their_own_where_there_are_any():
   """Whatever the tiles of restoring are; a network that looks at a whole tile shows them."""
   photo = np.random.default_rng(0).uniform(-1, 1, (600, 300, 3)).astype(np.float32)
-  weight = np.zeros((600, 300, 1), np.float32)
-  weight[20:24, 10:290] = weight[560:590, 200:250] = 1
+  mask = np.zeros((600, 300, 1), np.float32)
+  mask[20:24, 10:290] = mask[560:590, 200:250] = 1
   seen = []
 
-  def run_fill(tile):
-    seen.append(tile.shape)
-    return np.broadcast_to(tile[..., :3].mean((1, 2), keepdims=True), tile[..., :3].shape)
+  def run_fill(tile, holes):
+    seen.append((tile.shape, holes.shape))
+    return (np.broadcast_to(tile.mean((1, 2), keepdims=True), tile.shape),) * 2
 
-  run = lambda tile: 0.9 * tile
-  repair = partial(restore.repair_array, run, run_fill, photo, weight, overlap=16)
-  small, large = repair(shape=(128, 128)), repair(shape=(640, 320))
-  np.testing.assert_allclose(small, large, atol=1e-6)
+  def restored(tile):
+    plan = shapes.plan([], 16, tile=tile, overlap=16)
+    return restore.restore_array(engine.Tiled(plan, '', lambda x: 0.9 * x, run_fill), photo, mask)
+
+  np.testing.assert_allclose(restored(tile=128), restored(tile=640), atol=1e-6)
   # Of the eight tiles of either photo, four have a hole.
-  assert seen == [(1, 256, 256, 4)] * 8
+  assert seen == [((1, 256, 256, 3), (1, 256, 256, 1))] * 8
 
 
 def test_of_two_fillings_the_seeing_one_is_believed_where_they_agree():
   photo = np.random.default_rng(0).uniform(-0.5, 0.0, (128, 128, 3)).astype(np.float32)
-  weight = np.zeros((128, 128, 1), np.float32)
-  weight[40:50, 40:60] = weight[80:90, 40:60] = 1
+  mask = np.zeros((128, 128, 1), np.float32)
+  mask[40:50, 40:60] = mask[80:90, 40:60] = 1
   seeing = photo + 0.1
   seeing[80:90, 40:60] = 1  # an opaque tear
-  run_fill = lambda tile: np.concatenate([photo, seeing], -1)[None]
-  repaired = restore.repair_array(lambda x: x, run_fill, photo, weight, (128, 128), 16)
+  run_fill = lambda tile, holes: (photo[None], seeing[None])
+  system = engine.Tiled(shapes.plan([], 16), '', lambda x: x, run_fill)
+  repaired = restore.restore_array(system, photo, mask)
   # Both fillings are moved to what is around the holes.
   np.testing.assert_allclose(repaired[40:50, 40:60], photo[40:50, 40:60], atol=0.02)
   np.testing.assert_allclose(repaired[80:90, 40:60], photo[80:90, 40:60], atol=0.1)
-  near, far = blending.believe(np.zeros((1, 2, 3)), np.array([[[0.04] * 3, [2.0] * 3]]))[0]
+  near, far = filling.believe(np.zeros((1, 2, 3)), np.array([[[0.04] * 3, [2.0] * 3]]))[0]
   assert near[0] > 0.039 and abs(far[0]) < 1e-9
 
 
 def test_tiles_of_large_holes_show_what_is_around_them():
   holes = np.zeros((3000, 900, 1), bool)
   holes[100:104] = True
-  assert restore.fill_shape(holes) == (256, 256)
+  assert filling.tile_shape(holes) == (256, 256)
   holes[200:401, 300:501] = True  # the farthest pixel is 101 from the edge
-  assert restore.fill_shape(holes) == (448, 448)
-  assert restore.fill_shape(holes[:130]) == (192, 256)
-  assert restore.fill_shape(holes[:130, :100]) == (192, 128)
+  assert filling.tile_shape(holes) == (448, 448)
+  assert filling.tile_shape(holes[:130]) == (192, 256)
+  assert filling.tile_shape(holes[:130, :100]) == (192, 128)
   holes[100:2900, :899] = True
-  assert restore.fill_shape(holes) == (2048, 1024)
+  assert filling.tile_shape(holes) == (2048, 1024)
 
 
 @pytest.mark.parametrize('tile', [16, 2048])
@@ -390,15 +400,16 @@ def test_only_damage_keeps_every_other_pixel(tmp_path, dtype, tile):
   pixels = random_array(20, 30, 3, dtype=dtype)
   path, out = tmp_path / 'a.png', tmp_path / 'out'
   images.write(images.Photo(pixels), path)
-  summary = restore.restore_photos(
-    filling(), [path], out, mask=half_mask, only_damage=True, save_masks=True, tile=tile, overlap=4
+  summary = restore_photos(
+    filler(), [path], out, mask=half_mask, only_damage=True, save_masks=True, tile=tile, overlap=4
   )
   after = images.read(out / 'a.png').pixels
   assert after.dtype == dtype
   saved = images.read_rgb8(out / 'masks/a.png')[..., 0]
   np.testing.assert_array_equal(after[saved == 0], pixels[saved == 0])
   assert (after[:10, :14] == 0).all() and (saved == 0).sum() == 20 * 30 - 150
-  assert (summary.results[0].damaged, summary.results[0].mask) == (0.25, str(out / 'masks/a.png'))
+  (result,) = summary.results
+  assert (result.fields['damaged'], result.outputs['mask']) == (0.25, str(out / 'masks/a.png'))
 
 
 def test_systems_without_networks_for_holes_give_what_they_make_of_the_photo(tmp_path):
@@ -408,7 +419,7 @@ def test_systems_without_networks_for_holes_give_what_they_make_of_the_photo(tmp
   path = tmp_path / 'a.png'
   Image.fromarray(pixels).save(path)
   half = restorer(params=0.5)
-  restore.restore_photos(half, [path], tmp_path / 'out', mask=half_mask, only_damage=True)
+  restore_photos(half, [path], tmp_path / 'out', mask=half_mask, only_damage=True)
   after = images.read_rgb8(tmp_path / 'out/a.png').astype(np.float32)
   halved = (pixels[:10, :14] - 127.5) / 2 + 127.5
   np.testing.assert_allclose(after[:10, :14], halved + (200 - 127.5) / 2, atol=0.6)
@@ -418,18 +429,16 @@ def test_systems_without_networks_for_holes_give_what_they_make_of_the_photo(tmp
 def test_a_photo_without_damage_is_copied_and_a_jpeg_with_damage_says_what_moves(tmp_path):
   photo, out = save(tmp_path / 'a.jpg'), tmp_path / 'out'
   none = lambda path, photo: np.zeros((*photo.size, 1), np.float32)
-  restore.restore_photos(filling(), [photo], out, mask=none, only_damage=True)
+  restore_photos(filler(), [photo], out, mask=none, only_damage=True)
   assert (out / 'a.jpg').read_bytes() == photo.read_bytes()
-  summary = restore.restore_photos(
-    filling(), [photo], out, mask=half_mask, only_damage=True, overwrite=True
-  )
-  assert 'JPEG is compressed anew' in summary.results[0].warnings[0]
+  summary = restore_photos(filler(), [photo], out, mask=half_mask, only_damage=True, overwrite=True)
+  assert 'JPEG is compressed again' in summary.results[0].warnings[0]
 
 
 def test_a_mask_of_the_whole_photo_is_refused_with_a_sentence(tmp_path):
   photo = save(tmp_path / 'a.png')
   everything = lambda path, photo: np.ones((*photo.size, 1), np.float32)
-  summary = restore.restore_photos(filling(), [photo], tmp_path / 'out', mask=everything)
+  summary = restore_photos(filler(), [photo], tmp_path / 'out', mask=everything)
   assert 'mask covers the whole photo' in summary.results[0].message
   with pytest.raises(ValueError, match='without masks there is no damage'):
-    restore.restore_photos(filling(), [photo], tmp_path / 'out', only_damage=True)
+    restore_photos(filler(), [photo], tmp_path / 'out', only_damage=True)

@@ -312,8 +312,9 @@ def photo_of(height, width, dtype=np.uint8, gray=False):
 
 def test_tiles_equal_the_whole_photo_away_from_their_edges(detector):
   photo = photo_of(256, 512)
-  whole = detect.marker(detector, [photo.size])(photo)
-  tiled = detect.marker(detector, [photo.size], tile=256, overlap=96)(photo)
+  values = images.to_float(photo)
+  whole = detect.marker(detector, [photo.size])(values)
+  tiled = detect.marker(detector, [photo.size], tile=256, overlap=96)(values)
   assert whole.shape == tiled.shape == (256, 512, 1) and whole.dtype == np.float32
   # Depth 2 looks 3 + 11 * (1 + 2) + 1 pixels far: beyond that of a tile's edge both see the same.
   reach = 3 + 11 * 3 + 1
@@ -328,7 +329,8 @@ def test_tiles_equal_the_whole_photo_away_from_their_edges(detector):
 
 
 def test_any_photo_gets_a_soft_mask_of_its_size(detector):
-  mark = detect.marker(detector, [(130, 70)], tile=256)
+  marked = detect.marker(detector, [(130, 70)], tile=256)
+  mark = lambda photo: marked(images.to_float(photo))
   eight = photo_of(130, 70)
   mask = mark(eight)
   assert mask.shape == (130, 70, 1) and 0 <= mask.min() < mask.max() <= 1
@@ -531,7 +533,7 @@ def test_detect_refuses_what_it_cannot_do_with_a_sentence(photos, weights_file, 
   w = str(weights_file)
   for words, says in [
     ([folder / 'no.png', '-o', tmp_path / 'out', '--weights', w], 'no such file'),
-    ([folder, '-o', folder / 'a.tif', '--weights', w], 'has to be a folder'),
+    ([folder, '-o', folder / 'a.tif', '--weights', w], 'must be a folder'),
     ([folder, '-o', tmp_path / 'out', '--weights', tmp_path], 'the run has not finished'),
     ([folder, '-o', tmp_path / 'out', '--weights', w, '--threshold', '1'], 'between 0 and 1'),
     ([folder, '-o', tmp_path / 'out', '--weights', w, '--tile', '128'], '256 or more'),

@@ -1,4 +1,4 @@
-"""Which of two fillings should a pixel believe? blending.AGREEMENT, chosen here.
+"""Which of two fillings should a pixel believe? filling.AGREEMENT, chosen here.
 
   python benchmarks/scratch/agreement.py --weights RUN_OR_FILE --photos VALIDATION --pairs PAIRS
 
@@ -19,7 +19,7 @@ import numpy as np
 from repair import Example, biharmonic, film_pairs, printed, scores
 from skimage import draw
 
-from oldphoto_jax import blending, data, masks, restore, weights
+from oldphoto_jax import data, engine, filling, masks, weights
 from oldphoto_jax.degradation import photographic
 
 PRINTED, OPAQUE, CROP = 16, 8, 256
@@ -47,15 +47,15 @@ def opaque(folder: pathlib.Path):
     yield source.names[batch['photo'][i]], np.where(mask > 0, level, photo), photo, mask
 
 
-def rows(run_fill, example: Example, multiple: int) -> dict[str, list[float]]:
+def rows(system: engine.Engine, example: Example) -> dict[str, list[float]]:
   """(PSNR in mask, whole) by the name of a row."""
   _, old, sound, true = example
   weight = masks.grow(true, threshold=0.25)
-  shape = restore.needed_shape(old.shape[:2], multiple, 2048)
-  blind, seeing = restore.fill_array(run_fill, old, old, weight > 0, shape, 64)
+  holes = weight > 0
+  blind, seeing = (filling.match(x, old, holes) for x in system.fillings(old, holes))
   filled = {'masked mapping': blind, 'fusion': seeing}
   for agreement in AGREEMENTS:
-    filled[f'both, {agreement}'] = blending.believe(blind, seeing, agreement)
+    filled[f'both, {agreement}'] = filling.believe(blind, seeing, agreement)
   photos = {'do nothing': old}
   photos |= {name: weight * x + (1 - weight) * old for name, x in filled.items()}
   photos['biharmonic inpainting'] = biharmonic(old, weight)
@@ -68,8 +68,7 @@ def main() -> None:
   parser.add_argument('--photos', type=pathlib.Path, required=True)
   parser.add_argument('--pairs', type=pathlib.Path, required=True)
   args = parser.parse_args()
-  restorer = weights.load_restorer(args.weights)
-  _, run_fill = restore.programs(restorer)
+  system = engine.compiled(weights.load_restorer(args.weights))
   sets = {
     'print': itertools.islice(printed(args.photos), PRINTED),
     'film': film_pairs(args.pairs),
@@ -77,7 +76,7 @@ def main() -> None:
   }
   means = {}
   for name, examples in sets.items():
-    found = [rows(run_fill, example, restorer.multiple) for example in examples]
+    found = [rows(system, example) for example in examples]
     means[name] = {row: np.mean([x[row] for x in found], axis=0) for row in found[0]}
   print('| | ' + ' | '.join(means) + ' |\n|' + '---|' * (len(means) + 1))
   for row in means['print']:

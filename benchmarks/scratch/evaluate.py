@@ -113,12 +113,12 @@ def top_hat(photo: images.Photo) -> np.ndarray:
 
 
 def measure_set(
-  mark: Callable[[images.Photo], np.ndarray], examples: Iterator[Example]
+  mark: Callable[[np.ndarray], np.ndarray], examples: Iterator[Example]
 ) -> tuple[np.ndarray, np.ndarray]:
   """Counts [photos, 2, BINS] and a sheet of the first: photo, true mask, found."""
   counts, rows, names = [], [], []
   for name, photo, truth in examples:
-    found = mark(photo)
+    found = mark(images.to_float(photo))
     counts.append(mask_scores.count(found, truth))
     if len(rows) < SHEET_ROWS:
       gray = [sheets.from_float(2 * m[..., 0] - 1) for m in (truth, found)]

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from skimage import restoration
 
-from oldphoto_jax import data, detect, images, masks, metrics, restore, sheets, weights
+from oldphoto_jax import data, detect, engine, images, masks, metrics, restore, sheets, weights
 from oldphoto_jax.degradation import damage, photographic, recipes
 
 CROP, SHEET_ROWS = 256, 6
@@ -74,26 +74,22 @@ def repairs(
 ) -> dict[str, list[np.ndarray]]:
   """Every row of the table: its name -> the photos."""
   sizes = [old.shape[:2] for _, old, _, _ in examples]
-  shapes = restore.plan_shapes(sizes, restorer.multiple, 2048, 4)
   mark = detect.marker(detector, sizes)
-  run, run_fill = restore.programs(restorer)
+  system = engine.compiled(restorer, sizes)
   rows = {}
   for _, old, _, true in examples:
-    photo = images.Photo(sheets.from_float(old))
-    shape = restore.choose_shape(photo.size, shapes, restorer.multiple, 2048)
+    photo = images.to_float(images.Photo(sheets.from_float(old)))
     found = masks.grow(mark(photo), threshold)
     known = masks.grow(true, threshold=0.25)
 
-    repair = partial(
-      restore.repair_array, run, run_fill, old, shape=shape, overlap=64, strength=1.0
-    )
+    repair = partial(restore.restore_array, system, old)
     row = {
       'do nothing': old,
-      'restored without masks': repair(weight=None),
-      "restored, detector's mask": repair(weight=found),
-      'restored, true mask': repair(weight=known),
-      "only damage, detector's mask": repair(weight=found, only_damage=True),
-      'only damage, true mask': repair(weight=known, only_damage=True),
+      'restored without masks': repair(mask=None),
+      "restored, detector's mask": repair(mask=found),
+      'restored, true mask': repair(mask=known),
+      "only damage, detector's mask": repair(mask=found, only_damage=True),
+      'only damage, true mask': repair(mask=known, only_damage=True),
       "biharmonic, detector's mask": biharmonic(old, found),
       'biharmonic, true mask': biharmonic(old, known),
     }

@@ -25,6 +25,7 @@ import optax
 from flax import struct
 from jax import lax
 
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models.dip_networks import Network
 
 # Settings ---------------------------------------------------------------------------------------
@@ -44,17 +45,6 @@ class Emv:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wmv:
-  """ES-WMV: stop at the minimum of the variance of the last `window` outputs, all of them stored.
-
-  v = mean over the window of mean((x_i - window mean)^2) (Wang et al. 2023, algorithm 1).
-  """
-
-  window: int = 100
-  patience: int = 1000
-
-
-@dataclasses.dataclass(frozen=True)
 class Dip:
   """Settings of a fit."""
 
@@ -64,7 +54,7 @@ class Dip:
   input_scale: float = 0.1
   learning_rate: float = 0.01  # of Adam
   iterations: int = 3000  # at most
-  stop: Emv | Wmv | None = Emv()  # None: after `iterations`
+  stop: Emv | None = Emv()  # None: after `iterations`
   reg_noise_std: float = 0.0  # of the normal noise added to z, fresh at every iteration
   param_noise: bool = False  # add N(0, 1) std(w) / 50 to each kernel w at every iteration
   ema: float = 0.0  # decay of the mean of the outputs that is then the result; 0: no averaging
@@ -72,13 +62,13 @@ class Dip:
 
   def __post_init__(self):
     if self.input not in ('noise', 'meshgrid'):
-      raise ValueError(f"input is 'noise' or 'meshgrid', not {self.input!r}")
+      raise ConfigError(f"input is 'noise' or 'meshgrid', not {self.input!r}")
     if self.input == 'meshgrid' and self.input_depth != 2:
-      raise ValueError(f'a meshgrid has input_depth 2, not {self.input_depth}')
+      raise ConfigError(f'a meshgrid has input_depth 2, not {self.input_depth}')
     if self.iterations < 1 or not 0 <= self.ema < 1:
-      raise ValueError(f'a fit needs iterations >= 1 and 0 <= ema < 1: {self}')
+      raise ConfigError(f'a fit needs iterations >= 1 and 0 <= ema < 1: {self}')
     if self.factor != 1 and (self.factor < 2 or self.factor % 2):
-      raise ValueError(f'factor is 1 or an even number, not {self.factor}')
+      raise ConfigError(f'factor is 1 or an even number, not {self.factor}')
 
 
 class Photo(struct.PyTreeNode):
@@ -93,7 +83,7 @@ class Photo(struct.PyTreeNode):
 class State(struct.PyTreeNode):
   """A fit under way; t counts the iterations done, and iteration t shows the output before step t.
 
-  With `Emv`, `memory` is (mean, variance); with `Wmv`, the ring buffer [window, H, W, C].
+  With `stop`, `memory` is (mean, variance) of the outputs.
   """
 
   t: jax.Array
@@ -155,20 +145,16 @@ def _perturbed(params, key):
   return tree.unflatten(w + noise(k, w) if w.ndim == 4 else w for k, w in zip(keys, leaves))
 
 
-def _track(stop: Emv | Wmv | None, t, memory, x, real):
+def _track(stop: Emv | None, t, memory, x, real):
   """The variance of the outputs after output x of iteration t: (memory, variance, counts yet?)."""
-  if isinstance(stop, Emv):
-    mean, variance = memory
-    mean = jnp.where(t == 1, x, mean)
-    d = x - mean  # from the mean before this output
-    mean = mean + stop.alpha * d
-    variance = (1 - stop.alpha) * (variance + stop.alpha * _real_mean(d * d, real))
-    return (mean, variance), variance, t > stop.burn_in
-  if isinstance(stop, Wmv):
-    window = memory.at[(t - 1) % stop.window].set(x)
-    variance = jax.vmap(partial(_real_mean, real=real))((window - window.mean(0)) ** 2).mean()
-    return window, variance, t >= stop.window
-  return None, jnp.float32(jnp.inf), False
+  if stop is None:
+    return None, jnp.float32(jnp.inf), False
+  mean, variance = memory
+  mean = jnp.where(t == 1, x, mean)
+  d = x - mean  # from the mean before this output
+  mean = mean + stop.alpha * d
+  variance = (1 - stop.alpha) * (variance + stop.alpha * _real_mean(d * d, real))
+  return (mean, variance), variance, t > stop.burn_in
 
 
 def curve_names(settings: Dip, photo: Photo) -> tuple[str, ...]:
@@ -184,11 +170,12 @@ def draw(settings: Dip, photo: Photo, key) -> tuple[Any, jax.Array]:
   """The network's parameters and z [H, W, D], from fold_in(key, 0).
 
   Raises:
-    ValueError: if photo and network differ in their channels, or the network in the size.
+    ConfigError: photo and network differ in their channels.
+    UserError: the photo is too small for the network.
   """
   h, w, channels = photo.image.shape
   if channels != settings.net.out_channels:
-    raise ValueError(
+    raise ConfigError(
       f'the photo has {channels} channels and the network {settings.net.out_channels}: '
       'set its out_channels'
     )
@@ -204,18 +191,13 @@ def draw(settings: Dip, photo: Photo, key) -> tuple[Any, jax.Array]:
 def start(settings: Dip, params, z) -> State:
   """The state before the first iteration."""
   image = jnp.zeros((*z.shape[:2], settings.net.out_channels))
-  memory = None
-  if isinstance(settings.stop, Emv):
-    memory = (image, jnp.float32(0))
-  elif isinstance(settings.stop, Wmv):
-    memory = jnp.zeros((settings.stop.window, *image.shape))
   return State(
     t=jnp.int32(0),
     params=params,
     optimiser=optax.adam(settings.learning_rate).init(params),
     z=z,
     average=image if settings.ema else None,
-    memory=memory,
+    memory=None if settings.stop is None else (image, jnp.float32(0)),
     best=image if settings.ema else params,
     best_t=jnp.int32(0),
     best_variance=jnp.float32(jnp.inf),
@@ -316,12 +298,12 @@ def result(settings: Dip, state: State):
   return settings.net.apply({'params': state.best}, state.z[None])[0]
 
 
-def detect(variance: np.ndarray, stop: Emv | Wmv) -> tuple[int, int]:
+def detect(variance: np.ndarray, stop: Emv) -> tuple[int, int]:
   """Where `stop` finds the minimum of a whole curve and where it stops: (best_t, last t), from 1.
 
   For curves of fits that went on after that, as benchmarks do to see what the stop costs.
   """
-  first = stop.burn_in + 1 if isinstance(stop, Emv) else stop.window
+  first = stop.burn_in + 1
   if len(variance) < first:
     return len(variance), len(variance)
   best_t, best = first - 1, np.inf

@@ -5,6 +5,7 @@ stops earlier: runs with the same settings differ too much for a fixed number (i
 official repository). `channels` is 3, or 1 for gray photos.
 """
 
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models.dip import Dip, Emv
 from oldphoto_jax.models.dip_networks import ResNet, Skip
 
@@ -95,7 +96,7 @@ def restoration(channels: int = 3) -> Dip:
 def superres(factor: int = 4, channels: int = 3) -> Dip:
   """super-resolution.ipynb, for factors 4 and 8."""
   if factor not in (4, 8):
-    raise ValueError(f'super-resolution by 4 or 8 has published settings, {factor} has not')
+    raise ConfigError(f'super-resolution by 4 or 8 has published settings, {factor} has not')
   return Dip(
     Skip(WIDE, WIDE, (4,) * 5, BILINEAR, out_channels=channels),
     iterations=2000 if factor == 4 else 4000,

@@ -172,15 +172,17 @@ def restore(
   return jnp.clip(_fuse(model, params['fusion'], old, restored, mask), -1, 1)
 
 
-def fill_twice(model: Fusion, params: dict[str, Any], old: jax.Array, mask: jax.Array) -> jax.Array:
-  """Two fillings [B, H, W, 6] of holes: of the masked mapping alone, then that of `restore`.
+def fill_twice(
+  model: Fusion, params: dict[str, Any], old: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Two fillings of holes, [B, H, W, 3] each: of the masked mapping alone, then that of `restore`.
 
   The second sees what is in the holes: an opaque tear shows through it. Arguments as `restore`,
   for a model with `masked`.
   """
   blind = mapping.restore(model.masked, {'rx': params['rx']} | params['masked'], old, mask)
   seeing = _fuse(model, params['fusion'], old, old if model.alone else blind, mask)
-  return jnp.concatenate([blind, jnp.clip(seeing, -1, 1)], -1)
+  return blind, jnp.clip(seeing, -1, 1)
 
 
 def _below(model, params, old, mask):

@@ -52,15 +52,18 @@ def restore(model: Triplet, params: dict[str, Any], old: jax.Array) -> jax.Array
   return mapping.restore(model.mapping, params, old)
 
 
-def fill(model: Triplet, params: dict[str, Any], old: jax.Array, mask: jax.Array) -> jax.Array:
+def fill(
+  model: Triplet, params: dict[str, Any], old: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """Fills the holes of old photos, for a model with `masked`; `mask` [B, H, W, 1], above 0 = hole.
 
   Returns:
-    [B, H, W, 3]; with a fusion that knows holes two fillings [B, H, W, 6], see fusion.fill_twice.
+    (blind, seeing), [B, H, W, 3] each, see fusion.fill_twice; without a fusion that knows holes,
+    the same one twice.
   """
   if model.fused is not None and model.fused.masked is not None:
     return fusion.fill_twice(model.fused, params, old, mask)
-  return mapping.restore(model.masked, {'rx': params['rx']} | params['masked'], old, mask)
+  return (mapping.restore(model.masked, {'rx': params['rx']} | params['masked'], old, mask),) * 2
 
 
 def multiple(model: Triplet) -> int:

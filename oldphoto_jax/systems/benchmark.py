@@ -16,11 +16,11 @@ from ml_collections import ConfigDict
 from oldphoto_jax import (
   benchmark,
   data,
+  engine,
   fit,
   images,
   masks,
   page,
-  restore,
   runs,
   sheets,
   train,
@@ -234,7 +234,7 @@ def _programs(path: str, with_fusion: bool):
   if not with_fusion:
     found = weights.without_fusion(found)
   restorer = weights.restorer(found, path)
-  return (*restore.programs(restorer), restorer.multiple)
+  return engine.compiled(restorer)
 
 
 def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> list[Row]:
@@ -245,7 +245,7 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
   Args:
     name: the label.
     path: a run's folder or a file.
-    programs: (path, with fusion) -> run, run_fill and multiple of restore.programs.
+    programs: (path, with fusion) -> engine.compiled of it.
 
   Raises:
     WeightsError: see weights.load.
@@ -274,7 +274,7 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
 
 
 def _open(programs: Callable, path: str, fused: bool) -> benchmark.Restore:
-  return benchmark.by_programs(*programs(path, fused))
+  return benchmark.by_engine(programs(path, fused))
 
 
 def _stages_behind(found: weights.Weights, masked: bool) -> list[str]:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, fit_files, images, masks, restore, train
+from oldphoto_jax import data, fit_files, folder, images, masks, train
 from oldphoto_jax.models import dip_presets
 from oldphoto_jax.models.dip import Dip, Emv
 from oldphoto_jax.systems import build
@@ -111,7 +111,7 @@ def run(config: ConfigDict) -> None:
     curves=True,
   )
 
-  def progress(done: int, total: int, result: fit_files.Result) -> None:
+  def progress(done: int, total: int, result: folder.Result) -> None:
     if result.status == 'failed':
       _log.warning('[%d/%d] %s', done, total, result.message)
       return
@@ -122,9 +122,7 @@ def run(config: ConfigDict) -> None:
   with train.Terminated() as terminated:
     summary = fit_files.restore_files(
       job,
-      [photos],
-      workdir / RESTORED,
-      workdir,
+      fit_files.plan([photos], workdir / RESTORED, workdir),
       progress=progress,
       tell=_log.info,
       stop=lambda: terminated.requested,
@@ -135,7 +133,7 @@ def run(config: ConfigDict) -> None:
   if summary.exit_code:
     raise build.ConfigError(
       f'{summary.count("failed")} of {len(summary.results)} photos failed: '
-      f'{workdir / restore.REPORT} says why'
+      f'{workdir / folder.REPORT} says why'
     )
 
 
@@ -145,9 +143,9 @@ def is_complete(config: ConfigDict) -> bool:
   return False
 
 
-def report(results: tuple[fit_files.Result, ...]) -> str:
+def report(results: tuple[folder.Result, ...]) -> str:
   """A Markdown table, a row a photo; with truths, of PSNR in dB and what the stop cost."""
-  with_truth = any(result.psnr is not None for result in results)
+  with_truth = any('psnr' in result.fields for result in results)
   header = ['photo', 'fitted at', 'iterations', 'chosen', 'seconds']
   if with_truth:
     header += ['PSNR before', 'PSNR written', 'network, chosen', 'network, best', 'lost']
@@ -157,34 +155,36 @@ def report(results: tuple[fit_files.Result, ...]) -> str:
     if result.status == 'failed':
       rows.append([name, 'failed'] + [''] * (len(header) - 2))
       continue
-    if result.iteration is None:
+    fit = result.fields
+    if 'iteration' not in fit:
       rows.append([name, 'not fitted'] + [''] * (len(header) - 2))
       continue
-    cells = [name, '{1}x{0}'.format(*result.shape), result.iterations, result.iteration]
+    cells = [name, '{1}x{0}'.format(*fit['shape']), fit['iterations'], fit['iteration']]
     cells += [f'{result.seconds:.0f}']
     if with_truth:
       cells += [
-        '' if result.psnr_before is None else f'{result.psnr_before:.2f}',
-        f'{result.psnr:.2f}',
-        f'{result.psnr_chosen:.2f}',
-        f'{result.psnr_best:.2f} at {result.best}',
-        f'{result.psnr_best - result.psnr_chosen:.2f}',
+        f'{fit["psnr_before"]:.2f}' if 'psnr_before' in fit else '',
+        f'{fit["psnr"]:.2f}',
+        f'{fit["psnr_chosen"]:.2f}',
+        f'{fit["psnr_best"]:.2f} at {fit["best"]}',
+        f'{fit["psnr_best"] - fit["psnr_chosen"]:.2f}',
       ]
     rows.append(cells)
   lines = [header, ['---'] * len(header), *rows]
   return ''.join('| ' + ' | '.join(str(cell) for cell in line) + ' |\n' for line in lines)
 
 
-def _sentence(result: fit_files.Result) -> str:
+def _sentence(result: folder.Result) -> str:
   """What a log line says of a fit."""
-  if result.iteration is None:
+  fit = result.fields
+  if 'iteration' not in fit:
     return ''
-  text = f': iteration {result.iteration} of {result.iterations}, {result.seconds:.0f} s'
-  if result.psnr is None:
+  text = f': iteration {fit["iteration"]} of {fit["iterations"]}, {result.seconds:.0f} s'
+  if 'psnr' not in fit:
     return text
   return (
-    f'{text}, {result.psnr:.2f} dB; the best iteration was {result.best}, '
-    f'{result.psnr_best - result.psnr_chosen:.2f} dB better'
+    f'{text}, {fit["psnr"]:.2f} dB; the best iteration was {fit["best"]}, '
+    f'{fit["psnr_best"] - fit["psnr_chosen"]:.2f} dB better'
   )
 
 

@@ -8,10 +8,42 @@ sound rim of a generous mask and about stains that let the photo through, the se
 """
 
 import numpy as np
+from scipy import ndimage
+
+from oldphoto_jax import shapes
+
+SIDE, OVERLAP = 256, 64  # pixels of the tiles in which holes are filled: see tile_shape
 
 # Difference of the fillings, of [-1, 1], at which the seeing one counts for exp(-1). Chosen of 0.2
 # to 0.9: benchmarks/scratch/README.md.
 AGREEMENT = 0.4
+
+
+def into(
+  around: np.ndarray, holes: np.ndarray, blind: np.ndarray, seeing: np.ndarray
+) -> np.ndarray:
+  """One filling of two, which fits into what is around the holes: see `match` and `believe`.
+
+  Args:
+    around: what the filling is put into, float32 [H, W, 3].
+    holes: bool [H, W, 1]; not everywhere.
+    blind, seeing: the whole photo, filled without and with a look into the holes, [H, W, 3].
+  """
+  return believe(*(match(filled, around, holes) for filled in (blind, seeing)))
+
+
+def tile_shape(holes: np.ndarray) -> tuple[int, int]:
+  """Height and width of the tiles in which a photo's holes, bool [H, W, 1], are filled.
+
+  Not those in which it is restored: attention that was trained on small photos picks colours from
+  all over a large one, and one answer in tiles of one size does not depend on the memory there is.
+  SIDE, or twice the side of the largest square inside a hole, so that a tile shows what is around
+  it.
+  """
+  depth = ndimage.distance_transform_cdt(holes[..., 0]).max()  # chessboard distance from the edge
+  ladder = shapes.LADDER
+  most = next((side for side in ladder if side >= max(SIDE, 4 * depth)), ladder[-1])
+  return tuple(next(rung for rung in ladder if rung >= min(side, most)) for side in holes.shape[:2])
 
 
 def believe(blind: np.ndarray, seeing: np.ndarray, agreement: float = AGREEMENT) -> np.ndarray:
@@ -52,18 +84,18 @@ def extend(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     values: [H, W, C]; 0 where unknown.
     known: bool [H, W, 1] or weights in [0, 1]; not 0 everywhere.
   """
-  weight = known.astype(np.float32)
+  known = known.astype(np.float32)
   height, width = values.shape[:2]
-  if weight.min() >= 1 or height * width == 1:
+  if known.min() >= 1 or height * width == 1:
     return values
   # To even sides by repeating the last row or column, which changes no mean of known pixels much.
   pad = ((0, height % 2), (0, width % 2), (0, 0))
-  weights = np.pad(weight, pad, 'edge')
-  sums = _sum_2x2(np.pad(values * weight, pad, 'edge'))
+  weights = np.pad(known, pad, 'edge')
+  sums = _sum_2x2(np.pad(values * known, pad, 'edge'))
   totals = _sum_2x2(weights)
   coarse = extend(sums / np.maximum(totals, 1e-12), np.minimum(totals, 1))
   fine = _double(coarse)[:height, :width]
-  return weight * values + (1 - weight) * fine
+  return known * values + (1 - known) * fine
 
 
 def _sum_2x2(x: np.ndarray) -> np.ndarray:

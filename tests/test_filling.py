@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oldphoto_jax import blending
+from oldphoto_jax import filling
 
 
 def photo(height=37, width=50, seed=0):
@@ -20,14 +20,14 @@ def test_a_constant_difference_is_carried_into_the_hole_exactly():
   clean, holes = photo(), square_hole()
   faded = 0.3 + clean
   faded[holes[..., 0]] = 9  # whatever
-  np.testing.assert_allclose(blending.match(clean, faded, holes), clean + 0.3, atol=1e-5)
+  np.testing.assert_allclose(filling.match(clean, faded, holes), clean + 0.3, atol=1e-5)
 
 
 def test_a_slow_difference_leaves_no_seam():
   clean, holes = photo(), square_hole()
   rows, columns = np.mgrid[:37, :50]
   difference = (0.01 * rows - 0.006 * columns)[..., None]
-  matched = blending.match(clean, clean + difference, holes)
+  matched = filling.match(clean, clean + difference, holes)
   np.testing.assert_allclose(matched, clean + difference, atol=0.06)
   np.testing.assert_allclose(
     matched[~holes[..., 0]], (clean + difference)[~holes[..., 0]], atol=1e-5
@@ -40,13 +40,13 @@ def test_one_known_pixel_is_enough_at_any_size(size):
   known[-1, -1] = True
   values = np.zeros((*size, 2), np.float32)
   values[-1, -1] = (0.25, -0.5)
-  extended = blending.extend(values, known)
+  extended = filling.extend(values, known)
   np.testing.assert_allclose(extended, np.broadcast_to([0.25, -0.5], (*size, 2)), atol=1e-6)
 
 
 def test_known_pixels_stay():
   values, holes = photo(), square_hole()
   values[holes[..., 0]] = 0
-  extended = blending.extend(values, ~holes)
+  extended = filling.extend(values, ~holes)
   np.testing.assert_array_equal(extended[~holes[..., 0]], values[~holes[..., 0]])
   assert np.abs(extended).max() <= 1

@@ -1,0 +1,48 @@
+"""The command line as a whole: its verbs, errors as sentences, and exit codes."""
+
+import argparse
+import sys
+import warnings
+
+from PIL import Image
+
+import oldphoto_jax
+from oldphoto_jax.cli import convert, degrade, detect, dip, restore
+from oldphoto_jax.errors import ExitStatus, UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command line and returns an errors.ExitStatus.
+
+  What the user can mend is one sentence on stderr; any other error keeps its traceback.
+  """
+  for stream in (sys.stdout, sys.stderr):  # a file name need not be valid Unicode
+    if hasattr(stream, 'reconfigure'):
+      stream.reconfigure(errors='backslashreplace')
+  # Pillow warns of large photos; ours are limited in images.read.
+  warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+  args = parser().parse_args(argv)
+  try:
+    return args.run(args)
+  except UserError as error:
+    print(f'oldphoto: {error}', file=sys.stderr)
+    return ExitStatus.NOTHING_DONE
+  except KeyboardInterrupt:
+    print('oldphoto: interrupted; the same command goes on from here.', file=sys.stderr)
+    return ExitStatus.INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+  """The parser of all verbs; what it parses has the function `run`."""
+  top = argparse.ArgumentParser(
+    prog='oldphoto',
+    description='Restores old photographs. Your originals are never changed.',
+    epilog='Exit codes: 0 all went well; 1 some photos failed, the others are done; 2 nothing was '
+    'done; 130 interrupted. "oldphoto COMMAND --help" shows options and examples.',
+  )
+  version = f'oldphoto {oldphoto_jax.__version__}'
+  top.add_argument('--version', action='version', version=version)
+  verbs = top.add_subparsers(title='commands', required=True, metavar='COMMAND')
+  for module in (restore, dip, detect, degrade, convert):
+    module.add(verbs)
+  return top

@@ -1,0 +1,155 @@
+"""What the verbs share: options, the lines of progress, and where damage is marked."""
+
+import argparse
+import math
+import os
+import pathlib
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from oldphoto_jax import images, masks
+from oldphoto_jax.errors import OptionError
+
+
+def verb(
+  verbs,
+  name: str,
+  summary: str,
+  description: str,
+  examples: Sequence[str],
+  usage: str = 'PHOTOS... -o OUT',
+):
+  """The parser of a verb, whose --help ends with examples."""
+  lines = ''.join(f'\n  {example}' for example in examples)
+  return verbs.add_parser(
+    name,
+    help=summary,
+    usage=f'%(prog)s {usage} [OPTIONS]',
+    description=textwrap.fill(description, 80),
+    epilog=f'examples:{lines}',
+    formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=24),
+  )
+
+
+def add_photos(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('photos', nargs='+', metavar='PHOTOS', help='photos, or folders of photos')
+  add_output(parser)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '-o', '--output', required=True, type=pathlib.Path, metavar='OUT', help='the output folder'
+  )
+  parser.add_argument(
+    '--overwrite', action='store_true', help='replace files that exist in the output folder'
+  )
+
+
+def add_damage(parser: argparse.ArgumentParser, detector: str) -> None:
+  """Options that say what is damaged; `detector` says which is used when none is named."""
+  parser.add_argument(
+    '--mask',
+    metavar='PICTURE',
+    help='what to fill: a picture, white = damaged, or a folder of pictures named like the photos',
+  )
+  parser.add_argument('--detector', metavar='WEIGHTS', help=f'fill what this finds ({detector})')
+  parser.add_argument(
+    '--threshold',
+    type=between(0, 1),
+    default=0.5,
+    metavar='T',
+    help='probability from which on it fills (default: 0.5)',
+  )
+
+
+def add_page(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--no-page',
+    dest='page',
+    action='store_false',
+    help='write no before-after.html to compare the photos',
+  )
+
+
+def share(text: str) -> float:
+  """A number from 0 to 1."""
+  value = float(text)
+  if not 0 <= value <= 1:
+    raise argparse.ArgumentTypeError(f'{text} is not from 0 to 1')
+  return value
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+  """A number between the two."""
+
+  def number(text: str) -> float:
+    value = float(text)
+    if not low < value < high:
+      raise argparse.ArgumentTypeError(f'{text} is not between {low} and {high}')
+    return value
+
+  return number
+
+
+def least(smallest: int) -> Callable[[str], int]:
+  """A whole number that is not smaller."""
+
+  def number(text: str) -> int:
+    value = int(text)
+    if value < smallest:
+      raise argparse.ArgumentTypeError(f'{text} is not {smallest} or more')
+    return value
+
+  return number
+
+
+Damage = Callable[[pathlib.Path, images.Photo], np.ndarray]
+
+
+def marked_by_user(path: str) -> Damage:
+  """(path of a photo, photo) -> its mask, from --mask."""
+  if not os.path.exists(path):
+    raise OptionError(f'{path}: there is no such mask or folder.')
+  return lambda photo_path, photo: masks.read(masks.find(path, photo_path), photo.size)
+
+
+def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: float) -> Damage:
+  """(path of a photo, photo) -> its mask, around what a detect.Detector finds."""
+  from oldphoto_jax import detect
+
+  mark = detect.marker(detector, sizes)
+  return lambda path, photo: masks.grow(mark(images.to_float(photo)), threshold)
+
+
+def progress(note: Callable = lambda result: '') -> Callable[[int, int, object], None]:
+  """Prints a line for each photo; `note` adds to that of one that is done."""
+  start, worked = time.perf_counter(), 0
+
+  def show(done: int, total: int, result) -> None:
+    nonlocal start, worked
+    if result.status == 'kept':  # says nothing of how long the others take
+      start = time.perf_counter()
+    else:
+      worked += 1
+    if result.status == 'failed':
+      print(f'[{done}/{total}] {result.message}', file=sys.stderr)
+      return
+    left = (time.perf_counter() - start) / max(worked, 1) * (total - done)
+    wait = f', about {math.ceil(left / 60)} min left' if left > 60 else ''
+    print(f'[{done}/{total}] {result.output} {result.status}{note(result)}{wait}', flush=True)
+    for warning in result.warnings:
+      print(f'  {warning}', file=sys.stderr)
+
+  return show
+
+
+def conclude(todo, summary, done: str) -> None:
+  """Counts the photos; `done` is the status of one that is done."""
+  from oldphoto_jax import folder
+
+  counts = (f'{summary.count(status)} {status}' for status in (done, 'kept', 'failed'))
+  print(f'{", ".join(counts)}: see {todo.folder / folder.REPORT}')

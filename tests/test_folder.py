@@ -1,0 +1,157 @@
+"""The job on a folder, whatever is done with its photos: planning, failures, the report."""
+
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from oldphoto_jax import folder, images
+from oldphoto_jax.errors import ExitStatus, PhotoError
+
+
+def save(path, height=8, width=12, seed=0):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+  Image.fromarray(pixels).save(path)
+  return path
+
+
+def plan(paths, out, **options):
+  """A copy, and a picture of half the size that is not always made."""
+  return folder.plan(
+    paths,
+    out,
+    lambda name: {'copy': name},
+    also=lambda name: {'half': 'halves' / name.with_suffix('.png')},
+    **options,
+  )
+
+
+def run(todo, one=None, **options):
+  def copy(item):
+    photo = images.read(item.path)
+    folder.write(todo, photo, item.outputs['copy'])
+    return folder.Done(photo.size, ('A warning.',), {'mean': float(photo.pixels.mean())})
+
+  work = folder.each(one or copy, 'copied', 'make it smaller')
+  return folder.run(todo, work, {'head': 1}, 'copied', **options)
+
+
+def report(out):
+  return json.loads((out / 'report.json').read_text())
+
+
+def test_planning_writes_nothing_and_reads_headers_once(tmp_path, monkeypatch):
+  for i, name in enumerate(('a.png', 'sub/b.png', 'c.png')):
+    save(tmp_path / 'in' / name, 8 + i)
+  out = tmp_path / 'deep/out'
+  save(out / 'c.png')
+  before = sorted(tmp_path.rglob('*'))
+  opened = []
+  size = images.size
+  monkeypatch.setattr(images, 'size', lambda path: opened.append(path.name) or size(path))
+  todo = plan([tmp_path / 'in'], out)
+  assert opened == ['a.png', 'b.png']  # c.png is kept
+  assert [item.kept for item in todo.items] == [False, True, False]
+  assert todo.sizes == [(8, 12), (9, 12)]
+  assert sorted(tmp_path.rglob('*')) == before
+  plan([tmp_path / 'in'], tmp_path / 'not/there')
+  assert not (tmp_path / 'not').exists()
+
+
+def test_the_report_has_what_became_of_each_photo(tmp_path):
+  save(tmp_path / 'in/a.png')
+  (tmp_path / 'in/b.png').write_bytes(b'')
+  kept = save(tmp_path / 'out/c.png')
+  save(tmp_path / 'in/c.png')
+  seen = []
+  summary = run(plan([tmp_path / 'in'], tmp_path / 'out'), progress=lambda *a: seen.append(a[:2]))
+  assert summary.exit_code == ExitStatus.SOME_FAILED
+  assert seen == [(1, 3), (2, 3), (3, 3)]
+  said = report(tmp_path / 'out')
+  assert (said['head'], said['copied'], said['kept'], said['failed']) == (1, 1, 1, 1)
+  good, bad, old = said['photos']
+  assert good['copy'] == str(tmp_path / 'out/a.png') and good['half'] is None
+  assert good['warnings'] == ['A warning.'] and good['size'] == [8, 12] and good['mean'] > 0
+  assert bad['message'] == f'{tmp_path / "in/b.png"}: the file is empty.' and bad['copy'] is None
+  assert (old['status'], old['copy']) == ('kept', str(kept))
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, AssertionError])
+def test_an_interruption_or_a_bug_leaves_a_report_and_is_no_failed_photo(tmp_path, error):
+  for name in ('a.png', 'b.png'):
+    save(tmp_path / 'in' / name)
+  todo = plan([tmp_path / 'in'], tmp_path / 'out')
+
+  def one(item):
+    if item.path.name == 'b.png':
+      raise error
+    folder.write(todo, images.read(item.path), item.output)
+    return folder.Done((8, 12))
+
+  with pytest.raises(error):
+    run(todo, one)
+  assert (report(tmp_path / 'out')['copied'], report(tmp_path / 'out')['failed']) == (1, 0)
+
+
+def test_too_little_memory_fails_one_photo_and_other_errors_of_jax_are_raised(tmp_path):
+  save(tmp_path / 'a.png')
+  todo = plan([tmp_path / 'a.png'], tmp_path / 'out')
+
+  def raising(error):
+    def one(item):
+      raise error
+
+    return run(todo, one).results[0].message
+
+  full = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes')
+  for error in (MemoryError(), full):
+    assert raising(error).endswith('enough memory for this photo; make it smaller.')
+  with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
+    raising(jax.errors.JaxRuntimeError('INTERNAL: a bug'))
+
+
+def test_no_output_takes_the_place_of_another_or_of_an_original(tmp_path):
+  save(tmp_path / 'in/a.png')
+  save(tmp_path / 'in/a.webp')  # its half would be a.png, too
+  save(tmp_path / 'in/halves/b.png')  # its copy would lie where the half of in/b.png does
+  save(tmp_path / 'in/b.png')
+  todo = plan([tmp_path / 'in'], tmp_path / 'out')
+  problems = {item.name.as_posix(): item.problem for item in todo.items}
+  assert [name for name, problem in problems.items() if problem] == ['a.webp', 'halves/b.png']
+  assert run(todo).count('failed') == 2
+  with pytest.raises(PhotoError, match='would replace an original'):
+    plan([tmp_path / 'in/halves/b.png', tmp_path / 'in/a.webp'], tmp_path / 'in/halves')
+
+
+def test_folders_that_cannot_be_written_are_refused_before_anything_is_done(tmp_path, monkeypatch):
+  photo = save(tmp_path / 'a.png')
+  for out, match in ((photo, 'must be a folder'), (photo / 'below', 'cannot be made')):
+    with pytest.raises(PhotoError, match=match):
+      plan([photo], out)
+    with pytest.raises(PhotoError, match=match):
+      plan([photo], tmp_path / 'out', folder=out)
+  monkeypatch.setattr(os, 'access', lambda *_: False)  # root may write anywhere
+  with pytest.raises(PhotoError, match='cannot write to this folder'):
+    plan([photo], tmp_path / 'out')
+
+
+def test_overwrite_does_all_again(tmp_path):
+  save(tmp_path / 'in/a.png')
+  out = tmp_path / 'out'
+  run(plan([tmp_path / 'in'], out))
+  save(tmp_path / 'in/a.png', seed=1)
+  assert run(plan([tmp_path / 'in'], out)).count('kept') == 1
+  assert run(plan([tmp_path / 'in'], out, overwrite=True)).count('copied') == 1
+  np.testing.assert_array_equal(
+    images.read_rgb8(out / 'a.png'), images.read_rgb8(tmp_path / 'in/a.png')
+  )
+
+
+def test_a_gif_becomes_a_png():
+  names = [folder.like_original(pathlib.PurePath(name)).as_posix() for name in ('x/a.gif', 'b.JPG')]
+  assert names == ['x/a.gif.png', 'b.JPG']
