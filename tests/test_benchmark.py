@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from oldphoto_jax import benchmark, train, weights
+from oldphoto_jax.errors import WeightsError
 from oldphoto_jax.models import pix2pix
 from oldphoto_jax.models.dip import Dip
 from oldphoto_jax.models.dip_networks import Skip
@@ -179,7 +180,7 @@ def test_a_row_is_told_the_mask_only_if_it_is_to_be(tmp_path):
 def test_a_row_that_gives_no_photo_is_an_error(tmp_path):
   for bad in (lambda photo: photo * np.nan, lambda photo: photo[:5]):
     row = benchmark.Row('bad', lambda bad=bad: lambda photo, weight: bad(photo), 'bad')
-    with pytest.raises(ArithmeticError, match=r'bad makes of 0\.png'):
+    with pytest.raises(WeightsError, match=r'bad makes of 0\.png'):
       evaluate(row, a_test(), tmp_path)
   assert not list(tmp_path.rglob('scores.json'))
 

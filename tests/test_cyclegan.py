@@ -15,7 +15,7 @@ import safetensors.numpy
 from conftest import ROOT
 from flax import traverse_util
 
-from oldphoto_jax import checkpoints, layers, losses, official_gans, parallel, weights
+from oldphoto_jax import checkpoints, layers, losses, metrics, official_gans, parallel, weights
 from oldphoto_jax.models import cyclegan, gan_networks
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import cyclegan as system
@@ -382,6 +382,8 @@ def test_evaluation_restores_and_goes_both_ways():
   back = restore(state.g['F'], images['restored'])
   np.testing.assert_allclose(images['back'], back, atol=1e-5)
   np.testing.assert_allclose(images['aged'], restore(state.g['F'], clean), atol=1e-5)
+  scores, _ = evaluate(state, {}, {'old': clean, 'clean': clean})  # a photo that is left untouched
+  assert (scores['psnr_old'] == metrics.MAX_PSNR).all()
 
 
 # System ----------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def test_a_stopped_run_says_so_by_its_exit_status(tmp_path, monkeypatch):
   monkeypatch.setattr(train, 'Terminated', Now)
   with pytest.raises(SystemExit) as stopped:
     dip.run(c)
-  assert stopped.value.code == train.STOPPED
+  assert stopped.value.code == 75
   assert list((tmp_path / 'run/unfinished').iterdir())
 
 

@@ -14,7 +14,16 @@ import safetensors.numpy
 from conftest import ROOT
 from flax import traverse_util
 
-from oldphoto_jax import checkpoints, convolution, layers, losses, official_gans, parallel, weights
+from oldphoto_jax import (
+  checkpoints,
+  convolution,
+  layers,
+  losses,
+  metrics,
+  official_gans,
+  parallel,
+  weights,
+)
 from oldphoto_jax.models import gan_networks, pix2pix
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import pix2pix as system
@@ -441,6 +450,9 @@ def test_evaluation_scores_each_photo(state):
   assert all(value.shape == (4,) for value in scores.values())
   restored = jax.jit(partial(pix2pix.restore, MODEL))(state.released, data['old'])
   np.testing.assert_allclose(images['restored'], restored, atol=1e-6)
+  # A recipe leaves some photos untouched.
+  scores, _ = jax.jit(partial(pix2pix.eval_step, MODEL))(state, {}, data | {'clean': data['old']})
+  assert (scores['psnr_old'] == metrics.MAX_PSNR).all()
 
 
 def test_sizes_describe_the_model():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from oldphoto_jax import checkpoints, data, parallel, train
+from oldphoto_jax.errors import ExitStatus
 from oldphoto_jax.layers import AXIS
 
 
@@ -22,7 +24,7 @@ class State(flax.struct.PyTreeNode):
   v: jax.Array
 
 
-def stage(steps=7, poison=None, size=3, after_step=None, log_every=2):
+def stage(steps=7, poison=None, size=3, after_step=None, log_every=2, line_seconds=60.0):
   """A stage whose parameter depends on every photo, key and step so far.
 
   `poison` is the `id` of the example whose loss is NaN; `after_step` is called with the number of
@@ -71,7 +73,9 @@ def stage(steps=7, poison=None, size=3, after_step=None, log_every=2):
     batches=batches,
     eval_batches=lambda: data.eval_batches(source, 16, parallel.multiple(4)),
     score='psnr',
-    loop=train.Loop(steps=steps, log_every=log_every, evaluate_every=3),
+    loop=train.Loop(
+      steps=steps, log_every=log_every, evaluate_every=3, line_seconds=line_seconds
+    ),
   )
 
 
@@ -109,6 +113,22 @@ def test_a_run_logs_evaluates_and_saves(tmp_path):
   assert rows[-1]['eval_psnr'] == pytest.approx(float(expected), abs=1e-4)
 
 
+def test_without_a_terminal_the_log_says_what_the_run_does(tmp_path, caplog):
+  caplog.set_level('INFO')
+  train.train(stage(line_seconds=0.0), tmp_path, seed=0)
+  said = caplog.text
+  for step in ('train', 'evaluation'):
+    assert f'toy: the {step} step: compiling' in said
+    assert re.search(rf'toy: the {step} step: compiled in \d+\.\d s', said)
+  found = re.findall(r'toy: step (\d+) of 7, 0:\d\d:\d\d left(.*)', said)
+  assert [int(step) for step, _ in found] == [1, 2, 3, 4, 5, 6, 7]
+  # Losses are read late, so the first line has none yet.
+  assert found[0][1] == '' and re.match(r', \d+\.\d images/s: loss ', found[-1][1])
+  caplog.clear()
+  train.train(stage(), tmp_path / 'minute', seed=0)
+  assert ' left' not in caplog.text
+
+
 def test_the_same_command_gives_the_same_numbers_and_another_seed_others(tmp_path):
   a = train.train(stage(), tmp_path / 'a', seed=0)
   same(a, train.train(stage(), tmp_path / 'b', seed=0))
@@ -126,7 +146,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_exactly(tmp_path, at):
   handler = signal.getsignal(signal.SIGTERM)
   with pytest.raises(SystemExit) as stopped:
     train.train(stage(after_step=terminate), tmp_path / 'cut', seed=0)
-  assert stopped.value.code == train.STOPPED
+  assert stopped.value.code == ExitStatus.STOPPED
   assert signal.getsignal(signal.SIGTERM) == handler
   same(whole, train.train(stage(), tmp_path / 'cut', seed=0))
   drop_speed = [

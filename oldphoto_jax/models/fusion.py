@@ -291,7 +291,7 @@ def eval_step(
     images['filled'] = restore(model, params, old, batch['mask'])
   names = {'restored': 'psnr', 'below': 'psnr_below', 'old': 'psnr_old', 'filled': 'psnr_filled'}
   scores = {
-    score: jnp.minimum(metrics.psnr(images[name], clean), metrics.MAX_PSNR)
+    score: metrics.psnr(images[name], clean)
     for name, score in names.items()
     if name in images
   }

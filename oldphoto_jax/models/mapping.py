@@ -309,16 +309,16 @@ def eval_step(
   z = vae.encode(model.rx, constants['rx'], whiten(old, mask) if model.masked else old)
   restored = vae.decode(model.y, constants['y'], translate(model, state.released, z, mask))
   scores = {
-    'psnr': jnp.minimum(metrics.psnr(restored, clean), metrics.MAX_PSNR),
+    'psnr': metrics.psnr(restored, clean),
     'ssim': metrics.ssim(restored, clean),
-    'psnr_old': jnp.minimum(metrics.psnr(old, clean), metrics.MAX_PSNR),
+    'psnr_old': metrics.psnr(old, clean),
     'ssim_old': metrics.ssim(old, clean),
   }
   if model.masked:
     holes = (mask > 0).astype(jnp.float32)
     for name, photo in (('psnr_holes', restored), ('psnr_old_holes', old)):
       inside = metrics.psnr_inside(photo, clean, holes)
-      scores[name] = jnp.nan_to_num(jnp.minimum(inside, metrics.MAX_PSNR), nan=metrics.MAX_PSNR)
+      scores[name] = jnp.nan_to_num(inside, nan=metrics.MAX_PSNR)
   reconstruction = vae.decode(model.rx, constants['rx'], z)
   images = {'old': old, 'reconstruction': reconstruction, 'restored': restored, 'clean': clean}
   return scores, images

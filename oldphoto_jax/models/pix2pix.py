@@ -15,6 +15,7 @@ import optax
 from flax import struct
 
 from oldphoto_jax import failure_signs, layers, losses, metrics
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import gan_networks
 
 # The generator's loss; section 3.1 of the paper, lambda = 100. Terms of weight 0 are not computed.
@@ -130,7 +131,7 @@ def train_step(
     The new state, and every loss term by name (unweighted) with gradient norms.
 
   Raises:
-    ValueError: if batch norm would see a bottleneck of a single value per channel.
+    ConfigError: if batch norm would see a bottleneck of a single value per channel.
   """
   del constants
   old, clean, weights = batch['old'], batch['clean'], model.weights
@@ -223,7 +224,7 @@ def _check_bottleneck(model: Pix2Pix, shape: tuple[int, ...]) -> None:
   photos = shape[0] * (jax.lax.axis_size(layers.AXIS) if model.sync_batch_norm else 1)
   single = photos == 1 and shape[1] == shape[2] == g.multiple
   if g.bottleneck_norm and g.norm.batch and single:
-    raise ValueError(
+    raise ConfigError(
       f'batch norm on the 1x1 bottleneck of {shape[1]}x{shape[2]} photos erases it where a device '
       'has one photo: use a larger batch, sync_batch_norm, or no bottleneck_norm'
     )

@@ -334,7 +334,7 @@ def eval_step(
   image = batch['image']
   output = decode(model, state.released, encode(model, state.released, image))
   scores = {
-    'psnr': jnp.minimum(metrics.psnr(output, image), metrics.MAX_PSNR),
+    'psnr': metrics.psnr(output, image),
     'ssim': metrics.ssim(output, image),
   }
   return scores, {'input': image, 'reconstruction': output}
