@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from skimage import restoration
@@ -218,6 +217,13 @@ def by_programs(
     return restore.repair_array(run, run_fill, photo, weight, shape, overlap=64)
 
   return one
+
+
+def restoring(label: str, restorer: restore.Restorer) -> Row:
+  """Restores by trained weights, without a mask."""
+  return Row(
+    label, lambda: by_programs(*restore.programs(restorer), restorer.multiple), restorer.name
+  )
 
 
 # Scores -----------------------------------------------------------------------------------------

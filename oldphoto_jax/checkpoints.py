@@ -110,6 +110,19 @@ def restore(
   )
 
 
+def newest(folder: pathlib.Path, like: Any) -> Any:
+  """The state of the newest step in a folder, which is only read; None where there is none.
+
+  Arguments and exceptions as `restore`.
+  """
+  if not folder.is_dir():
+    return None
+  options = ocp.CheckpointManagerOptions(read_only=True)
+  with ocp.CheckpointManager(folder.resolve(), options=options) as saved:
+    loaded = restore(saved, like)
+  return None if loaded is None else loaded[1]
+
+
 def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> None:
   """Tells a checkpoint of another network (an error) from a damaged one (try the next)."""
   try:
@@ -121,7 +134,7 @@ def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> N
   if stored and stored != wanted:
     name = sorted(set(stored.items()) ^ set(wanted.items()))[0][0]
     raise CheckpointError(
-      f'checkpoint {step} in {checkpoints.directory} is of another network: {name} is '
+      f'checkpoint {step} in {checkpoints.directory} is of a different network: {name} is '
       f'{stored.get(name, "missing")} there and {wanted.get(name, "missing")} here; '
       'use the settings it was trained with, or another run folder'
     )

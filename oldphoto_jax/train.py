@@ -24,6 +24,7 @@ from oldphoto_jax.errors import ConfigError, ExitStatus, UserError
 
 _log = logging.getLogger(__name__)
 
+
 @dataclasses.dataclass(frozen=True)
 class Loop:
   """How long to train one stage, and how often to look.

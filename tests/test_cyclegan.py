@@ -256,7 +256,7 @@ def run(tmp_path_factory):
   sgd = optax.inject_hyperparams(optax.sgd)(learning_rate=0.05)
   model = dataclasses.replace(system.model(config), g_tx=sgd, d_tx=sgd)
   stage = dataclasses.replace(
-    system.stage(config, PHOTOS),
+    system.stages(config, PHOTOS, build.SHAPES)['cyclegan'](),
     init=partial(cyclegan.init, model),
     train_step=partial(cyclegan.train_step, model),
   )
@@ -324,20 +324,22 @@ def test_a_stage_resumes_exactly(run):
   straight, _, _ = run.go_on(state, position, 2, devices=4)
   resumed, _, _ = run.go_on(loaded, position, 2, devices=4)
   assert same(straight, resumed)
-  assert system.is_complete(run.config)
+  assert build.is_trained(run.config, 'cyclegan')
 
 
 def test_export_holds_the_restoring_generator(tmp_path):
   config = get_config('tiny')
   config.workdir = str(tmp_path)
-  assert not system.is_complete(config)
+  assert not build.is_trained(config, 'cyclegan')
+  export = system.SYSTEM.modes['export']
   with pytest.raises(checkpoints.CheckpointError, match='there is no checkpoint'):
-    system.export(config)
+    export(config)
   model = system.model(config)
   state = jax.jit(partial(cyclegan.init, model))(jax.random.key(0))
   with checkpoints.manager(tmp_path / 'cyclegan' / 'checkpoints', 'psnr') as saved:
     checkpoints.save(saved, 1, state, START, {'psnr': 1.0})
-  exported = safetensors.numpy.load_file(system.export(config))
+  export(config)
+  exported = safetensors.numpy.load_file(tmp_path / weights.FILE)
   for name, value in traverse_util.flatten_dict(state.ema['G'], sep='/').items():
     np.testing.assert_array_equal(exported.pop(name), value)
   assert not exported
@@ -425,7 +427,8 @@ def test_the_domains_are_drawn_independently():
   config = get_config('tiny')
   config.data.gray = 0.0
   for old in (None, PHOTOS.old):
-    stage = system.stage(config, dataclasses.replace(PHOTOS, old=old))
+    photos = dataclasses.replace(PHOTOS, old=old)
+    stage = system.stages(config, photos, build.SHAPES)['cyclegan']()
     batches = stage.batches()
     batch = next(batches)
     batches.close()

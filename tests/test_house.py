@@ -49,9 +49,9 @@ FLOORS = (
   },
   {'models', 'restore', 'degradation.damage'},
   {'detect', 'degrade_files'},
-  {'train', 'evaluation', 'weights'},
-  {'systems.build', 'official_gans', 'fit', 'benchmark', 'compile_report', 'speed'},
-  {'fit_files', 'runs'},
+  {'train', 'weights'},
+  {'official_gans', 'fit', 'benchmark', 'compile_report', 'speed'},
+  {'fit_files', 'runs', 'systems.build'},
   {'systems', 'cli'},
 )
 

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from functools import partial
 
 import jax
@@ -227,7 +228,8 @@ def test_the_system_trains_from_its_config(tmp_path):
     def __getitem__(self, i):
       return np.random.default_rng(i).integers(0, 256, (40, 48, 3), np.uint8)
 
-  stage = system.stage(config, build.Photos(train=Noise(), val=Noise(), test=None, old=None))
+  photos = build.Photos(train=Noise(), val=Noise(), test=None, old=None)
+  stage = system.stages(config, photos, build.SHAPES)['scratch']()
   step = parallel.train_step(stage.prepare, stage.train_step)
   state = parallel.replicate(jax.jit(stage.init)(jax.random.key(0)))
   batches = stage.batches()
@@ -251,7 +253,7 @@ def test_settings_that_cannot_work_are_sentences(change, says):
   config = get_config('tiny').unlock()
   config.update_from_flattened_dict(change)
   with pytest.raises(build.ConfigError, match=says):
-    system.run(config) if 'data.old' in change else system.stage(config, build.Photos(*[None] * 4))
+    system.SYSTEM.check(config)
 
 
 def test_distractors_are_drawn_and_not_marked():
@@ -369,11 +371,12 @@ def test_scores_refuse_what_has_no_answer():
     mask_scores.count(zeros + np.nan, zeros)
 
 
-def test_evaluation_writes_tables_and_sheets(detector, tmp_path, monkeypatch):
+def test_evaluation_writes_tables_and_sheets(weights_file, tmp_path, monkeypatch):
   config = get_config('tiny')
   config.workdir = str(tmp_path)
   monkeypatch.setattr(build, 'photos', lambda *_: build.Photos(Small(), Small(), Small(), None))
-  said = system.evaluate(config, detector)
+  shutil.copy(weights_file, tmp_path / weights.FILE)
+  said = system.evaluate(config)
   assert said == (tmp_path / 'evaluation.md').read_text()
   (row,) = json.loads((tmp_path / 'evaluation.json').read_text())['sets']
   assert (row['set'], row['photos'], len(row['f1'])) == ('report', 2, 19)

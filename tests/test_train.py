@@ -73,9 +73,7 @@ def stage(steps=7, poison=None, size=3, after_step=None, log_every=2, line_secon
     batches=batches,
     eval_batches=lambda: data.eval_batches(source, 16, parallel.multiple(4)),
     score='psnr',
-    loop=train.Loop(
-      steps=steps, log_every=log_every, evaluate_every=3, line_seconds=line_seconds
-    ),
+    loop=train.Loop(steps=steps, log_every=log_every, evaluate_every=3, line_seconds=line_seconds),
   )
 
 

@@ -291,8 +291,6 @@ def eval_step(
     images['filled'] = restore(model, params, old, batch['mask'])
   names = {'restored': 'psnr', 'below': 'psnr_below', 'old': 'psnr_old', 'filled': 'psnr_filled'}
   scores = {
-    score: metrics.psnr(images[name], clean)
-    for name, score in names.items()
-    if name in images
+    score: metrics.psnr(images[name], clean) for name, score in names.items() if name in images
   }
   return scores | {'ssim': metrics.ssim(restored, clean)}, images
