@@ -74,7 +74,7 @@ def restore(
 
   Args:
     checkpoints: see `manager`.
-    like: a state (or its jax.eval_shape) with the structure, shapes and dtypes to expect.
+    like: a state or a dict (or its jax.eval_shape) with the structure, shapes and dtypes to expect.
     step: None for the newest.
 
   Returns:
@@ -93,13 +93,17 @@ def restore(
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)
   for candidate in steps:
-    _check_shapes(checkpoints, candidate, like)
+    stored = _check_shapes(checkpoints, candidate, like)
+    # A field that is None may be missing: a version before it existed wrote none.
+    fields = abstract if isinstance(abstract, dict) else vars(abstract)
+    wanted = {k: v for k, v in fields.items() if v is not None or k in stored}
     arguments = ocp.args.Composite(
-      state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
+      state=ocp.args.StandardRestore(wanted), data=ocp.args.JsonRestore()
     )
     try:
       loaded = checkpoints.restore(candidate, args=arguments)
-      return candidate, loaded['state'], loaded['data']
+      state = loaded['state'] if fields is abstract else abstract.replace(**loaded['state'])
+      return candidate, state, loaded['data']
     except Exception as error:  # Orbax raises all kinds for a damaged file
       _log.warning(
         'checkpoint %d in %s cannot be read: %s', candidate, checkpoints.directory, error
@@ -123,21 +127,27 @@ def newest(folder: pathlib.Path, like: Any) -> Any:
   return None if loaded is None else loaded[1]
 
 
-def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> None:
-  """Tells a checkpoint of another network (an error) from a damaged one (try the next)."""
+def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> set[str]:
+  """Tells a checkpoint of a different network (an error) from a damaged one (try the next).
+
+  Returns:
+    The fields of the stored state; none of a damaged one.
+  """
   try:
     stored = checkpoints.item_metadata(step)['state']
+    fields = set(stored.keys())
     stored = {_path(p): tuple(a.shape) for p, a in jax.tree_util.tree_leaves_with_path(stored)}
   except Exception:  # damaged: restoring it will say so
-    return
+    return set()
   wanted = {_path(p): tuple(a.shape) for p, a in jax.tree_util.tree_leaves_with_path(like)}
   if stored and stored != wanted:
     name = sorted(set(stored.items()) ^ set(wanted.items()))[0][0]
     raise CheckpointError(
       f'checkpoint {step} in {checkpoints.directory} is of a different network: {name} is '
       f'{stored.get(name, "missing")} there and {wanted.get(name, "missing")} here; '
-      'use the settings it was trained with, or another run folder'
+      'use the settings and the version it was trained with, or another run folder'
     )
+  return fields
 
 
 def _path(path) -> str:

@@ -49,7 +49,7 @@ def test_equals_the_official_network(official):
 
 def test_published_size():
   like = jax.eval_shape(partial(scratch.init, scratch.Scratch()), jax.random.key(0))
-  assert layers.count_parameters(like.params) == 37_626_177
+  assert layers.count_parameters(like.g) == 37_626_177
 
 
 def test_official_state_dict_has_our_shapes(shared):
@@ -100,7 +100,7 @@ def test_sides_that_do_not_fit_are_a_sentence():
 def test_initialisation():
   net = scratch.UNet(width=16, depth=1)
   state = jax.jit(partial(scratch.init, scratch.Scratch(net=net)))(jax.random.key(0))
-  kernel = state.params['down0_conv2']['kernel']
+  kernel = state.g['down0_conv2']['kernel']
   assert abs(float(kernel.std()) / np.sqrt(2 / (9 * 32)) - 1) < 0.03
   found = scratch.detect(scratch.Scratch(net=net), state.released, jnp.zeros((1, 16, 16, 3)))
   np.testing.assert_allclose(found, scratch.PRIOR, rtol=1e-5)
@@ -174,7 +174,7 @@ MODEL = scratch.Scratch(
   net=scratch.UNet(width=4, depth=1),
   sync_batch_norm=True,
   ema=0.9,
-  tx=optax.sgd(0.3, momentum=0.9),
+  g_tx=optax.sgd(0.3, momentum=0.9),
 )
 
 

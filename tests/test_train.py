@@ -190,7 +190,7 @@ def test_when_no_checkpoint_can_be_read_training_does_not_start_anew(tmp_path):
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
   train.train(stage(), tmp_path, seed=0)
-  with pytest.raises(checkpoints.CheckpointError, match=r'of another network: w is \(3,\) there'):
+  with pytest.raises(checkpoints.CheckpointError, match=r'of a different network: w is \(3,\) there'):
     train.train(stage(size=4), tmp_path, seed=0)
 
 
@@ -230,3 +230,22 @@ def test_tensorboard_gets_the_same_scalars(tmp_path):
   train.train(dataclasses.replace(logged, loop=loop), tmp_path, seed=0)
   written = b''.join(path.read_bytes() for path in (tmp_path / 'tensorboard').iterdir())
   assert b'eval_psnr' in written and b'images_per_second' in written
+
+
+class Longer(State):
+  """What a later version might have: one more field, which this network leaves empty."""
+
+  extra: jax.Array | None = None
+
+
+def test_a_checkpoint_without_a_field_that_is_empty_is_read(tmp_path):
+  state = State(jnp.ones((), jnp.int32), jnp.ones(2), None)
+  with checkpoints.manager(tmp_path, 'psnr') as saved:
+    checkpoints.save(saved, 1, state, {'next_example': 4}, {'psnr': 1.0})
+    saved.wait_until_finished()
+  for like in (state, Longer(**vars(state))):
+    loaded = checkpoints.newest(tmp_path, like)
+    assert type(loaded) is type(like)
+    same(loaded, like)
+  with pytest.raises(checkpoints.CheckpointError, match='extra is missing there'):
+    checkpoints.newest(tmp_path, Longer(**vars(state), extra=jnp.zeros(3)))

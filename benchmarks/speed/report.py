@@ -4,7 +4,8 @@
   python benchmarks/speed/report.py --threads 2 --only compare
 
 Each row of speed.md comes from `launch.py --mode=speed`, each row of compare.md from
-`python -m benchmarks.torch_reference.compare`, in a process of its own, whose JSON stays in benchmarks/speed/measured/; delete one to measure it again.
+`python -m benchmarks.torch_reference.compare`, in a process of its own, whose JSON stays in
+benchmarks/speed/measured/; delete one to measure it again.
 """
 
 import argparse
@@ -25,10 +26,8 @@ REPORTS = ('vae', 'pix2pix', 'cyclegan', 'scratch', 'dip')
 PLAIN = ('--config.degradation=report', '--config.model.dtype=float32')
 SIZES = ((128, 4), (256, 1))  # pixels of the sides, photos
 WINDOWS = ('--config.measure.windows=4', '--config.measure.window_seconds=1.5')  # beside PyTorch
-SHORT = (
-  '--config.measure.windows=3',
-  '--config.measure.window_seconds=1.0',
-)  # of a system alone, which measures much
+# For speed.md, which measures much.
+SHORT = ('--config.measure.windows=3', '--config.measure.window_seconds=1.0')
 
 
 def triplet(stage: str, *more: str) -> dict[str, tuple[str, ...]]:

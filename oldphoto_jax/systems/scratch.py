@@ -33,7 +33,7 @@ def model(config: ConfigDict) -> scratch.Scratch:
     focal_alpha=c.focal_alpha,
     sync_batch_norm=c.sync_batch_norm,
     ema=c.ema,
-    tx=build.adam(c, c.lr, c.steps),
+    g_tx=build.adam(c, c.lr, c.steps),
   )
 
 
