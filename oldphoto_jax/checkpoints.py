@@ -31,7 +31,7 @@ def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointMana
   folder = pathlib.Path(folder).resolve()
   if score is None:
     newest = ocp.CheckpointManagerOptions(preservation_policy=policies.LatestN(2))
-    return ocp.CheckpointManager(folder, options=newest)
+    return _open(folder, newest)
 
   def best(metrics):
     return metrics[score]
@@ -45,7 +45,13 @@ def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointMana
     ]
   )
   options = ocp.CheckpointManagerOptions(best_fn=best, best_mode='max', preservation_policy=keep)
-  return ocp.CheckpointManager(folder, options=options)
+  return _open(folder, options)
+
+
+def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+  # With its handlers from the start, so that shapes are known before anything is restored.
+  handlers = {'state': ocp.StandardCheckpointHandler(), 'data': ocp.JsonCheckpointHandler()}
+  return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
 
 def save(
@@ -122,7 +128,7 @@ def newest(folder: pathlib.Path, like: Any) -> Any:
   if not folder.is_dir():
     return None
   options = ocp.CheckpointManagerOptions(read_only=True)
-  with ocp.CheckpointManager(folder.resolve(), options=options) as saved:
+  with _open(folder.resolve(), options) as saved:
     loaded = restore(saved, like)
   return None if loaded is None else loaded[1]
 
