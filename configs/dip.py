@@ -12,6 +12,7 @@ import dataclasses
 
 import ml_collections
 
+from configs import sections
 from oldphoto_jax.systems.dip import PRESETS
 
 
@@ -45,4 +46,5 @@ def get_config(variant=''):
     if field.name not in ('net', 'stop', 'factor'):
       c.fit[field.name] = getattr(preset, field.name)
   c.patience = getattr(preset.stop, 'patience', 0)  # of ES-EMV; 0: stop after fit.iterations
+  c.measure = sections.measure()
   return c

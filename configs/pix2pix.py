@@ -57,6 +57,7 @@ def get_config(variant=''):
   c.train.evaluate_every = 200  # steps; also of checkpoints
 
   c.evaluate = sections.evaluate()
+  c.measure = sections.measure()
 
   if variant == 'cpu':
     cpu(c)

@@ -50,6 +50,7 @@ def get_config(variant=''):
   c.train.sheet_rows = 6
 
   c.evaluate = sections.evaluate()
+  c.measure = sections.measure()
   c.evaluate.degradations = 'print'  # one table each
   c.evaluate.crop = 352
 

@@ -38,6 +38,17 @@ def train() -> ml_collections.ConfigDict:
   return t
 
 
+def measure() -> ml_collections.ConfigDict:
+  """What --mode=compile and --mode=speed do."""
+  m = ml_collections.ConfigDict()
+  m.output = ''  # file of the figures; '': in the workdir
+  m.topology = 'v5e:2x2'  # of compile: chips and their shape, as in v5e:4x4
+  m.threads = 0  # of speed, on CPU; 0: as many as there are cores
+  m.windows = 5  # of speed; the median of so many windows is reported
+  m.window_seconds = 2.0
+  return m
+
+
 def evaluate() -> ml_collections.ConfigDict:
   """What --mode=evaluate measures."""
   e = ml_collections.ConfigDict()

@@ -106,6 +106,7 @@ def get_config(variant=''):
   c.train = sections.train()
 
   c.evaluate = sections.evaluate()
+  c.measure = sections.measure()
 
   if variant == 'cpu':
     cpu(c)

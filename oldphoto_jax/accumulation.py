@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from oldphoto_jax import averaging
+from oldphoto_jax.errors import ConfigError
 
 
 def count(chosen: jax.Array, parts: int) -> jax.Array:
@@ -41,13 +42,13 @@ def mean_over_parts(
     batch, keys: arrays whose first axis [b] is that of the examples; b is a multiple of `parts`.
 
   Raises:
-    ValueError: if b is not.
+    ConfigError: if b is not.
   """
   if parts == 1:
     return function(batch, keys)
   b = len(jax.tree.leaves(batch)[0])
   if parts < 1 or b % parts:
-    raise ValueError(
+    raise ConfigError(
       f'a device has {b} examples a step, which are not {parts} equal parts: set accumulate to a '
       'divisor of that, or another batch size'
     )

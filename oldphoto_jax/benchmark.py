@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from skimage import restoration
@@ -37,7 +36,8 @@ from oldphoto_jax import (
   train,
 )
 from oldphoto_jax.degradation import photographic, recipes
-from oldphoto_jax.engine import Engine
+from oldphoto_jax.engine import Engine, compiled
+from oldphoto_jax.errors import ConfigError, WeightsError
 
 _log = logging.getLogger(__name__)
 
@@ -218,6 +218,11 @@ def by_engine(engine: Engine) -> Restore:
   return functools.partial(restore.restore_array, engine)
 
 
+def restoring(label: str, restorer: restore.Restorer) -> Row:
+  """Restores by trained weights, without a mask."""
+  return Row(label, lambda: by_engine(compiled(restorer)), restorer.name)
+
+
 # Scores -----------------------------------------------------------------------------------------
 
 
@@ -269,10 +274,10 @@ def judge(squeezenet: str, niqe_statistics: str, alexnet: str = '', linear: str 
     alexnet, linear: paths of classifiers.load_lpips, '' for none.
 
   Raises:
-    ValueError: a path is given and the file does not fit, or one of LPIPS' two alone.
+    UserError: a path is given and the file does not fit, or only one of LPIPS' two.
   """
   if bool(alexnet) != bool(linear):
-    raise ValueError('LPIPS takes two files, AlexNet and the weights of its channels: give both')
+    raise ConfigError('LPIPS takes two files, AlexNet and the weights of its channels: give both')
   # Without LPIPS as it always was, so that kept results stay valid.
   used = [squeezenet, niqe_statistics] + [alexnet, linear] * bool(alexnet)
   return Judge(
@@ -306,13 +311,11 @@ def _file_digest(path: str) -> str:
 @jax.jit
 def _against_truth(networks, photo, truth, mask):
   a, b = photographic.from_levels(photo), photographic.from_levels(truth)
-  # A mean counts two equal photos, whose PSNR is infinite, as metrics.MAX_PSNR.
-  capped = lambda value: jnp.minimum(value, metrics.MAX_PSNR)
   scores = {
-    'psnr': capped(metrics.psnr(a, b)),
+    'psnr': metrics.psnr(a, b),
     'ssim': metrics.ssim(a, b),
-    'psnr_inside': capped(metrics.psnr_inside(a, b, mask)),
-    'psnr_outside': capped(metrics.psnr_inside(a, b, 1 - mask)),
+    'psnr_inside': metrics.psnr_inside(a, b, mask),
+    'psnr_outside': metrics.psnr_inside(a, b, 1 - mask),
   }
   if min(photo.shape[1:3]) >= metrics.MS_SSIM_SIDE:
     scores['ms_ssim'] = metrics.ms_ssim(a, b)
@@ -376,7 +379,7 @@ def evaluate(
 
   Raises:
     train.Stopped: if `stop` said so before the end.
-    ArithmeticError: a restored photo is not finite.
+    WeightsError: a restored photo is not finite.
   """
   key = hashlib.sha256(json.dumps([row.label, row.identity, judge.identity]).encode()).hexdigest()
   place = pathlib.Path(folder) / _slug(test.name) / f'{_slug(row.label)}-{key[:12]}'
@@ -456,9 +459,9 @@ def _restore(
     else:
       seconds = None
   if restored.shape != photo.shape or not np.isfinite(restored).all():
-    raise ArithmeticError(
+    raise WeightsError(
       f'{row.label} makes of {test.photos[i]} ({test.name}) no photo of its shape with finite '
-      'values: its weights are no good'
+      'values: its weights are broken'
     )
   return sheets.from_float(restored), seconds
 

@@ -31,7 +31,7 @@ def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointMana
   folder = pathlib.Path(folder).resolve()
   if score is None:
     newest = ocp.CheckpointManagerOptions(preservation_policy=policies.LatestN(2))
-    return ocp.CheckpointManager(folder, options=newest)
+    return _open(folder, newest)
 
   def best(metrics):
     return metrics[score]
@@ -45,7 +45,13 @@ def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointMana
     ]
   )
   options = ocp.CheckpointManagerOptions(best_fn=best, best_mode='max', preservation_policy=keep)
-  return ocp.CheckpointManager(folder, options=options)
+  return _open(folder, options)
+
+
+def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+  # With its handlers from the start, so that shapes are known before anything is restored.
+  handlers = {'state': ocp.StandardCheckpointHandler(), 'data': ocp.JsonCheckpointHandler()}
+  return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
 
 def save(
@@ -74,7 +80,7 @@ def restore(
 
   Args:
     checkpoints: see `manager`.
-    like: a state (or its jax.eval_shape) with the structure, shapes and dtypes to expect.
+    like: a state or a dict (or its jax.eval_shape) with the structure, shapes and dtypes to expect.
     step: None for the newest.
 
   Returns:
@@ -93,13 +99,17 @@ def restore(
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)
   for candidate in steps:
-    _check_shapes(checkpoints, candidate, like)
+    stored = _check_shapes(checkpoints, candidate, like)
+    # A field that is None may be missing: a version before it existed wrote none.
+    fields = abstract if isinstance(abstract, dict) else vars(abstract)
+    wanted = {k: v for k, v in fields.items() if v is not None or k in stored}
     arguments = ocp.args.Composite(
-      state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
+      state=ocp.args.StandardRestore(wanted), data=ocp.args.JsonRestore()
     )
     try:
       loaded = checkpoints.restore(candidate, args=arguments)
-      return candidate, loaded['state'], loaded['data']
+      state = loaded['state'] if fields is abstract else abstract.replace(**loaded['state'])
+      return candidate, state, loaded['data']
     except Exception as error:  # Orbax raises all kinds for a damaged file
       _log.warning(
         'checkpoint %d in %s cannot be read: %s', candidate, checkpoints.directory, error
@@ -110,21 +120,40 @@ def restore(
   )
 
 
-def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> None:
-  """Tells a checkpoint of another network (an error) from a damaged one (try the next)."""
+def newest(folder: pathlib.Path, like: Any) -> Any:
+  """The state of the newest step in a folder, which is only read; None where there is none.
+
+  Arguments and exceptions as `restore`.
+  """
+  if not folder.is_dir():
+    return None
+  options = ocp.CheckpointManagerOptions(read_only=True)
+  with _open(folder.resolve(), options) as saved:
+    loaded = restore(saved, like)
+  return None if loaded is None else loaded[1]
+
+
+def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> set[str]:
+  """Tells a checkpoint of a different network (an error) from a damaged one (try the next).
+
+  Returns:
+    The fields of the stored state; none of a damaged one.
+  """
   try:
     stored = checkpoints.item_metadata(step)['state']
+    fields = set(stored.keys())
     stored = {_path(p): tuple(a.shape) for p, a in jax.tree_util.tree_leaves_with_path(stored)}
   except Exception:  # damaged: restoring it will say so
-    return
+    return set()
   wanted = {_path(p): tuple(a.shape) for p, a in jax.tree_util.tree_leaves_with_path(like)}
   if stored and stored != wanted:
     name = sorted(set(stored.items()) ^ set(wanted.items()))[0][0]
     raise CheckpointError(
-      f'checkpoint {step} in {checkpoints.directory} is of another network: {name} is '
+      f'checkpoint {step} in {checkpoints.directory} is of a different network: {name} is '
       f'{stored.get(name, "missing")} there and {wanted.get(name, "missing")} here; '
-      'use the settings it was trained with, or another run folder'
+      'use the settings and the version it was trained with, or another run folder'
     )
+  return fields
 
 
 def _path(path) -> str:

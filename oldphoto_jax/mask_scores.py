@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from oldphoto_jax.errors import ConfigError
+
 BINS = 1000  # of the probabilities
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
@@ -71,11 +73,11 @@ def curve(counts: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) -> Curve
   """The scores of a set from its photos' `count`s [photos, 2, BINS].
 
   Raises:
-    ValueError: if nothing is damaged in the whole set: there is no recall.
+    ConfigError: if nothing is damaged in the whole set: there is no recall.
   """
   undamaged, damaged = counts.sum(0)
   if not damaged.sum():
-    raise ValueError('no pixel of the whole set is damaged: there is nothing to find')
+    raise ConfigError('no pixel of the whole set is damaged: there is nothing to find')
   # Of every bin: how many pixels are in it or above.
   false, true = (np.cumsum(row[::-1])[::-1] for row in (undamaged, damaged))
   precision = np.where(true + false, true / np.maximum(true + false, 1), 1.0)

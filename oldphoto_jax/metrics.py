@@ -4,8 +4,8 @@ Protocol of every number here: photos [N, H, W, 3] in [-1, 1] are clipped, round
 compared as RGB in full size, without a crop and without a conversion to luma; the data range is
 255. Metrics are float32 [N], so that a mean over photos is the caller's and can be masked.
 
-A plain fact that follows: two photos that agree after rounding have a PSNR of infinity, as in
-skimage.
+Two photos that agree after rounding have an infinite PSNR, which no mean and no JSON can hold: PSNR
+ends at MAX_PSNR.
 """
 
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 _DATA_RANGE = 255.0
+MAX_PSNR = 60.0  # dB, of identical photos: a recipe leaves some photos untouched
 
 
 def _levels(photos):
@@ -27,16 +28,15 @@ def _check(a, b):
 
 
 def _psnr(mean_squared_error):
-  return 20 * np.log10(_DATA_RANGE) - 10 * jnp.log10(mean_squared_error)
-
-
-# What a mean over photos counts for two equal images, whose PSNR is infinite: in a table, the row
-# of doing nothing holds photos that no operation of the recipe has touched.
-MAX_PSNR = 60.0
+  decibels = 20 * np.log10(_DATA_RANGE) - 10 * jnp.log10(mean_squared_error)
+  return jnp.minimum(decibels, MAX_PSNR)
 
 
 def psnr(a, b):
-  """Peak signal-to-noise ratio in dB, [N]; skimage's `peak_signal_noise_ratio` of each photo."""
+  """Peak signal-to-noise ratio in dB, [N], at most MAX_PSNR.
+
+  Below that it is skimage's `peak_signal_noise_ratio` of each photo.
+  """
   _check(a, b)
   return _psnr(((_levels(a) - _levels(b)) ** 2).mean((1, 2, 3)))
 
@@ -50,7 +50,7 @@ def psnr_inside(a, b, mask):
       outside.
 
   Returns:
-    dB, [N]; nan for a photo whose mask is empty: there is nothing to measure.
+    dB, [N], at most MAX_PSNR; nan for a photo whose mask is empty: there is nothing to measure.
   """
   _check(a, b)
   if mask.shape != (*a.shape[:3], 1):

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from oldphoto_jax.averaging import AXIS
+from oldphoto_jax.errors import ConfigError, OptionError
 
 Batch = dict[str, Any]
 Step = Callable[..., Any]
@@ -38,17 +39,17 @@ def initialize(
     num_processes, process_id: how many there are, and which one this is, from 0.
 
   Raises:
-    ValueError: where only some of the last three are given, or the number is out of range.
+    OptionError: where only some of the last three are given, or the number is out of range.
   """
   given = [coordinator is not None, num_processes is not None, process_id is not None]
   if any(given) and not all(given):
-    raise ValueError('--coordinator, --num_processes and --process_id belong together: set all')
+    raise OptionError('--coordinator, --num_processes and --process_id belong together: set all')
   if coordinator is None:
     if multihost:
       jax.distributed.initialize()
     return
   if not 0 <= process_id < num_processes:
-    raise ValueError(f'--process_id is {process_id}: with {num_processes} processes from 0 on')
+    raise OptionError(f'--process_id is {process_id}: with {num_processes} processes from 0 on')
   jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
@@ -134,12 +135,12 @@ def shard(batch: Batch) -> Batch:
   """Host batch [B, ...] -> [local devices, B / local devices, ...].
 
   Raises:
-    ValueError: if the batch does not divide over this host's devices.
+    ConfigError: if the batch does not divide over this host's devices.
   """
   n = jax.local_device_count()
   size = len(batch['id'])
   if size % n:
-    raise ValueError(
+    raise ConfigError(
       f"a host's batch of {size} does not divide over its {n} devices: set a batch size that is a "
       f'multiple of {jax.device_count()}'
     )

@@ -1,10 +1,12 @@
 """What is kept with a run: settings, versions, device, commit; the guard against mixing runs."""
 
+import fnmatch
 import importlib.metadata
 import json
 import os
 import pathlib
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,58 +14,63 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from oldphoto_jax import parallel
-from oldphoto_jax.systems.build import ConfigError
+from oldphoto_jax.errors import ConfigError
 
 FILE = 'run.json'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
-# Settings that a run may be resumed with although they differ: they change no number of a step
-# already taken, but for the number of steps, which also moves the decay of the learning rate.
-FREE = ('stages', 'workdir', 'train.', 'evaluate.', 'data.threads', 'data.workers', 'data.cache_gb')
-# Of the system dip: what its size guard advises to change, and how it is spread over devices.
-FREE += ('max_hours', 'max_side', 'batch', 'save_every')
-FREE += ('detector', 'half')  # say only how the triplet system is released
-FREE += ('model.remat',)  # and `accumulate`: memory alone, for another machine to go on with
-FREE_ENDING = ('.steps', '.accumulate')
+# Settings of any system that may change when a run goes on: they change no number of a step already
+# taken, except for the number of steps, which also moves the decay of the learning rate.
+FREE = (
+  'workdir', 'train.*', 'evaluate.*', 'measure.*', 'data.threads', 'data.workers', 'data.cache_gb',
+  '*.steps',
+)  # fmt: skip
 
 
-def start(config: ConfigDict) -> None:
-  """Writes run.json into the run's folder, or checks that the run there has the same settings.
+def check(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
+  """Checks that the run in `config.workdir`, if there is one, has the same settings.
+
+  Args:
+    config: the settings of now.
+    may_change: patterns of names, like FREE, of settings that may differ.
 
   Raises:
     ConfigError: where the folder holds a run with other settings.
   """
   folder = pathlib.Path(config.workdir)
-  settings = _flat(json.loads(config.to_json()))
   path = folder / FILE
-  if path.exists():
-    before = _flat(json.loads(path.read_text())['config'])
-    new = sorted(settings.keys() - before.keys())
-    if new:
-      logging.warning(
-        '%s is a run of a version without these settings, which are taken as they are now: %s',
-        folder,
-        ', '.join(f'{name}={settings[name]}' for name in new),
-      )
-    for name in sorted(before):
-      if (
-        name.startswith(FREE)
-        or name.endswith(FREE_ENDING)
-        or before.get(name) == settings.get(name)
-      ):
-        continue
+  if not path.exists():
+    return
+  free = (*FREE, *may_change)
+  settings = _fixed(json.loads(config.to_json()), free)
+  before = _fixed(json.loads(path.read_text())['config'], free)
+  new = sorted(settings.keys() - before.keys())
+  if new:
+    logging.warning(
+      '%s was started by a version without these settings; using their values of now: %s',
+      folder,
+      ', '.join(f'{name}={settings[name]}' for name in new),
+    )
+  for name in sorted(before):
+    if before[name] != settings.get(name):
       raise ConfigError(
-        f'{folder} holds a run with {name} = {before.get(name)}, not {settings.get(name)}: go on '
+        f'{folder} holds a run with {name} = {before[name]}, not {settings.get(name)}: go on '
         'with its settings, or choose another folder with --config.workdir'
       )
+
+
+def start(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
+  """Makes the run's folder and writes run.json, after `check`, whose arguments these are."""
+  check(config, may_change)
   if not parallel.is_main():
     return
-  folder.mkdir(parents=True, exist_ok=True)
+  path = pathlib.Path(config.workdir) / FILE
+  path.parent.mkdir(parents=True, exist_ok=True)
   description = {'config': json.loads(config.to_json()), **environment()}
   temporary = path.with_suffix('.part')
   temporary.write_text(json.dumps(description, indent=2))
   temporary.replace(path)
-  logging.info('run folder: %s', folder)
+  logging.info('run folder: %s', path.parent)
 
 
 def environment() -> dict[str, Any]:
@@ -77,12 +84,13 @@ def environment() -> dict[str, Any]:
   }
 
 
-def _flat(tree: dict, prefix: str = '') -> dict:
+def _fixed(tree: dict, free: Sequence[str], prefix: str = '') -> dict[str, Any]:
+  """The settings that may not change, by dotted names."""
   rows = {}
   for name, value in tree.items():
     if isinstance(value, dict):
-      rows |= _flat(value, f'{prefix}{name}.')
-    else:
+      rows |= _fixed(value, free, f'{prefix}{name}.')
+    elif not any(fnmatch.fnmatchcase(prefix + name, pattern) for pattern in free):
       rows[prefix + name] = value
   return rows
 

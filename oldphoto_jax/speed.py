@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oldphoto_jax import engine, parallel, train
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import dip
 
 SIDES = (256, 1024)  # pixels of the photos that are restored
@@ -89,10 +90,10 @@ def prepare_process(threads: int) -> None:
   Compiled programs are not cached, for the time of compilation is measured.
 
   Raises:
-    ValueError: where the system cannot limit them.
+    ConfigError: where the system cannot limit them.
   """
   if threads and not hasattr(os, 'sched_setaffinity'):
-    raise ValueError('--threads is for Linux: leave it out')
+    raise ConfigError('measure.threads is for Linux: leave it out')
   if threads:
     # The backend takes as many threads as it finds cores to run on.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])

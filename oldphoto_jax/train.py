@@ -6,6 +6,7 @@ stopped at any step: the same command goes on where it was, with the same number
 """
 
 import dataclasses
+import datetime
 import json
 import logging
 import pathlib
@@ -19,10 +20,9 @@ import numpy as np
 import tqdm
 
 from oldphoto_jax import checkpoints, data, failure_signs, parallel, sheets
+from oldphoto_jax.errors import ConfigError, ExitStatus, UserError
 
 _log = logging.getLogger(__name__)
-
-STOPPED = 75  # exit status after SIGTERM (EX_TEMPFAIL): run the same command again to go on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Loop:
     evaluate_every: steps between evaluations; each one also saves a checkpoint.
     sheet_rows: photos in the image grids.
     tensorboard: also write the lines of metrics.jsonl as TensorBoard scalars, into tensorboard/.
+    line_seconds: between lines of progress in the log, where there is no terminal for a bar.
   """
 
   steps: int
@@ -42,6 +43,7 @@ class Loop:
   evaluate_every: int = 500
   sheet_rows: int = 4
   tensorboard: bool = False
+  line_seconds: float = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +82,13 @@ class Stage:
 
 
 class Stopped(SystemExit):
-  """Raised after SIGTERM, when everything is saved; ends the program with status `STOPPED`."""
+  """Raised after SIGTERM, when everything is saved; ends the program with ExitStatus.STOPPED."""
 
   def __init__(self):
-    super().__init__(STOPPED)
+    super().__init__(int(ExitStatus.STOPPED))
 
 
-class NonFiniteLoss(ArithmeticError):
+class NonFiniteLoss(UserError):
   """A loss that is NaN or infinite, with the step and the examples it was seen at."""
 
 
@@ -115,8 +117,12 @@ def train(stage: Stage, folder: str | pathlib.Path, seed: int) -> Any:
   state = jax.jit(stage.init)(init_key)
   batches = stage.batches()
   constants = parallel.replicate(stage.constants)
-  train_step = parallel.train_step(stage.prepare, stage.train_step)
-  eval_step = parallel.eval_step(stage.prepare_eval, stage.eval_step)
+  train_step = _announced(
+    parallel.train_step(stage.prepare, stage.train_step), f'{stage.name}: the train step'
+  )
+  eval_step = _announced(
+    parallel.eval_step(stage.prepare_eval, stage.eval_step), f'{stage.name}: the evaluation step'
+  )
 
   with checkpoints.manager(folder / 'checkpoints', stage.score) as saved:
     newest = checkpoints.restore(saved, state)
@@ -132,6 +138,7 @@ def train(stage: Stage, folder: str | pathlib.Path, seed: int) -> Any:
     log = _Log(folder / 'metrics.jsonl', step, loop.tensorboard)
     flow = parallel.prefetch(batches)
     progress = tqdm.tqdm(total=loop.steps, initial=step, desc=stage.name, unit='step', disable=None)
+    lines = _Lines(stage, step) if progress.disable else None
     with Terminated() as terminated, progress:
       pending = []
       while step < loop.steps:
@@ -147,7 +154,12 @@ def train(stage: Stage, folder: str | pathlib.Path, seed: int) -> Any:
           # All but the newest step, which the devices are still at.
           ready = pending if looking else pending[:-1]
           pending = [] if looking else pending[-1:]
-          progress.set_postfix(log.train(ready), refresh=False)
+          speed, means = log.train(ready)
+          progress.set_postfix({'img/s': f'{speed:.1f}'}, refresh=False)
+          if lines is not None:
+            lines.measured(speed, means)
+        if lines is not None:
+          lines.tell(step)
         if looking:
           scores = None
           if evaluating:
@@ -193,6 +205,53 @@ def evaluate(
   return {name: total / count for name, total in totals.items()}
 
 
+def _announced(step: parallel.Step, what: str) -> parallel.Step:
+  """`step`, whose first call says that it compiles, and then how long that took."""
+  compiled = False
+
+  def call(*arguments):
+    nonlocal compiled
+    if compiled:
+      return step(*arguments)
+    _log.info('%s: compiling', what)
+    start = time.perf_counter()
+    result = step(*arguments)
+    _log.info('%s: compiled in %.1f s', what, time.perf_counter() - start)
+    compiled = True
+    return result
+
+  return call
+
+
+class _Lines:
+  """Progress in the log for a run without a terminal: a line every `Loop.line_seconds`."""
+
+  def __init__(self, stage: Stage, step: int):
+    self.name, self.loop = stage.name, stage.loop
+    self.step, self.start, self.metrics = step, time.perf_counter(), ''
+
+  def measured(self, speed: float, means: dict[str, float]) -> None:
+    """Notes the newest metrics that were read."""
+    values = '  '.join(f'{name} {value:.4g}' for name, value in means.items())
+    self.metrics = f', {speed:.1f} images/s: {values}'
+
+  def tell(self, step: int) -> None:
+    """Logs a line if one is due after `step`."""
+    seconds = time.perf_counter() - self.start
+    if seconds < self.loop.line_seconds:
+      return
+    left = (self.loop.steps - step) * seconds / (step - self.step)
+    _log.info(
+      '%s: step %d of %d, %s left%s',
+      self.name,
+      step,
+      self.loop.steps,
+      datetime.timedelta(seconds=round(left)),
+      self.metrics,
+    )
+    self.step, self.start = step, time.perf_counter()
+
+
 class _Log:
   """metrics.jsonl: one line an interval of training, one an evaluation."""
 
@@ -212,11 +271,11 @@ class _Log:
   def restart_clock(self) -> None:
     self.start = time.perf_counter()
 
-  def train(self, pending: list[tuple[int, dict, dict]]) -> dict[str, str]:
+  def train(self, pending: list[tuple[int, dict, dict]]) -> tuple[float, dict[str, float]]:
     """Writes the means over `pending` (step, host batch, device metrics) and checks each of them.
 
     Returns:
-      What the progress bar shows.
+      Images per second, and the means of the metrics by name.
 
     Raises:
       NonFiniteLoss: names the first bad step and its photos.
@@ -236,7 +295,7 @@ class _Log:
     means = {name: float(np.mean([m[name] for m in values])) for name in values[0]}
     speed = images / seconds
     self.write({'step': pending[-1][0], 'images_per_second': round(speed, 3)} | means)
-    return {'img/s': f'{speed:.1f}'}
+    return speed, means
 
   def write(self, line: dict[str, Any]) -> None:
     self.lines.append(line)
@@ -253,7 +312,7 @@ def _tensorboard(folder: pathlib.Path, after: int) -> Any:
   try:
     from tensorboardX import SummaryWriter
   except ImportError as error:
-    raise ValueError(
+    raise ConfigError(
       "train.tensorboard needs tensorboardX: pip install 'oldphoto_jax[tensorboard]'"
     ) from error
   return SummaryWriter(str(folder), purge_step=after + 1)

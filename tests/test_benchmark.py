@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from oldphoto_jax import benchmark, train, weights
+from oldphoto_jax.errors import UserError, WeightsError
 from oldphoto_jax.models import pix2pix
 from oldphoto_jax.models.dip import Dip
 from oldphoto_jax.models.dip_networks import Skip
@@ -179,7 +180,7 @@ def test_a_row_is_told_the_mask_only_if_it_is_to_be(tmp_path):
 def test_a_row_that_gives_no_photo_is_an_error(tmp_path):
   for bad in (lambda photo: photo * np.nan, lambda photo: photo[:5]):
     row = benchmark.Row('bad', lambda bad=bad: lambda photo, weight: bad(photo), 'bad')
-    with pytest.raises(ArithmeticError, match=r'bad makes of 0\.png'):
+    with pytest.raises(WeightsError, match=r'bad makes of 0\.png'):
       evaluate(row, a_test(), tmp_path)
   assert not list(tmp_path.rglob('scores.json'))
 
@@ -304,7 +305,7 @@ def test_all_systems_share_photos_budget_and_seed():
     assert (own.data.flip, own.data.photos) == (0.25, '/p')
     assert own.data.old == ('/o' if name == 'triplet' else '')
     assert own.workdir == f'runs/benchmark_smoke/{name}'
-    stages = system._stages(own)
+    stages = build.stage_names(own)
     assert len(stages) == (4 if name == 'triplet' else 1)
     assert sum(own[s].steps * own[s].batch_size for s in stages) == pytest.approx(600, abs=12)
   assert own.mapping_masked.degradation == own.fusion.degradation == 'report'
@@ -350,7 +351,7 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
       ('data.old_test', str(old)),
       ('data.old_reference', str(reference)),
     )
-    system.check(config, 'train')
+    system.check(config)
     system.run(config)
     written = (tmp_path / f'run{i}' / 'benchmark.json').read_text()
     assert str(tmp_path) not in written  # no path of this machine
@@ -369,27 +370,26 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('changes', 'mode', 'sentence'),
+  ('changes', 'sentence'),
   [
-    ([], 'evaluate', 'nothing to evaluate'),
-    ([('compare', 'pix2pix,moon')], 'train', "no system 'moon'"),
-    ([('reference', 'moon')], 'train', "reference is 'moon'"),
-    ([('load.pix2pix', '/nowhere')], 'train', '/nowhere'),
-    ([('more', 'mine=/nowhere')], 'train', '/nowhere'),
-    ([('more', '/nowhere')], 'train', 'NAME=PATH'),
-    ([('more', 'pix2pix=/nowhere')], 'train', 'name of its own'),
-    ([('evaluate.degradations', 'report,moon')], 'train', "no recipe 'moon'"),
-    ([('evaluate.squeezenet', '/nowhere.npz')], 'train', '/nowhere.npz'),
-    ([('evaluate.niqe', '/nowhere.npz')], 'train', '/nowhere.npz'),
-    ([('data.old_reference', '/nowhere')], 'train', 'set that as well'),
-    ([('data.crop', 36)], 'train', 'multiple'),
-    ([('systems.dip.preset', 'moon')], 'train', "no preset 'moon'"),
+    ([('compare', 'pix2pix,moon')], "no system 'moon'"),
+    ([('reference', 'moon')], "reference is 'moon'"),
+    ([('load.pix2pix', '/nowhere')], '/nowhere'),
+    ([('more', 'mine=/nowhere')], '/nowhere'),
+    ([('more', '/nowhere')], 'NAME=PATH'),
+    ([('more', 'pix2pix=/nowhere')], 'name of its own'),
+    ([('evaluate.degradations', 'report,moon')], "no recipe 'moon'"),
+    ([('evaluate.squeezenet', '/nowhere.npz')], '/nowhere.npz'),
+    ([('evaluate.niqe', '/nowhere.npz')], '/nowhere.npz'),
+    ([('data.old_reference', '/nowhere')], 'set that as well'),
+    ([('data.crop', 36)], 'multiple'),
+    ([('systems.dip.preset', 'moon')], "no preset 'moon'"),
   ],
   ids=lambda x: str(x) if isinstance(x, list) else '',
 )
-def test_wrong_settings_are_a_sentence_before_any_training(changes, mode, sentence):
-  with pytest.raises(ValueError, match=sentence):
-    system.check(config_of(*changes), mode)
+def test_wrong_settings_are_a_sentence_before_any_training(changes, sentence):
+  with pytest.raises(UserError, match=sentence):
+    system.check(config_of(*changes))
 
 
 def test_references_have_the_names_and_sizes_of_their_photos(tmp_path):

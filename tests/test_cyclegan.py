@@ -15,7 +15,7 @@ import safetensors.numpy
 from conftest import ROOT
 from flax import traverse_util
 
-from oldphoto_jax import averaging, checkpoints, losses, official_gans, parallel, weights
+from oldphoto_jax import averaging, checkpoints, losses, metrics, official_gans, parallel, weights
 from oldphoto_jax.models import cyclegan, gan_networks
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import cyclegan as system
@@ -262,7 +262,7 @@ def start_run(workdir, dtype=jnp.float32):
   nets = {name: getattr(model, name).clone(dtype=dtype) for name in ('generator', 'discriminator')}
   model = dataclasses.replace(model, **nets, g_tx=sgd, d_tx=sgd)
   stage = dataclasses.replace(
-    system.stage(config, PHOTOS),
+    system.stages(config, PHOTOS, build.SHAPES)['cyclegan'](),
     init=partial(cyclegan.init, model),
     train_step=partial(cyclegan.train_step, model),
   )
@@ -328,20 +328,22 @@ def test_a_stage_resumes_exactly(run):
   straight, _, _ = run.go_on(state, position, 2, devices=4)
   resumed, _, _ = run.go_on(loaded, position, 2, devices=4)
   assert same(straight, resumed)
-  assert system.is_complete(run.config)
+  assert build.is_trained(run.config, 'cyclegan')
 
 
 def test_export_holds_the_restoring_generator(tmp_path):
   config = get_config('tiny')
   config.workdir = str(tmp_path)
-  assert not system.is_complete(config)
+  assert not build.is_trained(config, 'cyclegan')
+  export = system.SYSTEM.modes['export']
   with pytest.raises(checkpoints.CheckpointError, match='there is no checkpoint'):
-    system.export(config)
+    export(config)
   model = system.model(config)
   state = jax.jit(partial(cyclegan.init, model))(jax.random.key(0))
   with checkpoints.manager(tmp_path / 'cyclegan' / 'checkpoints', 'psnr') as saved:
     checkpoints.save(saved, 1, state, START, {'psnr': 1.0})
-  exported = safetensors.numpy.load_file(system.export(config))
+  export(config)
+  exported = safetensors.numpy.load_file(tmp_path / weights.FILE)
   for name, value in traverse_util.flatten_dict(state.ema['G'], sep='/').items():
     np.testing.assert_array_equal(exported.pop(name), value)
   assert not exported
@@ -386,6 +388,8 @@ def test_evaluation_restores_and_goes_both_ways():
   back = restore(state.g['F'], images['restored'])
   np.testing.assert_allclose(images['back'], back, atol=1e-5)
   np.testing.assert_allclose(images['aged'], restore(state.g['F'], clean), atol=1e-5)
+  scores, _ = evaluate(state, {}, {'old': clean, 'clean': clean})  # a photo that is left untouched
+  assert (scores['psnr_old'] == metrics.MAX_PSNR).all()
 
 
 # System ----------------------------------------------------------------------------------------
@@ -427,7 +431,8 @@ def test_the_domains_are_drawn_independently():
   config = get_config('tiny')
   config.data.gray = 0.0
   for old in (None, PHOTOS.old):
-    stage = system.stage(config, dataclasses.replace(PHOTOS, old=old))
+    photos = dataclasses.replace(PHOTOS, old=old)
+    stage = system.stages(config, photos, build.SHAPES)['cyclegan']()
     batches = stage.batches()
     batch = next(batches)
     batches.close()

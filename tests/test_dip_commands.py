@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from oldphoto_jax import cli, fit_time, images, runs, train
+from oldphoto_jax.errors import ConfigError, UserError
 from oldphoto_jax.models import dip_presets
 from oldphoto_jax.models.dip import Dip, Emv
 from oldphoto_jax.models.dip_networks import ResNet
-from oldphoto_jax.systems import build, dip
+from oldphoto_jax.systems import dip
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -74,7 +75,7 @@ def test_a_folder_is_restored_and_reported(tmp_path):
   save_mask(tmp_path / 'masks/a.png')
   run = tmp_path / 'run'
   c = config(run, photos=tmp_path / 'in', masks=tmp_path / 'masks', truths=tmp_path / 'truths')
-  dip.check(c, 'train')
+  dip.check(c)
   dip.run(c)
   before, after = images.read(photo).pixels, images.read(run / 'restored/sub/a.png').pixels
   np.testing.assert_array_equal(np.delete(before, np.s_[5:8], 0), np.delete(after, np.s_[5:8], 0))
@@ -88,17 +89,20 @@ def test_a_folder_is_restored_and_reported(tmp_path):
   dip.run(c)  # all is there: the report stays
   assert (run / 'report.md').read_text().splitlines() == table
   save(tmp_path / 'in/b.png', 8, 8)  # and it has no mask
-  with pytest.raises(build.ConfigError, match=r'1 of 2 photos failed: .*report\.json says why'):
+  with pytest.raises(ConfigError, match=r'1 of 2 photos failed: .*report\.json says why'):
     dip.run(c)
   assert '| b.png | failed |' in (run / 'report.md').read_text()
 
 
 def test_without_photos_it_denoises_samples(tmp_path, monkeypatch):
   monkeypatch.setattr(dip, 'SAMPLE_SIDE', 16)
-  c = config(tmp_path)
-  dip.check(c, 'train')
+  # A mistyped folder leaves nothing behind that would refuse the corrected command.
+  with pytest.raises(UserError, match='no such file or folder'):
+    dip.check(config(tmp_path / 'run', photos=tmp_path / 'nowhere'))
+  c = config(tmp_path / 'run')
+  dip.check(c)
   dip.run(c)
-  entries = json.loads((tmp_path / 'report.json').read_text())['photos']
+  entries = json.loads((tmp_path / 'run/report.json').read_text())['photos']
   assert len(entries) == dip.SAMPLE_COUNT
   assert all(19 < entry['psnr_before'] < 23 for entry in entries)  # sigma 25: 20.2 dB, clipped
 
@@ -115,43 +119,45 @@ def test_a_stopped_run_says_so_by_its_exit_status(tmp_path, monkeypatch):
   monkeypatch.setattr(train, 'Terminated', Now)
   with pytest.raises(SystemExit) as stopped:
     dip.run(c)
-  assert stopped.value.code == train.STOPPED
+  assert stopped.value.code == 75
   assert list((tmp_path / 'run/unfinished').iterdir())
 
 
 def test_the_limits_of_a_run_may_change_but_not_its_fit(tmp_path):
   runs.start(config(tmp_path))
-  runs.start(config(tmp_path, max_hours=1.0, max_side=64, batch=2))
-  with pytest.raises(build.ConfigError, match='holds a run with patience'):
-    runs.start(config(tmp_path, patience=3))
+  free = dip.SYSTEM.may_change
+  runs.start(config(tmp_path, max_hours=1.0, max_side=64, batch=2), free)
+  with pytest.raises(ConfigError, match='holds a run with patience'):
+    runs.start(config(tmp_path, patience=3), free)
 
 
 def test_what_cannot_work_is_a_sentence_before_the_folder_is_made(tmp_path):
   (tmp_path / 'empty').mkdir()
   photo = save(tmp_path / 'a.png')
-  for settings, mode, match in (
-    ({}, 'evaluate', 'nothing to evaluate'),
-    ({}, 'export', 'nothing to export'),
-    ({'photos': tmp_path / 'empty'}, 'train', 'no photo found'),
-    ({'photos': tmp_path / 'nowhere'}, 'train', 'no such file or folder'),
-    ({'photos': photo, 'masks': '/nowhere'}, 'train', 'config.masks: there is no folder /nowhere'),
-    ({'masks': tmp_path}, 'train', 'set config.photos as well'),
-    ({'preset': 'superres'}, 'train', 'preset superres enlarges'),
-    ({'preset': 'denoize'}, 'train', "no preset 'denoize'"),
+  for settings, match in (
+    ({'photos': tmp_path / 'empty'}, 'no photo found'),
+    ({'photos': tmp_path / 'nowhere'}, 'no such file or folder'),
+    ({'photos': photo, 'masks': '/nowhere'}, 'config.masks: there is no folder /nowhere'),
+    ({'masks': tmp_path}, 'set config.photos as well'),
+    ({'preset': 'superres'}, 'preset superres enlarges'),
+    ({'preset': 'denoize'}, "no preset 'denoize'"),
   ):
-    with pytest.raises(ValueError, match=match):
-      dip.check(config(tmp_path / 'run', **settings), mode)
+    with pytest.raises(UserError, match=match):
+      dip.check(config(tmp_path / 'run', **settings))
   c = config(tmp_path / 'run')
   c.fit.input = 'zeros'
-  with pytest.raises(ValueError, match='meshgrid'):
-    dip.check(c, 'train')
+  with pytest.raises(UserError, match='meshgrid'):
+    dip.check(c)
   assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize(
   ('flags', 'sentence'),
   [
-    (['--config=configs/dip.py', '--mode=export'], 'Deep Image Prior has nothing to export'),
+    (
+      ['--config=configs/dip.py', '--mode=export'],
+      "dip has no mode 'export': choose from run, speed",
+    ),
     (['--config=configs/dip.py:denoize'], "'denoize' is no variant of configs/dip.py"),
     (['--config=configs/dip.py', '--config.fit.learnig_rate=1'], 'learnig_rate'),
   ],

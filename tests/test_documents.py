@@ -37,6 +37,7 @@ def commands(text):
       line = line.rstrip('"')
     for start in (
       'python launch.py --',
+      'python -m benchmarks.',
       'launch.py --',
       'python benchmarks/',
       'oldphoto ',
@@ -48,10 +49,12 @@ def commands(text):
 
 
 def said(program):
-  """(document, words) of every command of a program."""
+  """The words of every command of a program, after its name."""
   found = []
   for path in DOCUMENTS:
     for words in commands(path.read_text()):
+      if words[0] == '-m':
+        words = words[1:]
       if words[0] == program or (program == 'benchmarks' and words[0].startswith('benchmarks/')):
         found.append(pytest.param(words, id=f'{path.relative_to(ROOT)}: {" ".join(words)}'[:120]))
   return found
@@ -78,7 +81,7 @@ def test_a_wrong_command_would_be_noticed(monkeypatch):
     parse(words[1:], monkeypatch)
 
 
-@pytest.mark.parametrize('words', said('launch.py'))
+@pytest.mark.parametrize('words', said('launch.py') + said('benchmarks.torch_reference.compare'))
 def test_settings_of_launch_exist(words, monkeypatch):
   given = [w for w in words[1:] if not w.endswith('...') or '=' in w]
   if not any(w.startswith('--config=') for w in given):

@@ -22,7 +22,7 @@ MODEL = fusion.Fusion(
   depth=2,
   blocks=1,
   weights={'l1': 10.0, 'hole_l1': 1.0, 'perceptual': 0.0},
-  tx=optax.sgd(0.003),
+  g_tx=optax.sgd(0.003),
 )
 
 
@@ -120,7 +120,7 @@ def run(model, frozen, batch, devices, steps, state):
 
 
 def test_steps_learn_with_and_without_holes_and_leave_the_triplet_alone(frozen):
-  model = dataclasses.replace(MODEL, ema=0.9, tx=optax.adam(3e-3))
+  model = dataclasses.replace(MODEL, ema=0.9, g_tx=optax.adam(3e-3))
   state, terms = run(model, frozen, photos(), 1, 40, fusion.init(model, jax.random.key(1)))
   filling, plain = terms[::2], terms[1::2]
   assert all(t['hole_l1'] > 0 for t in filling) and all(t['hole_l1'] == 0 for t in plain)

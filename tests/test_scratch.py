@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import runpy
+import shutil
 from functools import partial
 
 import jax
@@ -60,7 +61,7 @@ def test_equals_the_official_network(official):
 
 def test_published_size():
   like = jax.eval_shape(partial(scratch.init, scratch.Scratch()), jax.random.key(0))
-  assert count_parameters(like.params) == 37_626_177
+  assert count_parameters(like.g) == 37_626_177
 
 
 def test_official_state_dict_has_our_shapes(shared):
@@ -111,7 +112,7 @@ def test_sides_that_do_not_fit_are_a_sentence():
 def test_initialisation():
   net = scratch.UNet(width=16, depth=1)
   state = jax.jit(partial(scratch.init, scratch.Scratch(net=net)))(jax.random.key(0))
-  kernel = state.params['down0_conv2']['kernel']
+  kernel = state.g['down0_conv2']['kernel']
   assert abs(float(kernel.std()) / np.sqrt(2 / (9 * 32)) - 1) < 0.03
   found = scratch.detect(scratch.Scratch(net=net), state.released, jnp.zeros((1, 16, 16, 3)))
   np.testing.assert_allclose(found, scratch.PRIOR, rtol=1e-5)
@@ -185,7 +186,7 @@ MODEL = scratch.Scratch(
   net=scratch.UNet(width=4, depth=1),
   sync_batch_norm=True,
   ema=0.9,
-  tx=optax.sgd(0.3, momentum=0.9),
+  g_tx=optax.sgd(0.3, momentum=0.9),
 )
 
 
@@ -240,7 +241,8 @@ def test_the_system_trains_from_its_config(tmp_path):
     def __getitem__(self, i):
       return np.random.default_rng(i).integers(0, 256, (40, 48, 3), np.uint8)
 
-  stage = system.stage(config, build.Photos(train=Noise(), val=Noise(), test=None, old=None))
+  photos = build.Photos(train=Noise(), val=Noise(), test=None, old=None)
+  stage = system.stages(config, photos, build.SHAPES)['scratch']()
   step = parallel.train_step(stage.prepare, stage.train_step)
   state = parallel.replicate(jax.jit(stage.init)(jax.random.key(0)))
   batches = stage.batches()
@@ -264,7 +266,7 @@ def test_settings_that_cannot_work_are_sentences(change, says):
   config = get_config('tiny').unlock()
   config.update_from_flattened_dict(change)
   with pytest.raises(build.ConfigError, match=says):
-    system.run(config) if 'data.old' in change else system.stage(config, build.Photos(*[None] * 4))
+    system.SYSTEM.check(config)
 
 
 def test_distractors_are_drawn_and_not_marked():
@@ -384,11 +386,12 @@ def test_scores_refuse_what_has_no_answer():
     mask_scores.count(zeros + np.nan, zeros)
 
 
-def test_evaluation_writes_tables_and_sheets(detector, tmp_path, monkeypatch):
+def test_evaluation_writes_tables_and_sheets(weights_file, tmp_path, monkeypatch):
   config = get_config('tiny')
   config.workdir = str(tmp_path)
   monkeypatch.setattr(build, 'photos', lambda *_: build.Photos(Small(), Small(), Small(), None))
-  said = system.evaluate(config, detector)
+  shutil.copy(weights_file, tmp_path / weights.FILE)
+  said = system.evaluate(config)
   assert said == (tmp_path / 'evaluation.md').read_text()
   (row,) = json.loads((tmp_path / 'evaluation.json').read_text())['sets']
   assert (row['set'], row['photos'], len(row['f1'])) == ('report', 2, 19)

@@ -25,10 +25,12 @@ def config_of(name):
   return runpy.run_path(str(ROOT / 'configs' / f'{name}.py'))['get_config']('tiny')
 
 
-def launch(*flags):
+def launch(*flags, program=('launch.py',)):
   environment = dict(os.environ, JAX_NUM_CPU_DEVICES='1')
-  command = [sys.executable, str(ROOT / 'launch.py'), *flags]
-  return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+  command = [sys.executable, *program, *flags]
+  return subprocess.run(
+    command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+  )
 
 
 # The report ---------------------------------------------------------------------------------------
@@ -39,8 +41,8 @@ def test_launch_reports_a_system(tmp_path):
     f'--config={ROOT}/configs/pix2pix.py:tiny',
     f'--config.workdir={tmp_path}',
     '--mode=speed',
-    '--windows=2',
-    '--window_seconds=0.01',
+    '--config.measure.windows=2',
+    '--config.measure.window_seconds=0.01',
   )
   assert done.returncode == 0, done.stderr
   record = json.loads((tmp_path / 'speed.json').read_text())
@@ -81,17 +83,16 @@ def test_an_iteration_of_a_fit_is_measured_with_its_flops():
 # PyTorch ------------------------------------------------------------------------------------------
 
 
-def test_launch_compares_with_pytorch(tmp_path):
+def test_a_system_is_compared_with_pytorch(tmp_path):
   pytest.importorskip('torch')
   done = launch(
     f'--config={ROOT}/configs/pix2pix.py:tiny',
     '--config.degradation=report',
-    '--mode=speed',
-    '--compare=torch',
-    '--threads=1',
-    '--windows=2',
-    '--window_seconds=0.01',
-    f'--output={tmp_path}/compared.json',
+    '--config.measure.threads=1',
+    '--config.measure.windows=2',
+    '--config.measure.window_seconds=0.01',
+    f'--config.measure.output={tmp_path}/compared.json',
+    program=('-m', 'benchmarks.torch_reference.compare'),
   )
   assert done.returncode == 0, done.stderr
   record = json.loads((tmp_path / 'compared.json').read_text())
@@ -159,7 +160,7 @@ def test_pytorch_computes_the_same_and_learns_the_same(system, name, stage):
     config.data.old = 'somewhere'  # real old photos: the program is smaller
     config.model.norm = True
     config.mapping_masked.spectral = False
-  (built,) = system.untrained(config, build.stand_ins(config))
+  built = system.stages(config, build.stand_ins(config), build.UNTRAINED)[stage]()
   before, theirs_before, after, theirs_after = one_step_each(config, built, config[stage])
   assert set(before) == set(theirs_before) == {'restored', 'judged'}
   for key, ours in before.items():

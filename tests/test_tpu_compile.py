@@ -38,7 +38,8 @@ def libtpu():
 def compiled(tmp_path, name, *flags, topology='v5e:2x2', code=0):
   path = tmp_path / 'compiled.json'
   command = [sys.executable, str(ROOT / 'launch.py'), f'--config={ROOT}/configs/{name}.py:tiny']
-  command += ['--mode=compile', f'--topology={topology}', f'--output={path}', *flags]
+  command += ['--mode=compile', f'--config.measure.topology={topology}']
+  command += [f'--config.measure.output={path}', *flags]
   # As a user's environment is: neither told to use CPU nor how many.
   environment = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
   done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

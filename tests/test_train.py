@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -14,6 +15,7 @@ import pytest
 
 from oldphoto_jax import checkpoints, data, parallel, train
 from oldphoto_jax.averaging import AXIS
+from oldphoto_jax.errors import ExitStatus
 
 
 class State(flax.struct.PyTreeNode):
@@ -22,7 +24,7 @@ class State(flax.struct.PyTreeNode):
   v: jax.Array
 
 
-def stage(steps=7, poison=None, size=3, after_step=None, log_every=2):
+def stage(steps=7, poison=None, size=3, after_step=None, log_every=2, line_seconds=60.0):
   """A stage whose parameter depends on every photo, key and step so far.
 
   `poison` is the `id` of the example whose loss is NaN; `after_step` is called with the number of
@@ -71,7 +73,7 @@ def stage(steps=7, poison=None, size=3, after_step=None, log_every=2):
     batches=batches,
     eval_batches=lambda: data.eval_batches(source, 16, parallel.multiple(4)),
     score='psnr',
-    loop=train.Loop(steps=steps, log_every=log_every, evaluate_every=3),
+    loop=train.Loop(steps=steps, log_every=log_every, evaluate_every=3, line_seconds=line_seconds),
   )
 
 
@@ -109,6 +111,22 @@ def test_a_run_logs_evaluates_and_saves(tmp_path):
   assert rows[-1]['eval_psnr'] == pytest.approx(float(expected), abs=1e-4)
 
 
+def test_without_a_terminal_the_log_says_what_the_run_does(tmp_path, caplog):
+  caplog.set_level('INFO')
+  train.train(stage(line_seconds=0.0), tmp_path, seed=0)
+  said = caplog.text
+  for step in ('train', 'evaluation'):
+    assert f'toy: the {step} step: compiling' in said
+    assert re.search(rf'toy: the {step} step: compiled in \d+\.\d s', said)
+  found = re.findall(r'toy: step (\d+) of 7, 0:\d\d:\d\d left(.*)', said)
+  assert [int(step) for step, _ in found] == [1, 2, 3, 4, 5, 6, 7]
+  # Losses are read late, so the first line has none yet.
+  assert found[0][1] == '' and re.match(r', \d+\.\d images/s: loss ', found[-1][1])
+  caplog.clear()
+  train.train(stage(), tmp_path / 'minute', seed=0)
+  assert ' left' not in caplog.text
+
+
 def test_the_same_command_gives_the_same_numbers_and_another_seed_others(tmp_path):
   a = train.train(stage(), tmp_path / 'a', seed=0)
   same(a, train.train(stage(), tmp_path / 'b', seed=0))
@@ -126,7 +144,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_exactly(tmp_path, at):
   handler = signal.getsignal(signal.SIGTERM)
   with pytest.raises(SystemExit) as stopped:
     train.train(stage(after_step=terminate), tmp_path / 'cut', seed=0)
-  assert stopped.value.code == train.STOPPED
+  assert stopped.value.code == ExitStatus.STOPPED
   assert signal.getsignal(signal.SIGTERM) == handler
   same(whole, train.train(stage(), tmp_path / 'cut', seed=0))
   drop_speed = [
@@ -172,7 +190,10 @@ def test_when_no_checkpoint_can_be_read_training_does_not_start_anew(tmp_path):
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
   train.train(stage(), tmp_path, seed=0)
-  with pytest.raises(checkpoints.CheckpointError, match=r'of another network: w is \(3,\) there'):
+  other = r'of a different network: w is \(3,\) there'
+  with pytest.raises(checkpoints.CheckpointError, match=other):
+    checkpoints.CheckpointError, match=r'of a different network: w is \(3,\) there'
+  ):
     train.train(stage(size=4), tmp_path, seed=0)
 
 
@@ -212,3 +233,22 @@ def test_tensorboard_gets_the_same_scalars(tmp_path):
   train.train(dataclasses.replace(logged, loop=loop), tmp_path, seed=0)
   written = b''.join(path.read_bytes() for path in (tmp_path / 'tensorboard').iterdir())
   assert b'eval_psnr' in written and b'images_per_second' in written
+
+
+class Longer(State):
+  """What a later version might have: one more field, which this network leaves empty."""
+
+  extra: jax.Array | None = None
+
+
+def test_a_checkpoint_without_a_field_that_is_empty_is_read(tmp_path):
+  state = State(jnp.ones((), jnp.int32), jnp.ones(2), None)
+  with checkpoints.manager(tmp_path, 'psnr') as saved:
+    checkpoints.save(saved, 1, state, {'next_example': 4}, {'psnr': 1.0})
+    saved.wait_until_finished()
+  for like in (state, Longer(**vars(state))):
+    loaded = checkpoints.newest(tmp_path, like)
+    assert type(loaded) is type(like)
+    same(loaded, like)
+  with pytest.raises(checkpoints.CheckpointError, match='extra is missing there'):
+    checkpoints.newest(tmp_path, Longer(**vars(state), extra=jnp.zeros(3)))

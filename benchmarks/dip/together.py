@@ -3,7 +3,7 @@
   python benchmarks/dip/together.py --threads 2
 
 The small net with all of its iterations, from the time of a few. How fast an iteration is beside
-PyTorch: `launch.py --config=configs/dip.py:denoise --mode=speed --compare=torch`.
+PyTorch: `python -m benchmarks.torch_reference.compare --config=configs/dip.py:denoise`.
 """
 
 import argparse

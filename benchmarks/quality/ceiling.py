@@ -34,7 +34,7 @@ def main():
   config = ConfigDict(json.loads((args.run / 'run.json').read_text())['config'])
   config.workdir = str(args.run)
   model = triplet.models(config).y
-  params = build.trained(config, 'vae_y', model, vae.init)
+  params = build.trained(config).of('vae_y', model, vae.init)
   source = data.folder(args.test)
 
   @partial(jax.jit, static_argnums=0)

@@ -18,15 +18,14 @@ import argparse
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import jax
 import numpy as np
 from PIL import Image
 from skimage import measure, morphology
 
-from oldphoto_jax import data, detect, images, mask_scores, masks, sheets, weights
-from oldphoto_jax.degradation import damage, photographic, recipes
+from oldphoto_jax import benchmark, data, detect, images, mask_scores, masks, sheets, weights
+from oldphoto_jax.degradation import damage, photographic
 
 CROP = 352
 SHEET_ROWS = 6
@@ -34,21 +33,11 @@ SHEET_ROWS = 6
 Example = tuple[str, images.Photo, np.ndarray]  # name, damaged photo, its true mask [H, W, 1]
 
 
-@jax.jit
-def age(image, ids):
-  keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(0)))(ids)
-  return recipes.degrade_batch(damage.Print(), keys, photographic.from_levels(image))
-
-
 def printed(folder: pathlib.Path) -> Iterator[Example]:
   """Middle squares of the photos, damaged by `print` with the key of their number."""
-  source = data.folder(folder)
-  for batch in data.eval_batches(source, CROP, 4):
-    aged = age(batch['image'], batch['id'])
-    for number, valid, old, mask in zip(batch['photo'], batch['valid'], aged.old, aged.mask):
-      if valid:
-        pixels = sheets.from_float(np.asarray(old))
-        yield source.names[number], images.Photo(pixels), np.asarray(mask)
+  test = benchmark.age(damage.Print(), 'print', data.folder(folder), CROP)
+  for name, old, mask in zip(test.photos, test.old, test.mask):
+    yield name, images.Photo(old), mask
 
 
 def composited(folder: pathlib.Path, mask_folder: pathlib.Path) -> Iterator[Example]:

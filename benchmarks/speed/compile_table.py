@@ -57,7 +57,7 @@ class Entry:
     command = ['launch.py', f'--config=configs/{config}.py:paper']
     if config == 'vae':
       command.append(f'--config.stages={self.stage}')
-    return [*command, '--mode=compile', f'--topology={self.topology}', *self.flags]
+    return [*command, '--mode=compile', f'--config.measure.topology={self.topology}', *self.flags]
 
 
 def entries() -> list[Entry]:
@@ -183,7 +183,7 @@ def main():
   if not parser.parse_args().write:
     for entry in entries():
       if not entry.path.exists():
-        arguments = [*entry.command, f'--output={entry.path}']
+        arguments = [*entry.command, f'--config.measure.output={entry.path}']
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
         if not entry.path.exists():  # a batch that does not fit ends with 1, and its figures
           raise SystemExit(f'{" ".join(arguments)} ended with {done.returncode}')

@@ -3,8 +3,9 @@
   python benchmarks/speed/report.py            # an hour on two idle cores; needs the extra `torch`
   python benchmarks/speed/report.py --threads 2 --only compare
 
-Each row of speed.md and compare.md comes from `launch.py --mode=speed` in a process of its own,
-whose JSON stays in benchmarks/speed/measured/; delete one to measure it again.
+Each row of speed.md comes from `launch.py --mode=speed`, each row of compare.md from
+`python -m benchmarks.torch_reference.compare`, in a process of its own, whose JSON stays in
+benchmarks/speed/measured/; delete one to measure it again.
 """
 
 import argparse
@@ -24,8 +25,9 @@ REPORTS = ('vae', 'pix2pix', 'cyclegan', 'scratch', 'dip')
 # The recipe is not timed here, and `report` compiles in the least time.
 PLAIN = ('--config.degradation=report', '--config.model.dtype=float32')
 SIZES = ((128, 4), (256, 1))  # pixels of the sides, photos
-WINDOWS = ('--windows=4', '--window_seconds=1.5')  # beside PyTorch
-SHORT = ('--windows=3', '--window_seconds=1')  # of a system alone, which measures much
+WINDOWS = ('--config.measure.windows=4', '--config.measure.window_seconds=1.5')  # beside PyTorch
+# For speed.md, which measures much.
+SHORT = ('--config.measure.windows=3', '--config.measure.window_seconds=1.0')
 
 
 def triplet(stage: str, *more: str) -> dict[str, tuple[str, ...]]:
@@ -61,12 +63,14 @@ def comparisons() -> dict[str, tuple[str, ...]]:
   return found | {'dip': ('--config=configs/dip.py:denoise',)}
 
 
-def measure(name: str, flags: tuple[str, ...], threads: int) -> tuple[dict, str]:
-  """The JSON of a run of launch.py, made unless it is there, and the command."""
+def measure(
+  name: str, program: tuple[str, ...], flags: tuple[str, ...], threads: int
+) -> tuple[dict, str]:
+  """The JSON that a program wrote, made unless it is there, and the command."""
   path = HERE / 'measured' / f'{name}.json'
-  arguments = ['launch.py', *flags, '--mode=speed', f'--threads={threads}']
+  arguments = [*program, *flags, f'--config.measure.threads={threads}']
   if not path.exists():
-    command = [sys.executable, *arguments, f'--output={path}']
+    command = [sys.executable, *arguments, f'--config.measure.output={path}']
     subprocess.run(command, cwd=ROOT, check=True)
   return json.loads(path.read_text()), 'python ' + shlex.join(arguments)
 
@@ -87,7 +91,10 @@ def write_report(threads: int) -> None:
   for name in REPORTS:
     variant = '' if name == 'dip' else ':cpu'
     record, command = measure(
-      f'report_{name}', (f'--config=configs/{name}.py{variant}', *SHORT), threads
+      f'report_{name}',
+      ('launch.py',),
+      (f'--config=configs/{name}.py{variant}', '--mode=speed', *SHORT),
+      threads,
     )
     steps = [speed.Step(**step) for step in record['steps']]
     restoring = [speed.Restoring(**x) for x in record['restoring']]
@@ -110,7 +117,9 @@ def write_comparison(threads: int) -> None:
   ]
   rows, commands, commits = [], [], set()
   for name, flags in comparisons().items():
-    record, command = measure(f'compare_{name}', (*flags, *WINDOWS, '--compare=torch'), threads)
+    record, command = measure(
+      f'compare_{name}', ('-m', 'benchmarks.torch_reference.compare'), (*flags, *WINDOWS), threads
+    )
     commands.append(command)
     commits.add(record['commit'])
     rows += record['rows']

@@ -1,5 +1,10 @@
 """Our train steps and restoring beside PyTorch's, in turn, in a pair of processes.
 
+  python -m benchmarks.torch_reference.compare --config=configs/pix2pix.py:cpu
+
+Takes the configs and settings of launch.py, `measure` among them, and the extra `torch`. The table
+is printed; its numbers are written to `measure.output`, or speed_torch.json in the workdir.
+
 Both sides get the same parameters, batch, losses, optimiser and number of threads. Their forward
 passes are checked to agree first; then windows of calls alternate, so that what else the machine
 does meets both alike.
@@ -11,8 +16,8 @@ import importlib.metadata
 import json
 import math
 import multiprocessing
-import pathlib
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,15 +26,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import app
 from ml_collections import ConfigDict
 
+import launch
 from benchmarks.torch_reference import steps, worker
 from oldphoto_jax import losses, parallel, runs, speed, train
+from oldphoto_jax.errors import ConfigError, UserError
 from oldphoto_jax.models import cyclegan, dip, gan_networks, mapping, pix2pix, vae
 from oldphoto_jax.models.dip_networks import ResNet, Skip
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import build, system, triplet
+from oldphoto_jax.systems import cyclegan as cyclegan_system
 from oldphoto_jax.systems import dip as dip_system
+from oldphoto_jax.systems import pix2pix as pix2pix_system
 
+STAGES = {
+  'triplet': triplet.stages,
+  'pix2pix': pix2pix_system.stages,
+  'cyclegan': cyclegan_system.stages,
+}
 DIP_SIDES = (128, 256)
 DIP_ITERATIONS = 10  # in one program, as a fit runs its chunks of 100
 TOLERANCE = 1e-3  # of the outputs' largest value; float32 through some 40 layers
@@ -67,18 +82,17 @@ class Row:
   most: float
 
 
-def run(
-  system: Any, config: ConfigDict, plan: speed.Windows, threads: int, path: pathlib.Path
-) -> str:
-  """Compares every stage of a config; writes JSON to `path` and gives the table as Markdown.
+def run(config: ConfigDict) -> str:
+  """Compares every stage of a config; writes JSON and gives the table as Markdown.
 
   Raises:
-    ConfigError: for a network that PyTorch's side has not, another dtype than float32, or forward
+    ConfigError: for a network that PyTorch's side has not, a dtype other than float32, or forward
       passes that do not agree.
   """
-  threads = threads or speed.cores()
+  plan, path = system.windows(config), system.measured_file(config, 'speed_torch.json')
+  threads = config.measure.threads or speed.cores()
   rows = []
-  for name, side, batch, ours, make, job in _pairs(system, config):
+  for name, side, batch, ours, make, job in _pairs(config):
     with _torch(threads, make, job) as (ask, outputs):
       _check(name, ours.outputs, outputs)
       for what, call, count in (('train', ours.train, ours.steps), ('restore', ours.restore, 1)):
@@ -136,7 +150,7 @@ def _check(name: str, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]
   for key, value in theirs.items():
     error = np.abs(ours[key] - value).max() / np.abs(value).max()
     if not error < TOLERANCE:
-      raise build.ConfigError(
+      raise ConfigError(
         f'{name}: {key} of the two sides differs by {error:.2g} of its largest value'
       )
 
@@ -158,7 +172,7 @@ def _torch(threads: int, make: Callable, job: steps.Job) -> Iterator[tuple[Calla
     try:
       outputs = connection.recv()
     except EOFError as error:
-      raise build.ConfigError("PyTorch's process ended; what it said is above") from error
+      raise ConfigError("PyTorch's process ended; what it said is above") from error
     yield ask, outputs
     connection.send(None)
   finally:
@@ -169,16 +183,20 @@ def _torch(threads: int, make: Callable, job: steps.Job) -> Iterator[tuple[Calla
 # Ours, and the same for PyTorch -----------------------------------------------------------------
 
 
-def _pairs(system: Any, config: ConfigDict) -> Iterator[tuple]:
+def _pairs(config: ConfigDict) -> Iterator[tuple]:
   """(stage, side, batch, our half, PyTorch's function, its job) of every stage of a config."""
-  if system is dip_system:
+  if config.system == 'dip':
     for side in DIP_SIDES:
       yield config.preset, side, 1, *_dip(dip_system.settings(config, 3), side)
     return
-  for stage in system.untrained(config, build.stand_ins(config)):
+  if config.system not in STAGES:
+    raise ConfigError(f'there is no PyTorch version of the system {config.system} to compare')
+  opened = STAGES[config.system](config, build.stand_ins(config), build.UNTRAINED)
+  for name in build.stage_names(config):
+    stage = opened[name]()
     model = stage.train_step.args[0]
     if getattr(config.model, 'dtype', 'float32') != 'float32':
-      raise build.ConfigError('PyTorch is compared in float32: set --config.model.dtype=float32')
+      raise ConfigError('PyTorch is compared in float32: set --config.model.dtype=float32')
     state = jax.jit(stage.init)(jax.random.key(0))
     constants = jax.device_put(stage.constants)
     batch, key = prepared(stage)
@@ -263,9 +281,7 @@ def pair(
     make, doubling = steps.vae, True
   elif isinstance(model, mapping.Mapping):
     if model.spectral:
-      raise build.ConfigError(
-        'PyTorch has no spectral norm here: set --config.STAGE.spectral=False'
-      )
+      raise ConfigError('PyTorch has no spectral norm here: set --config.STAGE.spectral=False')
     settings = ('residual', 'masked', 'mask_pool', 'scaled', 'feature_weights')
     own['norm'] = model.rx.norm
     frozen = {name: to_torch(constants[name], True) for name in ('rx', 'y')}
@@ -306,7 +322,7 @@ def pair(
 
     make, doubling = steps.cyclegan, True
   else:
-    raise build.ConfigError(f'there is no PyTorch version of {type(model).__name__} to compare')
+    raise ConfigError(f'there is no PyTorch version of {type(model).__name__} to compare')
   job = steps.Job(
     g=to_torch(state.g, doubling),
     d=to_torch(state.d),
@@ -332,11 +348,11 @@ def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
   network = settings.net
   skip = isinstance(network, Skip)
   if not isinstance(network, Skip | ResNet) or settings.factor != 1 or settings.param_noise:
-    raise build.ConfigError(
+    raise ConfigError(
       'PyTorch has the skip net and the residual one, without enlarging and noise on kernels'
     )
   if skip and (network.average_pool or network.pad_mode != 'reflect' or 0 in network.skip):
-    raise build.ConfigError('PyTorch has the skip net with strides, reflection and all branches')
+    raise ConfigError('PyTorch has the skip net with strides, reflection and all branches')
   settings = dataclasses.replace(settings, stop=None, ema=0.0)
   key, image = jax.random.key(0), jax.random.uniform(jax.random.key(1), (side, side, 3))
   ones = jnp.ones((side, side, 1))
@@ -393,3 +409,19 @@ def _nchw(x):
 
 def _photo(x) -> np.ndarray:
   return np.ascontiguousarray(_nchw(np.asarray(x)))
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  config = launch.CONFIG.value
+  try:
+    speed.prepare_process(config.measure.threads)
+    launch.SYSTEMS[config.system].check(config)
+    print(run(config))
+  except UserError as error:
+    sys.exit(f'{type(error).__name__}: {error}')
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=launch.parse)

@@ -16,7 +16,8 @@ import optax
 from flax import struct
 
 from oldphoto_jax import failure_signs, layers, losses, metrics
-from oldphoto_jax.models import adversarial, gan_networks
+from oldphoto_jax.models import gan_networks
+from oldphoto_jax.models import state as states
 from oldphoto_jax.models.released import Networks
 
 
@@ -72,7 +73,7 @@ class Pool(struct.PyTreeNode):
   count: jax.Array
 
 
-class State(adversarial.State):
+class State(states.State):
   """What training changes; arrays only.
 
   `g` holds {'G', 'F'}, `d` {'D_X', 'D_Y'}; `pool` is None with a pool size of 0.
@@ -84,7 +85,7 @@ class State(adversarial.State):
   photos.
   """
 
-  pool: Any
+  pool: Any = None
 
 
 def init(model: CycleGAN, key: jax.Array) -> State:
@@ -106,7 +107,7 @@ def init(model: CycleGAN, key: jax.Array) -> State:
   g, d = ({name: variables['params'] for name, variables in v.items()} for v in (g, d))
   shape = (model.pool_size, model.crop, model.crop, 3)
   pool = Pool(jnp.zeros(shape), jnp.zeros(shape), jnp.zeros((), jnp.int32))
-  begun = adversarial.start(model, g, d)
+  begun = states.start(model, g, d)
   return State(**vars(begun), pool=pool if model.pool_size else None)
 
 
@@ -229,8 +230,8 @@ def train_step(
     pool, fake_x, fake_y = _exchange_all(pool, fake_x, fake_y, keys[:, 6])
   (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake_x, fake_y)
   g_grad, d_grad, terms = layers.pmean((g_grad, d_grad, terms | d_terms))
-  state, norms = adversarial.update(model, state.replace(pool=pool), g_grad, d_grad)
-  return state, terms | norms
+  state = state.replace(pool=pool).apply(model, g_grad, d_grad)
+  return state, terms | states.norms(g=g_grad, d=d_grad)
 
 
 def d_total(model: CycleGAN, terms: dict[str, jax.Array]) -> jax.Array:

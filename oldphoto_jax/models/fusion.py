@@ -16,10 +16,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from oldphoto_jax import accumulation, layers, losses, metrics
 from oldphoto_jax.models import mapping, vae
+from oldphoto_jax.models.state import State, start
 
 # Terms of weight 0 are not computed.
 WEIGHTS = {
@@ -88,7 +88,7 @@ class Fusion:
     weights: of the loss terms, by name; see WEIGHTS.
     ema: decay of the moving average that is evaluated and released; 0: none.
     accumulate: as in vae.VAE.
-    tx: optimiser.
+    g_tx: optimiser.
     dtype: of the convolutions.
     features, feature_weights: as in vae.VAE.
   """
@@ -102,7 +102,7 @@ class Fusion:
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   ema: float = 0.0
   accumulate: int = 1
-  tx: optax.GradientTransformation = optax.adam(1e-3)
+  g_tx: optax.GradientTransformation = optax.adam(1e-3)
   dtype: Any = jnp.float32
   features: Callable[[Any, jax.Array], list[jax.Array]] | None = None
   feature_weights: tuple[float, ...] = ()
@@ -115,20 +115,6 @@ class Fusion:
   def multiple(self) -> int:
     """Sides of a photo must be multiples of this."""
     return max(2**self.depth, 4)
-
-
-class State(struct.PyTreeNode):
-  """What training changes; arrays only. `g` is the U-Net, `ema` its moving average or None."""
-
-  step: jax.Array
-  g: Any
-  opt: Any
-  ema: Any
-
-  @property
-  def released(self) -> Any:
-    """The parameters to evaluate, restore and release with."""
-    return self.g if self.ema is None else self.ema
 
 
 def init(model: Fusion, key: jax.Array) -> State:
@@ -145,12 +131,7 @@ def init(model: Fusion, key: jax.Array) -> State:
   for name, layer in g.items():
     if 'conv2' in layer:
       g[name] = layer | {'conv2': zeros(layer['conv2'])}
-  return State(
-    step=jnp.zeros((), jnp.int32),
-    g=g,
-    opt=model.tx.init(g),
-    ema=jax.tree.map(jnp.copy, g) if model.ema else None,
-  )
+  return start(model, g)
 
 
 def restore(
@@ -227,15 +208,7 @@ def train_step(
     return _gradient(model, state.g, constants, batch, filling, holes)
 
   grad, terms = accumulation.mean(gradient, parts, batch, keys)
-  update, opt = model.tx.update(grad, state.opt, state.g)
-  g = optax.apply_updates(state.g, update)
-  state = state.replace(
-    step=state.step + 1,
-    g=g,
-    opt=opt,
-    ema=layers.moving_average(state.ema, g, model.ema, state.step),
-  )
-  return state, terms | {'norm': layers.global_norm(grad)}
+  return state.apply(model, grad), terms | {'norm': layers.global_norm(grad)}
 
 
 def _mask(batch, filling):
@@ -293,8 +266,6 @@ def eval_step(
     images['filled'] = restore(model, params, old, batch['mask'])
   names = {'restored': 'psnr', 'below': 'psnr_below', 'old': 'psnr_old', 'filled': 'psnr_filled'}
   scores = {
-    score: jnp.minimum(metrics.psnr(images[name], clean), metrics.MAX_PSNR)
-    for name, score in names.items()
-    if name in images
+    score: metrics.psnr(images[name], clean) for name, score in names.items() if name in images
   }
   return scores | {'ssim': metrics.ssim(restored, clean)}, images

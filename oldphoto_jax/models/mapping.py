@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import optax
 
 from oldphoto_jax import accumulation, layers, losses, metrics
-from oldphoto_jax.models import adversarial, partial_nonlocal, vae
-from oldphoto_jax.models.adversarial import State
+from oldphoto_jax.models import partial_nonlocal, vae
+from oldphoto_jax.models.state import State, norms, start
 
 # The total loss of the published code. Terms of weight 0 are not computed.
 WEIGHTS = {
@@ -163,7 +163,7 @@ def init(model: Mapping, key: jax.Array) -> State:
   d = layers.init_normal(model.discriminator, d_key, jnp.zeros((1, 64, 64, 6)))
   if model.spectral:
     d = {'params': d, 'vectors': layers.right_vectors(d, jax.random.fold_in(d_key, 1))}
-  return adversarial.start(model, g, d)
+  return start(model, g, d)
 
 
 def whiten(old: jax.Array, mask: jax.Array) -> jax.Array:
@@ -225,12 +225,12 @@ def train_step(
     return _gradients(model, state, constants, batch, holes)
 
   g_grad, d_grad, terms = accumulation.mean(gradients, parts, batch, keys)
-  state, norms = adversarial.update(model, state, g_grad, d_grad)
+  state = state.apply(model, g_grad, d_grad)
   if model.spectral:  # once a step; torch's does it in every forward pass
     d = state.d
     vectors = layers.power_iteration(d['params'], d['vectors'])
     state = state.replace(d=d | {'vectors': vectors})
-  return state, terms | norms
+  return state, terms | norms(g=g_grad, d=d_grad)
 
 
 def _has_holes(model: Mapping) -> bool:
@@ -309,16 +309,16 @@ def eval_step(
   z = vae.encode(model.rx, constants['rx'], whiten(old, mask) if model.masked else old)
   restored = vae.decode(model.y, constants['y'], translate(model, state.released, z, mask))
   scores = {
-    'psnr': jnp.minimum(metrics.psnr(restored, clean), metrics.MAX_PSNR),
+    'psnr': metrics.psnr(restored, clean),
     'ssim': metrics.ssim(restored, clean),
-    'psnr_old': jnp.minimum(metrics.psnr(old, clean), metrics.MAX_PSNR),
+    'psnr_old': metrics.psnr(old, clean),
     'ssim_old': metrics.ssim(old, clean),
   }
   if model.masked:
     holes = (mask > 0).astype(jnp.float32)
     for name, photo in (('psnr_holes', restored), ('psnr_old_holes', old)):
       inside = metrics.psnr_inside(photo, clean, holes)
-      scores[name] = jnp.nan_to_num(jnp.minimum(inside, metrics.MAX_PSNR), nan=metrics.MAX_PSNR)
+      scores[name] = jnp.nan_to_num(inside, nan=metrics.MAX_PSNR)
   reconstruction = vae.decode(model.rx, constants['rx'], z)
   images = {'old': old, 'reconstruction': reconstruction, 'restored': restored, 'clean': clean}
   return scores, images

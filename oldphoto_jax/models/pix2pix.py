@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from oldphoto_jax import failure_signs, layers, losses, metrics
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models.released import Networks
+from oldphoto_jax.models.state import State, norms, optimise, start
 
 # The generator's loss; section 3.1 of the paper, lambda = 100. Terms of weight 0 are not computed.
 WEIGHTS = {'gan': 1.0, 'l1': 100.0}
@@ -58,45 +59,17 @@ class Pix2Pix:
   d_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
 
 
-class State(struct.PyTreeNode):
-  """What training changes; arrays only.
-
-  `g`, `d` are parameters, `stats` the running statistics of G's batch norm ({} with instance norm).
-  D always normalises by its batch, so its running statistics are not kept. `ema` is the moving
-  average of {'params': g, 'batch_stats': stats}, or None.
-  """
-
-  step: jax.Array
-  g: Any
-  d: Any
-  stats: Any
-  g_opt: Any
-  d_opt: Any
-  ema: Any
-
-  @property
-  def released(self) -> Any:
-    """What to evaluate, restore and release with: {'params', 'batch_stats'} of G."""
-    return {'params': self.g, 'batch_stats': self.stats} if self.ema is None else self.ema
-
-
 def init(model: Pix2Pix, key: jax.Array) -> State:
-  """Parameters by gan_networks.init, and fresh optimiser states."""
+  """Parameters by gan_networks.init, and fresh optimiser states.
+
+  The state's `stats` are those of the generator, {} with instance norm. The discriminator always
+  normalises by its batch, so its running statistics are not kept.
+  """
   g_key, d_key = jax.random.split(key)
   side = model.generator.multiple
   g = gan_networks.init(model.generator, g_key, jnp.zeros((1, side, side, 3)))
   d = gan_networks.init(model.discriminator, d_key, jnp.zeros((1, 128, 128, 6)))['params']
-  stats = g.get('batch_stats', {})
-  released = {'params': g['params'], 'batch_stats': stats}
-  return State(
-    step=jnp.zeros((), jnp.int32),
-    g=g['params'],
-    d=d,
-    stats=stats,
-    g_opt=model.g_tx.init(g['params']),
-    d_opt=model.d_tx.init(d),
-    ema=jax.tree.map(jnp.copy, released) if model.ema else None,
-  )
+  return start(model, g['params'], d, g.get('batch_stats', {}))
 
 
 def restore(model: Pix2Pix, params: dict[str, Any], old: jax.Array) -> jax.Array:
@@ -132,7 +105,7 @@ def train_step(
     The new state, and every loss term by name (unweighted) with gradient norms.
 
   Raises:
-    ValueError: if batch norm would see a bottleneck of a single value per channel.
+    ConfigError: if batch norm would see a bottleneck of a single value per channel.
   """
   del constants
   old, clean, weights = batch['old'], batch['clean'], model.weights
@@ -166,30 +139,18 @@ def train_step(
     return losses.total(terms, weights), terms
 
   fake, gradient_of, stats = jax.vjp(generate, state.g, has_aux=True)
-  d, d_opt, d_terms, d_norm = state.d, state.d_opt, {}, {}
+  before, d_terms, d_norm = state, {}, {}
   if weights['gan'] > 0:
     (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake)
     d_grad = layers.pmean(d_grad)
-    d_update, d_opt = model.d_tx.update(d_grad, state.d_opt, state.d)
-    d = optax.apply_updates(state.d, d_update)
-    d_norm = {'d_norm': layers.global_norm(d_grad)}
-  judging = d if model.alternate else state.d
+    d, d_opt = optimise(model.d_tx, d_grad, state.d_opt, state.d)
+    state, d_norm = state.replace(d=d, d_opt=d_opt), norms(d=d_grad)
+  judging = state.d if model.alternate else before.d
   (_, g_terms), fake_grad = jax.value_and_grad(g_loss, has_aux=True)(fake, judging)
   (g_grad,) = gradient_of(fake_grad)
   g_grad, stats, terms = layers.pmean((g_grad, stats, g_terms | d_terms))
-  g_update, g_opt = model.g_tx.update(g_grad, state.g_opt, state.g)
-  g = optax.apply_updates(state.g, g_update)
-  released = {'params': g, 'batch_stats': stats}
-  state = state.replace(
-    step=state.step + 1,
-    g=g,
-    d=d,
-    stats=stats,
-    g_opt=g_opt,
-    d_opt=d_opt,
-    ema=layers.moving_average(state.ema, released, model.ema, state.step),
-  )
-  return state, terms | {'g_norm': layers.global_norm(g_grad)} | d_norm
+  state = state.apply(model, g_grad, stats=stats)
+  return state, terms | norms(g=g_grad) | d_norm
 
 
 def d_total(model: Pix2Pix, terms: dict[str, jax.Array]) -> jax.Array:
@@ -225,7 +186,7 @@ def _check_bottleneck(model: Pix2Pix, shape: tuple[int, ...]) -> None:
   photos = shape[0] * (jax.lax.axis_size(layers.AXIS) if model.sync_batch_norm else 1)
   single = photos == 1 and shape[1] == shape[2] == g.multiple
   if g.bottleneck_norm and g.norm.batch and single:
-    raise ValueError(
+    raise ConfigError(
       f'batch norm on the 1x1 bottleneck of {shape[1]}x{shape[2]} photos erases it where a device '
       'has one photo: use a larger batch, sync_batch_norm, or no bottleneck_norm'
     )

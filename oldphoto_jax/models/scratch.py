@@ -14,11 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from oldphoto_jax import layers, losses
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models.released import Networks
+from oldphoto_jax.models.state import State, start
 
 # The terms of the loss. Cross-entropy and soft dice: Milletari et al. 2016 and many since; focal
 # loss (Lin et al. 2017) in the place of cross-entropy: a weight for 'focal' and 0 for 'bce'.
@@ -121,7 +121,7 @@ class Scratch:
     sync_batch_norm: batch norm over the examples of all devices; False: each device has the
       statistics of its own examples, as the reference, and the running ones are averaged.
     ema: decay of the moving average of the network that is evaluated and released; 0: none.
-    tx: optimiser.
+    g_tx: optimiser.
   """
 
   net: UNet = UNet()
@@ -130,26 +130,7 @@ class Scratch:
   focal_alpha: float = 0.25
   sync_batch_norm: bool = False
   ema: float = 0.0
-  tx: optax.GradientTransformation = optax.adam(1e-3)
-
-
-class State(struct.PyTreeNode):
-  """What training changes; arrays only.
-
-  `params` are the network's, `stats` the running statistics of its batch norm. `ema` is the moving
-  average of {'params', 'batch_stats'}, or None.
-  """
-
-  step: jax.Array
-  params: Any
-  stats: Any
-  opt: Any
-  ema: Any
-
-  @property
-  def released(self) -> Any:
-    """What to evaluate, detect and release with: {'params', 'batch_stats'}."""
-    return {'params': self.params, 'batch_stats': self.stats} if self.ema is None else self.ema
+  g_tx: optax.GradientTransformation = optax.adam(1e-3)
 
 
 def init(model: Scratch, key: jax.Array) -> State:
@@ -168,14 +149,7 @@ def init(model: Scratch, key: jax.Array) -> State:
 
   params = jax.tree_util.tree_map_with_path(scaled, released['params'])
   params['conv_out']['bias'] += math.log(PRIOR / (1 - PRIOR))
-  released['params'] = params
-  return State(
-    step=jnp.zeros((), jnp.int32),
-    params=released['params'],
-    stats=released['batch_stats'],
-    opt=model.tx.init(released['params']),
-    ema=jax.tree.map(jnp.copy, released) if model.ema else None,
-  )
+  return start(model, params, stats=released['batch_stats'])
 
 
 def luma(photo):
@@ -264,18 +238,9 @@ def train_step(
     terms = loss_terms(model, logits, batch['mask'], layers.AXIS)
     return losses.total(terms, model.weights), (terms, changed['batch_stats'])
 
-  grad, (terms, stats) = jax.grad(loss, has_aux=True)(state.params)
+  grad, (terms, stats) = jax.grad(loss, has_aux=True)(state.g)
   grad, terms, stats = layers.pmean((grad, terms, stats))
-  update, opt = model.tx.update(grad, state.opt, state.params)
-  params = optax.apply_updates(state.params, update)
-  released = {'params': params, 'batch_stats': stats}
-  state = state.replace(
-    step=state.step + 1,
-    params=params,
-    stats=stats,
-    opt=opt,
-    ema=layers.moving_average(state.ema, released, model.ema, state.step),
-  )
+  state = state.apply(model, grad, stats=stats)
   return state, terms | {'norm': layers.global_norm(grad)}
 
 

@@ -19,8 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from oldphoto_jax import accumulation, layers, losses, metrics
-from oldphoto_jax.models import adversarial
-from oldphoto_jax.models.adversarial import State
+from oldphoto_jax.models.state import State, norms, start
 
 DOWNSAMPLING = 4  # sides of a photo must be multiples of this
 
@@ -206,7 +205,7 @@ def init(model: VAE, key: jax.Array) -> State:
   d = {'image': layers.init_normal(model.discriminator, keys[2], photo)}
   if model.latent_gan:
     d['latent'] = layers.init_normal(model.latent_discriminator, keys[3], latent)
-  return adversarial.start(model, g, d)
+  return start(model, g, d)
 
 
 def encode(model: VAE, g: Any, photo: jax.Array) -> jax.Array:
@@ -246,8 +245,8 @@ def train_step(
     return _gradients(model, state, constants, batch, keys, reals)
 
   g_grad, d_grad, terms = accumulation.mean(gradients, parts, batch, keys)
-  state, norms = adversarial.update(model, state, g_grad, d_grad)
-  return state, terms | norms
+  state = state.apply(model, g_grad, d_grad)
+  return state, terms | norms(g=g_grad, d=d_grad)
 
 
 def perceptual(model: Any, constants: Any, fake: jax.Array, real: jax.Array) -> jax.Array:
@@ -334,7 +333,7 @@ def eval_step(
   image = batch['image']
   output = decode(model, state.released, encode(model, state.released, image))
   scores = {
-    'psnr': jnp.minimum(metrics.psnr(output, image), metrics.MAX_PSNR),
+    'psnr': metrics.psnr(output, image),
     'ssim': metrics.ssim(output, image),
   }
   return scores, {'input': image, 'reconstruction': output}

@@ -27,57 +27,50 @@ from oldphoto_jax import (
   weights,
 )
 from oldphoto_jax.benchmark import NOTHING, Row, Test, Training
-from oldphoto_jax.data import sources
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models.dip import Dip
 from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, triplet
+from oldphoto_jax.systems.system import System
 
 _log = logging.getLogger(__name__)
 
-TRAINED = {'pix2pix': pix2pix, 'cyclegan': cyclegan, 'triplet': triplet}
+SYSTEMS = {module.SYSTEM.name: module.SYSTEM for module in (pix2pix, cyclegan, triplet, dip)}
 JSON, MARKDOWN, PAGE, RESULTS = 'benchmark.json', 'benchmark.md', 'benchmark.html', 'results'
 OLD = 'old photos'
 MASKED = ', true mask'  # ends the labels of rows that are told where the damage is
 
 
-def check(config: ConfigDict, mode: str) -> None:
+def check(config: ConfigDict) -> None:
   """Looks, before hours of training, at what can be wrong.
 
   Raises:
-    ConfigError: for another mode than train, several hosts, or settings that do not fit together.
-    ValueError: for files that do not fit, or settings of a system that cannot work.
+    ConfigError: for several hosts, or settings that do not fit together.
+    UserError: for files that do not fit, or settings of a system that cannot work.
   """
-  if mode != 'train':
-    raise build.ConfigError(
-      f'the benchmark has nothing to {mode}: it trains what is missing and then compares. Leave '
-      '--mode out'
-    )
   if jax.process_count() > 1:
-    raise build.ConfigError(
+    raise ConfigError(
       'the benchmark runs on one host: train large systems on several hosts by their own configs, '
       'and name their weights with config.load'
     )
   names, more = _compared(config), _more(config)
   for name in names:
-    own = config.systems[name]
-    if own.system == 'dip':
-      dip.settings(own, 3)
-    elif _loaded_path(config, name):
+    if _loaded_path(config, name):
       weights.load(_loaded_path(config, name))
-    elif own.system not in TRAINED:
-      raise build.ConfigError(f'the benchmark cannot train the system {own.system!r} of {name!r}')
+    elif config.systems[name].system not in SYSTEMS:
+      raise ConfigError(
+        f'the benchmark cannot run the system {config.systems[name].system!r} of {name!r}'
+      )
     else:
       own = own_config(config, name)
-      models = triplet.models if own.system == 'triplet' else TRAINED[own.system].model
-      models(own)
+      SYSTEMS[own.system].check(own)
   for path in more.values():
     weights.load(path)
-  for name in [*_recipes(config), config.degradation]:
-    build.recipe(name)
+  build.recipe(config.evaluate.degradations)
   if config.reference not in (*names, *more, NOTHING):
     known = ', '.join([*names, *more, NOTHING])
-    raise build.ConfigError(f'reference is {config.reference!r}: choose from {known}')
+    raise ConfigError(f'reference is {config.reference!r}: choose from {known}')
   if config.data.old_reference and not config.data.old_test:
-    raise build.ConfigError('data.old_reference belongs to data.old_test: set that as well')
+    raise ConfigError('data.old_reference belongs to data.old_test: set that as well')
   _judge(config)
 
 
@@ -86,11 +79,9 @@ def run(config: ConfigDict) -> None:
 
   Raises:
     train.Stopped: after SIGTERM; the same command goes on.
-    ValueError: see `check`; photos that are missing.
+    UserError: see `check`; photos that are missing.
   """
-  folder = pathlib.Path(config.workdir)
-  folder.mkdir(parents=True, exist_ok=True)
-  judge = _judge(config)
+  folder, judge = pathlib.Path(config.workdir), _judge(config)
   for column in benchmark.missing_columns(judge, config.evaluate.crop):
     _log.info('no column %s', column)
   tests = _tests(config)
@@ -114,12 +105,6 @@ def run(config: ConfigDict) -> None:
   _write(folder, config, report, tests, results)
 
 
-def is_complete(config: ConfigDict) -> bool:
-  """False: a comparison exports nothing."""
-  del config
-  return False
-
-
 def settings(config: ConfigDict) -> dict[str, Any]:
   """The settings that the numbers depend on, without paths of this machine."""
   e = config.evaluate
@@ -141,15 +126,19 @@ def own_config(config: ConfigDict, name: str) -> ConfigDict:
   """A system's config with what all share: photos, crop, degradation, seed, length; its folder."""
   own = config.systems[name].copy_and_resolve_references()
   own.seed = config.seed
+  if not _is_trained(own):
+    return own
   own.workdir = str(pathlib.Path(config.workdir) / name)
   own.degradation = config.degradation
   own.evaluate.crop = config.evaluate.crop
   for field, value in config.data.items():
-    # Real old photos have no pairs to learn from, and would be another task for CycleGAN.
-    if field in own.data and (field != 'old' or own.system == 'triplet'):
+    # A system that mixes real old photos with others. They have no pairs to learn from, and would
+    # be a different task for CycleGAN.
+    takes_real = 'p_real' in own.data
+    if field in own.data and (field != 'old' or takes_real):
       own.data[field] = value
   if config.images:
-    stages = [own[s] for s in _stages(own)]
+    stages = [own[s] for s in build.stage_names(own)]
     total = sum(stage.steps * stage.batch_size for stage in stages)
     for stage in stages:
       stage.steps = max(1, round(stage.steps * config.images / total))
@@ -158,36 +147,34 @@ def own_config(config: ConfigDict, name: str) -> ConfigDict:
   return own
 
 
+def _is_trained(own: ConfigDict) -> bool:
+  """Whether a system learns and releases weights. Deep Image Prior does not."""
+  return 'export' in SYSTEMS[own.system].modes
+
+
 def trained(config: ConfigDict, name: str) -> pathlib.Path:
   """Trains a system from where its run is: the file of its weights."""
   own = own_config(config, name)
-  runs.start(own)
-  system, file = TRAINED[own.system], pathlib.Path(own.workdir) / weights.FILE
-  ends = [
-    pathlib.Path(own.workdir) / stage / 'checkpoints' / str(own[stage].steps)
-    for stage in _stages(own)
-  ]
+  system, folder = SYSTEMS[own.system], pathlib.Path(own.workdir)
+  runs.check(own, system.may_change)
+  file = folder / weights.FILE
+  ends = [folder / s / 'checkpoints' / str(own[s].steps) for s in build.stage_names(own)]
   if not all(end.is_dir() for end in ends):
-    _log.info('%s: training into %s', name, own.workdir)
-    system.run(own)
-    return system.export(own)
-  if not file.is_file() or file.stat().st_mtime < max(end.stat().st_mtime for end in ends):
-    return system.export(own)
-  _log.info('%s: %s is complete', name, own.workdir)
+    _log.info('%s: training into %s', name, folder)
+    system.modes['run'](own)
+  elif not file.is_file() or file.stat().st_mtime < max(end.stat().st_mtime for end in ends):
+    system.modes['export'](own)
+  else:
+    _log.info('%s: %s is complete', name, folder)
   return file
 
 
-def _stages(own: ConfigDict) -> list[str]:
-  """The sections of a system's config that are trained."""
-  return own.stages.replace(' ', '').split(',') if own.system == 'triplet' else [own.system]
-
-
 def _compared(config: ConfigDict) -> list[str]:
-  names = config.compare.replace(' ', '').split(',')
+  names = build.names(config.compare)
   for name in names:
     if name not in config.systems:
       known = ', '.join(config.systems)
-      raise build.ConfigError(f'compare: there is no system {name!r}; choose from {known}')
+      raise ConfigError(f'compare: there is no system {name!r}; choose from {known}')
   return names
 
 
@@ -197,7 +184,7 @@ def _more(config: ConfigDict) -> dict[str, str]:
   for part in filter(None, config.more.split(',')):
     name, equals, path = (x.strip() for x in part.partition('='))
     if not (name and equals and path) or name in found or name in config.systems:
-      raise build.ConfigError(
+      raise ConfigError(
         f'more: {part!r} is not NAME=PATH with a name of its own; several have commas between'
       )
     found[name] = path
@@ -208,22 +195,18 @@ def _loaded_path(config: ConfigDict, name: str) -> str:
   return config.load.get(name, '')
 
 
-def _recipes(config: ConfigDict) -> list[str]:
-  return config.evaluate.degradations.replace(' ', '').split(',')
-
-
 def _rows(config: ConfigDict) -> list[Row]:
   """All rows, in the order of the tables; trains what is missing."""
   rows = [benchmark.nothing(), benchmark.classical(False), benchmark.classical(True)]
   # One system at a time is in memory: its rows follow each other.
   programs = functools.lru_cache(maxsize=1)(_programs)
   for name in _compared(config):
-    own = config.systems[name]
-    if own.system == 'dip':
+    if _loaded_path(config, name):
+      rows += weights_rows(name, _loaded_path(config, name), programs)
+    elif _is_trained(config.systems[name]):
+      rows += weights_rows(name, trained(config, name), programs)
+    else:
       rows += _dip_rows(config, name)
-      continue
-    path = _loaded_path(config, name) or trained(config, name)
-    rows += weights_rows(name, path, programs)
   for name, path in _more(config).items():
     rows += weights_rows(name, path, programs)
   return rows
@@ -388,16 +371,8 @@ def _judge(config: ConfigDict) -> benchmark.Judge:
 
 def _tests(config: ConfigDict) -> list[Test]:
   """The test photos under every recipe, then real old photos."""
-  e = config.evaluate
   opened = build.photos(config.data, config.seed)
-  source = opened.val if opened.test is None else opened.test
-  if e.limit:
-    # The first ones, so that their damage is that of a run with all photos.
-    source = sources.Chosen(source, list(range(min(e.limit, len(source)))))
-  tests = [
-    benchmark.age(build.train_recipe(config, name), name, source, e.crop, config.seed)
-    for name in _recipes(config)
-  ]
+  tests = build.tests(config, build.test_photos(config, opened))
   if config.data.old_test:
     tests.append(_old(config))
   return tests
@@ -414,7 +389,7 @@ def _old(config: ConfigDict) -> Test:
     path = masks.find_named(config.data.old_reference, source.root / name, 'reference')
     reference.append(images.read_rgb8(path))
     if reference[-1].shape != photo.shape:
-      raise build.ConfigError(f'{path} has not the size of its photo {source.root / name}')
+      raise ConfigError(f'{path} has not the size of its photo {source.root / name}')
   return Test(OLD, names, old, reference=reference)
 
 
@@ -469,3 +444,6 @@ def _lead(config: ConfigDict, report: dict[str, Any]) -> str:
     text += 'The SqueezeNet distance is LPIPS without its learnt weights, and not LPIPS. '
   text += 'Rows with the true mask are told where content is lost, which no photo tells. '
   return f'{text}Code: commit {environment["commit"]}; {environment["devices"][1]}.'
+
+
+SYSTEM = System('benchmark', {'run': run}, check)

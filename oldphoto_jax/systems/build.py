@@ -15,18 +15,18 @@ import optax
 from ml_collections import ConfigDict
 
 from oldphoto_jax import (
+  benchmark,
   checkpoints,
   classifiers,
   data,
-  evaluation,
   features,
   parallel,
-  restore,
   train,
 )
-from oldphoto_jax.data import artefacts
-from oldphoto_jax.degradation import names, photographic, recipes
-from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.data import artefacts, sources
+from oldphoto_jax.degradation import names as recipe_names
+from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.errors import CheckpointError, ConfigError
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +45,11 @@ def photos(config: ConfigDict, seed: int) -> Photos:
   """Opens the photos that `config` (section `data`) names, and splits them.
 
   Raises:
-    ValueError: where a folder is missing or empty, or holds too few photos for the split.
+    UserError: where a folder is missing or empty, or holds too few photos for the split.
   """
+  for name in ('photos', 'val', 'test', 'old'):
+    if config[name] and not pathlib.Path(config[name]).expanduser().is_dir():
+      raise ConfigError(f'data.{name}: there is no folder {config[name]}')
   if config.tfds_name:
     source = data.tfds_images(config.tfds_dir, config.tfds_name, config.tfds_split)
   elif config.photos:
@@ -82,6 +85,24 @@ def photos(config: ConfigDict, seed: int) -> Photos:
   )
 
 
+def test_photos(config: ConfigDict, opened: Photos) -> data.Source:
+  """What is scored: the test photos, else those of validation; the first `evaluate.limit`."""
+  return first(opened.val if opened.test is None else opened.test, config.evaluate.limit)
+
+
+def first(source: data.Source, limit: int) -> data.Source:
+  """The first photos of a source, all with a limit of 0, so that each keeps its number and key."""
+  return sources.Chosen(source, list(range(min(limit, len(source))))) if limit else source
+
+
+def tests(config: ConfigDict, source: data.Source) -> list[benchmark.Test]:
+  """The middle squares of a source, damaged by each recipe of `evaluate.degradations`."""
+  return [
+    benchmark.age(train_recipe(config, name), name, source, config.evaluate.crop, config.seed)
+    for name in names(config.evaluate.degradations)
+  ]
+
+
 def stand_ins(config: ConfigDict) -> Photos:
   """Sample photos in the place of those that a run's config names.
 
@@ -89,6 +110,16 @@ def stand_ins(config: ConfigDict) -> Photos:
   """
   source = data.sample_photos()
   return Photos(train=source, val=source, test=None, old=source if config.data.old else None)
+
+
+def stage_names(config: ConfigDict) -> list[str]:
+  """The stages to train: `config.stages`; without that setting one, named as the system."""
+  return names(config.stages) if 'stages' in config else [config.system]
+
+
+def names(text: str) -> list[str]:
+  """The names in a setting that has commas between them."""
+  return text.replace(' ', '').split(',')
 
 
 def write_manifest(photos: Photos, workdir: str) -> None:
@@ -139,7 +170,7 @@ def recipe(text: str, overlays: str = '', textures: str = '') -> recipes.Recipe:
     PhotoError: for a folder that is missing or empty, or an overlay without transparency.
   """
   drawn = artefacts.overlays(overlays) if overlays else None
-  return names.recipe(text, drawn, artefacts.textures(textures) if textures else None)
+  return recipe_names.recipe(text, drawn, artefacts.textures(textures) if textures else None)
 
 
 def train_recipe(config: ConfigDict, text: str) -> recipes.Recipe:
@@ -157,6 +188,16 @@ def prepare_pairs(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:
   return prepare
 
 
+def prepare_clean(gray: float) -> Callable[[dict, jax.Array], dict]:
+  """Batches of clean photos, which lose their colour with probability `gray`: 'image'."""
+
+  def one(key, image):
+    image = photographic.from_levels(image)
+    return jnp.where(jax.random.bernoulli(key, gray), photographic.gray(image), image)
+
+  return lambda batch, keys: {'image': jax.vmap(one)(keys, batch['image'])}
+
+
 def adam(config: ConfigDict, lr: float, steps: int) -> optax.GradientTransformation:
   """Adam with a constant learning rate, then linear decay to 0 over the last `decay` of `steps`.
 
@@ -172,15 +213,74 @@ def adam(config: ConfigDict, lr: float, steps: int) -> optax.GradientTransformat
   return optax.adam(schedule if config.decay else lr, b1=config.b1, b2=config.b2, eps=1e-8)
 
 
-def loop(config: ConfigDict, steps: int) -> train.Loop:
-  """`config` is the section `train`."""
-  return train.Loop(
-    steps=steps,
-    log_every=config.log_every,
-    evaluate_every=config.evaluate_every,
-    sheet_rows=config.sheet_rows,
-    tensorboard=config.tensorboard,
+def stage(
+  module: Any,
+  model: Any,
+  config: ConfigDict,
+  photos: Photos,
+  name: str,
+  *,
+  stream: data.Stream,
+  prepare: Callable[[dict, jax.Array], dict],
+  columns: tuple[str, ...],
+  prepare_eval: Callable[[dict, jax.Array], dict] | None = None,
+  init: Callable[[jax.Array], Any] | None = None,
+  constants: Any = None,
+  score: str = 'psnr',
+) -> train.Stage:
+  """The stage that trains `model`, with the steps of its module and the section `config[name]`.
+
+  Args:
+    module: has `init`, `train_step` and `eval_step`; see models.
+    model: their first argument.
+    config: the whole one.
+    photos: of the run.
+    name: of the stage and of its section, which has at least `steps` and `batch_size`.
+    stream, prepare, columns, init, constants, score: see train.Stage; `init` is the module's and
+      constants are none by default.
+    prepare_eval: `prepare` by default.
+  """
+  c, t = config[name], config.train
+  return train.Stage(
+    name=name,
+    init=init or partial(module.init, model),
+    prepare=prepare,
+    prepare_eval=prepare_eval or prepare,
+    train_step=partial(module.train_step, model),
+    eval_step=partial(module.eval_step, model),
+    constants=constants or {},
+    batches=partial(train_batches, config, stream, c.batch_size),
+    eval_batches=partial(eval_batches, config, photos.val),
+    score=score,
+    loop=train.Loop(c.steps, t.log_every, t.evaluate_every, t.sheet_rows, t.tensorboard),
+    columns=columns,
+    accumulate=c.get('accumulate'),
   )
+
+
+def check_crops(config: ConfigDict, multiple: int, least: int = 1) -> None:
+  """Raises ConfigError unless the crops of training and evaluation fit the network."""
+  for name in ('data', 'evaluate'):
+    crop = config[name].crop
+    if crop % multiple or crop < least:
+      limit = f' from {least} on' if least > multiple else ''
+      raise ConfigError(
+        f'{name}.crop is {crop}; this network takes multiples of {multiple}{limit}: change it, or '
+        "the number of the network's halvings"
+      )
+
+
+def check_batches(config: ConfigDict) -> None:
+  """Raises ConfigError unless the batches of all stages divide over the devices and into parts."""
+  devices = jax.device_count()
+  for name in stage_names(config):
+    size, parts = config[name].batch_size, config[name].get('accumulate', 1)
+    if size < 1 or parts < 1 or size % (devices * parts):
+      text = f' and {parts} parts' if parts != 1 else ''
+      raise ConfigError(
+        f'{name}.batch_size is {size}, which does not divide over {devices} devices{text}: set a '
+        f'multiple of {devices * max(parts, 1)}'
+      )
 
 
 def weights(config: ConfigDict, allowed: dict[str, float]) -> dict[str, float]:
@@ -206,33 +306,57 @@ class Perceptual:
   level_weights: tuple[float, ...]
 
 
-def perceptual(config: ConfigDict, untrained: bool = False) -> Perceptual:
+NO_PERCEPTUAL = Perceptual({}, None, ())
+_PERCEPTUAL = {
+  # Wan et al. `VGGLoss`: relu1_1, 2_1, 3_1, 4_1, 5_1.
+  'vgg19': (
+    classifiers.load_vgg19,
+    classifiers.untrained_vgg19,
+    features.vgg19_features,
+    (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
+  ),
+  # The levels are normalised to weigh alike: see features.squeezenet_features.
+  'squeezenet': (
+    classifiers.load_squeezenet,
+    classifiers.untrained_squeezenet,
+    features.squeezenet_features,
+    (0.2,) * 5,
+  ),
+}
+
+
+def perceptual(config: ConfigDict, wanted: bool) -> Perceptual:
   """Loads the network that `config` (section `perceptual`) names; without weights, none.
 
-  With `untrained` no file is read and the parameters are zeros.
+  Args:
+    config: the section.
+    wanted: whether a stage has the term; if not, nothing is loaded.
 
   Raises:
-    ValueError: for an unknown network, or a weights file that is missing or does not fit.
+    ConfigError: for an unknown network, or a file that is missing.
+    WeightsError: for a file that does not fit.
   """
-  if not config.weights and not untrained:
+  if not config.weights:
     _log.info('perceptual.weights is not set: the perceptual loss term is off')
-    return Perceptual({}, None, ())
-  if config.network == 'vgg19':
-    return Perceptual(
-      classifiers.untrained_vgg19() if untrained else classifiers.load_vgg19(config.weights),
-      features.vgg19_features,
-      # Wan et al. `VGGLoss`: relu1_1, 2_1, 3_1, 4_1, 5_1.
-      (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
-    )
-  if config.network == 'squeezenet':
-    return Perceptual(
-      classifiers.untrained_squeezenet()
-      if untrained
-      else classifiers.load_squeezenet(config.weights),
-      features.squeezenet_features,
-      (0.2,) * 5,  # the levels are normalised to weigh alike (features.squeezenet_features)
-    )
-  raise ConfigError(f'perceptual.network is vgg19 or squeezenet, not {config.network!r}')
+    return NO_PERCEPTUAL
+  if not pathlib.Path(config.weights).is_file():
+    raise ConfigError(f'perceptual.weights: there is no file {config.weights}')
+  if not wanted:
+    return NO_PERCEPTUAL
+  load, _, function, levels = _perceptual_network(config.network)
+  return Perceptual(load(config.weights), function, levels)
+
+
+def _untrained_perceptual(config: ConfigDict, wanted: bool) -> Perceptual:
+  """Zeros in the place of the parameters, and no file is read."""
+  _, zeros, function, levels = _perceptual_network(config.network)
+  return Perceptual(zeros(), function, levels) if wanted else NO_PERCEPTUAL
+
+
+def _perceptual_network(name: str) -> tuple:
+  if name not in _PERCEPTUAL:
+    raise ConfigError(f'perceptual.network is {" or ".join(_PERCEPTUAL)}, not {name!r}')
+  return _PERCEPTUAL[name]
 
 
 def dtype(name: str) -> Any:
@@ -242,51 +366,81 @@ def dtype(name: str) -> Any:
   return jnp.dtype(name)
 
 
-def trained(config: ConfigDict, name: str, model: Any, init: Callable, score: str = 'psnr') -> Any:
-  """The released parameters of a stage, from its newest checkpoint; `score` is that of its Stage.
+def is_trained(config: ConfigDict, name: str) -> bool:
+  """Whether the run holds a checkpoint of a stage."""
+  folder = _checkpoints(config, name)
+  return folder.is_dir() and any(folder.iterdir())
 
-  Raises:
-    CheckpointError: where there is none.
+
+def _checkpoints(config: ConfigDict, name: str) -> pathlib.Path:
+  return pathlib.Path(config.workdir) / name / 'checkpoints'
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+  """Where a stage gets the networks that it reads and does not train.
+
+  Attributes:
+    of: (name of a stage, its model, its init) -> the stage's released parameters.
+    has: name of a stage -> whether it is there; for those that may be missing.
+    perceptual: (section `perceptual`, whether a stage has the term) -> the feature network.
   """
-  folder = pathlib.Path(config.workdir) / name / 'checkpoints'
-  like = jax.eval_shape(partial(init, model), jax.random.key(0))
-  loaded = None
-  if folder.is_dir():
-    with checkpoints.manager(folder, score) as saved:
-      loaded = checkpoints.restore(saved, like)
-  if loaded is None:
-    raise checkpoints.CheckpointError(
-      f'there is no checkpoint in {folder}: train {name} first (without --mode, and with {name} in '
-      'config.stages where there are stages)'
-    )
-  return loaded[1].released
+
+  of: Callable[[str, Any, Callable], Any]
+  has: Callable[[str], bool]
+  perceptual: Callable[[ConfigDict, bool], Perceptual]
 
 
-def untrained(config: ConfigDict, name: str, model: Any, init: Callable) -> Any:
-  """In the place of `trained`: the parameters of a stage as initialised."""
-  del config, name
+def trained(config: ConfigDict) -> Networks:
+  """The networks of the run: of the newest checkpoints, and the file of the feature network.
+
+  `of` raises CheckpointError where a stage has no checkpoint.
+  """
+
+  def of(name, model, init):
+    like = jax.eval_shape(partial(init, model), jax.random.key(0))
+    loaded = checkpoints.newest(_checkpoints(config, name), like)
+    if loaded is None:
+      raise _missing(config, name)
+    return loaded.released
+
+  return Networks(of, partial(is_trained, config), perceptual)
+
+
+def _initialised(name: str, model: Any, init: Callable) -> Any:
+  del name
   return jax.jit(partial(init, model))(jax.random.key(0)).released
 
 
-def evaluate(config: ConfigDict, restorer: restore.Restorer) -> str:
-  """Scores a restorer on the test photos (else the validation photos) of a config.
+def _shape(name: str, model: Any, init: Callable) -> Any:
+  del name
+  return jax.eval_shape(partial(init, model), jax.random.key(0)).released
 
-  Writes evaluation.md, evaluation.json and a sheet a recipe into the run's folder.
 
-  Returns:
-    The table as Markdown.
+# As initialised: steps and photos cost the same as with trained ones.
+UNTRAINED = Networks(_initialised, lambda name: False, _untrained_perceptual)
+# Shapes of arrays, to check settings: nothing is read or computed.
+SHAPES = Networks(_shape, lambda name: False, _untrained_perceptual)
+
+
+def planned(config: ConfigDict, before: Iterable[str]) -> Networks:
+  """As SHAPES, but `of` raises CheckpointError for a stage that nobody has trained by then.
+
+  Args:
+    config: names the run's folder, where some stages may be trained already.
+    before: stages that this command trains first.
   """
-  opened = photos(config.data, config.seed)
-  source = opened.val if opened.test is None else opened.test
-  if config.evaluate.limit:
-    source = data.subset(source, config.seed, {'some': config.evaluate.limit})['some']
-  size = config.evaluate.crop
-  if size % restorer.multiple:
-    raise ConfigError(f'evaluate.crop is {size}, not a multiple of {restorer.multiple}')
-  tables = [
-    evaluation.evaluate(
-      restorer, recipe(name), name, data.eval_batches(source, size, 4), list(source.names)
-    )
-    for name in config.evaluate.degradations.replace(' ', '').split(',')
-  ]
-  return evaluation.write(tables, restorer.name, pathlib.Path(config.workdir))
+
+  def of(name, model, init):
+    if name not in before and not is_trained(config, name):
+      raise _missing(config, name)
+    return _shape(name, model, init)
+
+  return dataclasses.replace(SHAPES, of=of)
+
+
+def _missing(config: ConfigDict, name: str) -> CheckpointError:
+  return CheckpointError(
+    f'there is no checkpoint in {_checkpoints(config, name)}: train {name} first (without --mode, '
+    f'and with {name} in config.stages where there are stages)'
+  )

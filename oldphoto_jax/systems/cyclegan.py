@@ -1,18 +1,17 @@
 """The system CycleGAN: one stage, trained on old and clean photos that are not pairs."""
 
 import logging
-import pathlib
 from collections.abc import Callable
 from functools import partial
 
 import jax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, parallel, restore, train, weights
+from oldphoto_jax import data, train, weights
 from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import cyclegan
-from oldphoto_jax.systems import build, gans
-from oldphoto_jax.systems.triplet import prepare_y
+from oldphoto_jax.systems import build, gans, system
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def prepare(recipe: recipes.Recipe | None, gray: float) -> Callable[[dict, jax.A
     old = photographic.from_levels(batch['other'])
     if recipe is not None:
       old = recipes.degrade_batch(recipe, x_keys, old).old
-    return {'old': old, 'clean': prepare_y(gray)(batch, y_keys)['image']}
+    return {'old': old, 'clean': build.prepare_clean(gray)(batch, y_keys)['image']}
 
   return prepare
 
@@ -45,11 +44,11 @@ def model(config: ConfigDict) -> cyclegan.CycleGAN:
   """
   m, c = config.model, config.cyclegan
   if m.generator not in ('resnet', 'unet'):
-    raise build.ConfigError(f'model.generator is resnet or unet, not {m.generator!r}')
+    raise ConfigError(f'model.generator is resnet or unet, not {m.generator!r}')
   generator = gans.resnet(m) if m.generator == 'resnet' else gans.unet(m)
-  gans.check_crop(config, generator.multiple)
+  build.check_crops(config, generator.multiple)
   if gans.norm(m.norm).batch:
-    raise build.ConfigError(f'model.norm is instance or instance_affine here, not {m.norm!r}')
+    raise ConfigError(f'model.norm is instance or instance_affine here, not {m.norm!r}')
   return cyclegan.CycleGAN(
     generator=generator,
     discriminator=gans.discriminator(m),
@@ -65,69 +64,39 @@ def model(config: ConfigDict) -> cyclegan.CycleGAN:
   )
 
 
-def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
-  """The stage, ready to train. X is real where the config names old photos, else synthetic."""
-  net = model(config)
+def stages(
+  config: ConfigDict, photos: build.Photos, networks: build.Networks
+) -> dict[str, Callable[[], train.Stage]]:
+  """The one stage; see system.trained. X is real where the config names old photos."""
+  del networks
   d, recipe = config.data, build.train_recipe(config, config.degradation)
-  if photos.old is None:
-    _log.info('data.old is not set: X is made of clean photos by the recipe %s', config.degradation)
   others = photos.train if photos.old is None else photos.old
-  return train.Stage(
-    name=STAGE,
-    init=partial(cyclegan.init, net),
-    prepare=prepare(recipe if photos.old is None else None, d.gray),
-    prepare_eval=build.prepare_pairs(recipe),
-    train_step=partial(cyclegan.train_step, net),
-    eval_step=partial(cyclegan.eval_step, net),
-    constants={},
-    batches=partial(
-      build.train_batches,
+  return {
+    STAGE: partial(
+      build.stage,
+      cyclegan,
+      model(config),
       config,
-      data.Unpaired(photos.train, others, build.crop(d)),
-      config.cyclegan.batch_size,
-    ),
-    eval_batches=partial(build.eval_batches, config, photos.val),
-    score='psnr',
-    loop=build.loop(config.train, config.cyclegan.steps),
-    columns=('old', 'restored', 'back', 'clean', 'aged'),
-  )
+      photos,
+      STAGE,
+      stream=data.Unpaired(photos.train, others, build.crop(d)),
+      prepare=prepare(recipe if photos.old is None else None, d.gray),
+      prepare_eval=build.prepare_pairs(recipe),
+      columns=('old', 'restored', 'back', 'clean', 'aged'),
+    )
+  }
 
 
-def untrained(config: ConfigDict, photos: build.Photos) -> list[train.Stage]:
-  """The stages, to be measured; nothing is read from checkpoints."""
-  return [stage(config, photos)]
-
-
-def untrained_restorer(config: ConfigDict) -> restore.Restorer:
-  """What the system restores with, as initialised, to be measured."""
+def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
+  """The restoring generator G."""
   net = model(config)
-  params = build.untrained(config, STAGE, net, cyclegan.init)['G']
-  return weights.restorer(weights.Weights('cyclegan', cyclegan.sizes(net), params), 'untrained')
+  return weights.Weights(STAGE, cyclegan.sizes(net), networks.of(STAGE, net, cyclegan.init)['G'])
 
 
-def run(config: ConfigDict) -> None:
-  """Trains from where the run is."""
-  photos = build.photos(config.data, config.seed)
-  build.write_manifest(photos, config.workdir)
-  train.train(stage(config, photos), pathlib.Path(config.workdir) / STAGE, config.seed)
+def check(config: ConfigDict) -> None:
+  """Says what plays the old photos where there are none."""
+  if not config.data.old:
+    _log.info('data.old is not set: X is made of clean photos by the recipe %s', config.degradation)
 
 
-def is_complete(config: ConfigDict) -> bool:
-  """Whether the run holds a checkpoint, so that `export` can write weights."""
-  folder = pathlib.Path(config.workdir) / STAGE / 'checkpoints'
-  return folder.is_dir() and any(folder.iterdir())
-
-
-def export(config: ConfigDict) -> pathlib.Path:
-  """Writes the run's newest restoring generator G as a file of weights.
-
-  Raises:
-    CheckpointError: where there is no checkpoint.
-  """
-  net = model(config)
-  params = build.trained(config, STAGE, net, cyclegan.init)['G']
-  path = pathlib.Path(config.workdir) / weights.FILE
-  if parallel.is_main():
-    exported = weights.Weights('cyclegan', cyclegan.sizes(net), params)
-    weights.save(path, exported, card={'run': config.to_json()})
-  return path
+SYSTEM = system.trained(STAGE, stages=stages, release=release, needed=(STAGE,), check=check)

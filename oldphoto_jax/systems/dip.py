@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, fit_files, folder, images, masks, train
+from oldphoto_jax import data, fit_files, folder, images, masks, runs, speed, train
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import dip_presets
 from oldphoto_jax.models.dip import Dip, Emv
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import system
 
 _log = logging.getLogger(__name__)
 
@@ -34,35 +35,29 @@ def settings(config: ConfigDict, channels: int) -> Dip:
   """The settings of the fit of a photo with 3 channels or 1.
 
   Raises:
-    ValueError: for settings that cannot work.
+    ConfigError: for settings that cannot work.
   """
   if config.preset not in PRESETS:
-    raise build.ConfigError(
-      f'there is no preset {config.preset!r}: choose from {", ".join(PRESETS)}'
-    )
+    raise ConfigError(f'there is no preset {config.preset!r}: choose from {", ".join(PRESETS)}')
   preset = PRESETS[config.preset](channels=channels)
   stop = None
   if config.patience:
     stop = dataclasses.replace(preset.stop or Emv(), patience=config.patience)
-  return dataclasses.replace(preset, stop=stop, **config.fit.to_dict())
+  try:
+    return dataclasses.replace(preset, stop=stop, **config.fit.to_dict())
+  except ValueError as error:
+    raise ConfigError(f'config.fit: {error}') from error
 
 
-def check(config: ConfigDict, mode: str) -> None:
+def check(config: ConfigDict) -> None:
   """Looks at what can be wrong before a run's folder is made.
 
   Raises:
-    ConfigError: for another mode than train and speed, several hosts, or settings that do not fit
-      together.
-    images.PhotoError: where there is no photo, or no folder of masks or truths.
-    ValueError: for settings of the fit that cannot work.
+    ConfigError: for several hosts, or settings that do not fit together.
+    PhotoError: where there is no photo.
   """
-  if mode not in ('train', 'speed'):
-    raise build.ConfigError(
-      f'Deep Image Prior has nothing to {mode}: it learns nothing but the photo itself. Leave '
-      '--mode out; with config.truths, the report has the scores'
-    )
   if jax.process_count() > 1:
-    raise build.ConfigError(
+    raise ConfigError(
       'photos are fitted on one host: start one run without --multihost on each host, with a '
       'folder of photos and a workdir of its own'
     )
@@ -70,14 +65,14 @@ def check(config: ConfigDict, mode: str) -> None:
   if config.photos:
     images.find_photos([config.photos], skip=config.workdir)
   elif config.masks or config.truths:
-    raise build.ConfigError('masks and truths belong to photos: set config.photos as well')
+    raise ConfigError('masks and truths belong to photos: set config.photos as well')
   elif factor != 1:
-    raise build.ConfigError(
+    raise ConfigError(
       f'the sample photos are for denoising, preset {config.preset} enlarges: set config.photos'
     )
   for name in ('masks', 'truths'):
     if config[name] and not pathlib.Path(config[name]).exists():
-      raise build.ConfigError(f'config.{name}: there is no folder {config[name]}')
+      raise ConfigError(f'config.{name}: there is no folder {config[name]}')
 
 
 def run(config: ConfigDict) -> None:
@@ -90,6 +85,7 @@ def run(config: ConfigDict) -> None:
     images.PhotoError: nothing could be done; see fit_files.restore_files.
     train.Stopped: after SIGTERM, when a checkpoint is saved.
   """
+  runs.start(config, SYSTEM.may_change)
   workdir = pathlib.Path(config.workdir)
   photos, truths = config.photos, config.truths
   if not photos:
@@ -131,16 +127,19 @@ def run(config: ConfigDict) -> None:
   images.write_bytes(workdir / REPORT, table.encode(), overwrite=True)
   _log.info('see %s and %s\n%s', workdir / REPORT, workdir / RESTORED, table)
   if summary.exit_code:
-    raise build.ConfigError(
+    raise ConfigError(
       f'{summary.count("failed")} of {len(summary.results)} photos failed: '
       f'{workdir / folder.REPORT} says why'
     )
 
 
-def is_complete(config: ConfigDict) -> bool:
-  """False: there are never weights to export."""
-  del config
-  return False
+def measure(config: ConfigDict) -> None:
+  """How fast an iteration is, and a whole fit."""
+  plan, prior = system.windows(config), settings(config, 3)
+  peak = speed.matmul_peak(plan)
+  steps = [speed.measure_fit(config.preset, prior, side, peak, plan) for side in speed.SIDES]
+  restoring = [speed.restoring_of_fit(step, prior) for step in steps]
+  system.write_speed(config, peak, steps, restoring)
 
 
 def report(results: tuple[folder.Result, ...]) -> str:
@@ -211,3 +210,12 @@ def _samples(folder: pathlib.Path) -> tuple[str, str]:
         levels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
         images.write(images.Photo(levels), path)
   return str(folder / 'noisy'), str(folder / 'clean')
+
+
+SYSTEM = system.System(
+  'dip',
+  {'run': run, 'speed': measure},
+  check,
+  # What the size guard advises to change, and how photos are spread over devices.
+  may_change=('max_hours', 'max_side', 'batch', 'save_every'),
+)

@@ -67,16 +67,6 @@ def discriminator(config: ConfigDict) -> gan_networks.PatchDiscriminator:
   )
 
 
-def check_crop(config: ConfigDict, multiple: int) -> None:
-  """Raises ConfigError unless the crops of training and evaluation fit the generator."""
-  for name, crop in (('data', config.data.crop), ('evaluate', config.evaluate.crop)):
-    if crop % multiple:
-      raise build.ConfigError(
-        f'{name}.crop is {crop}, not a multiple of {multiple}, which the generator needs: change '
-        'it, or model.downs'
-      )
-
-
 def _one_of(choices: dict[str, Any], name: str, what: str) -> Any:
   if name not in choices:
     raise build.ConfigError(f'{what} is one of {", ".join(choices)}, not {name!r}')

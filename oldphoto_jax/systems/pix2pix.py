@@ -1,13 +1,14 @@
 """The system pix2pix: one stage, trained on clean photos and their synthetic old versions."""
 
-import pathlib
+from collections.abc import Callable
 from functools import partial
 
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, parallel, restore, train, weights
+from oldphoto_jax import data, train, weights
+from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import pix2pix
-from oldphoto_jax.systems import build, gans
+from oldphoto_jax.systems import build, gans, system
 
 STAGE = 'pix2pix'
 
@@ -20,7 +21,7 @@ def model(config: ConfigDict) -> pix2pix.Pix2Pix:
   """
   m, c = config.model, config.pix2pix
   generator = gans.unet(m)
-  gans.check_crop(config, generator.multiple)
+  build.check_crops(config, generator.multiple)
   return pix2pix.Pix2Pix(
     generator=generator,
     discriminator=gans.discriminator(m),
@@ -37,75 +38,41 @@ def model(config: ConfigDict) -> pix2pix.Pix2Pix:
   )
 
 
-def stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
-  """The stage, ready to train."""
-  net = model(config)
-  d, recipe = config.data, build.train_recipe(config, config.degradation)
-  return train.Stage(
-    name=STAGE,
-    init=partial(pix2pix.init, net),
-    prepare=build.prepare_pairs(recipe),
-    prepare_eval=build.prepare_pairs(recipe),
-    train_step=partial(pix2pix.train_step, net),
-    eval_step=partial(pix2pix.eval_step, net),
-    constants={},
-    batches=partial(
-      build.train_batches,
+def stages(
+  config: ConfigDict, photos: build.Photos, networks: build.Networks
+) -> dict[str, Callable[[], train.Stage]]:
+  """The one stage; see system.trained."""
+  del networks
+  prepare = build.prepare_pairs(build.train_recipe(config, config.degradation))
+  stream = data.Photos(photos.train, build.crop(config.data))
+  return {
+    STAGE: partial(
+      build.stage,
+      pix2pix,
+      model(config),
       config,
-      data.Photos(photos.train, build.crop(d)),
-      config.pix2pix.batch_size,
-    ),
-    eval_batches=partial(build.eval_batches, config, photos.val),
-    score='psnr',
-    loop=build.loop(config.train, config.pix2pix.steps),
-    columns=('old', 'restored', 'clean'),
-  )
+      photos,
+      STAGE,
+      stream=stream,
+      prepare=prepare,
+      columns=('old', 'restored', 'clean'),
+    )
+  }
 
 
-def untrained(config: ConfigDict, photos: build.Photos) -> list[train.Stage]:
-  """The stages, to be measured; nothing is read from checkpoints."""
-  return [stage(config, photos)]
-
-
-def untrained_restorer(config: ConfigDict) -> restore.Restorer:
-  """What the system restores with, as initialised, to be measured."""
+def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
+  """The generator."""
   net = model(config)
-  params = build.untrained(config, STAGE, net, pix2pix.init)
-  return weights.restorer(weights.Weights('pix2pix', pix2pix.sizes(net), params), 'untrained')
+  return weights.Weights(STAGE, pix2pix.sizes(net), networks.of(STAGE, net, pix2pix.init))
 
 
-def run(config: ConfigDict) -> None:
-  """Trains from where the run is.
-
-  Raises:
-    ConfigError: for real old photos, which have no clean version to learn from.
-  """
+def check(config: ConfigDict) -> None:
+  """Raises ConfigError for real old photos, which have no clean version to learn from."""
   if config.data.old:
-    raise build.ConfigError(
+    raise ConfigError(
       'pix2pix learns from pairs, and the photos of data.old have no clean version: leave it '
       'empty, or train CycleGAN (configs/cyclegan.py)'
     )
-  photos = build.photos(config.data, config.seed)
-  build.write_manifest(photos, config.workdir)
-  train.train(stage(config, photos), pathlib.Path(config.workdir) / STAGE, config.seed)
 
 
-def is_complete(config: ConfigDict) -> bool:
-  """Whether the run holds a checkpoint, so that `export` can write weights."""
-  folder = pathlib.Path(config.workdir) / STAGE / 'checkpoints'
-  return folder.is_dir() and any(folder.iterdir())
-
-
-def export(config: ConfigDict) -> pathlib.Path:
-  """Writes the run's newest generator as a file of weights.
-
-  Raises:
-    CheckpointError: where there is no checkpoint.
-  """
-  net = model(config)
-  params = build.trained(config, STAGE, net, pix2pix.init)
-  path = pathlib.Path(config.workdir) / weights.FILE
-  if parallel.is_main():
-    exported = weights.Weights('pix2pix', pix2pix.sizes(net), params)
-    weights.save(path, exported, card={'run': config.to_json()})
-  return path
+SYSTEM = system.trained(STAGE, stages=stages, release=release, needed=(STAGE,), check=check)

@@ -7,7 +7,6 @@ photo at full resolution by what the others make of it.
 
 import dataclasses
 import logging
-import pathlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,10 +17,11 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, parallel, restore, train, weights
+from oldphoto_jax import data, train, weights
 from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.errors import WeightsError
 from oldphoto_jax.models import fusion, mapping, vae
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import build, system
 
 _log = logging.getLogger(__name__)
 
@@ -72,16 +72,6 @@ def prepare_rx_eval(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]
   return prepare
 
 
-def prepare_y(gray: float) -> Callable[[dict, jax.Array], dict]:
-  """Clean photos for the VAE of Y, which lose their colour with probability `gray`."""
-
-  def one(key, image):
-    image = photographic.from_levels(image)
-    return jnp.where(jax.random.bernoulli(key, gray), photographic.gray(image), image)
-
-  return lambda batch, keys: {'image': jax.vmap(one)(keys, batch['image'])}
-
-
 def prepare_holes(
   recipe: recipes.Recipe, grow: tuple[int, int]
 ) -> Callable[[dict, jax.Array], dict]:
@@ -118,17 +108,9 @@ class Models:
   perceptual: Any
 
 
-def models(config: ConfigDict, untrained: bool = False) -> Models:
-  """Hyper-parameters of all stages, and the perceptual network.
-
-  With `untrained` that network is of zeros, and is there if one of `config.stages` has its term.
-  """
+def models(config: ConfigDict, perceptual: build.Perceptual = build.NO_PERCEPTUAL) -> Models:
+  """Hyper-parameters of all stages, with the feature network of their perceptual terms."""
   m = config.model
-  terms = {name: config[name].weights for name in _stages(config)}
-  if untrained and not any(term.get('perceptual', 0) for term in terms.values()):
-    perceptual = build.Perceptual({}, None, ())
-  else:
-    perceptual = build.perceptual(config.perceptual, untrained)
 
   def a_vae(c, latent_gan):
     return vae.VAE(
@@ -191,7 +173,7 @@ def models(config: ConfigDict, untrained: bool = False) -> Models:
     weights=build.weights(c.weights, fusion.WEIGHTS),
     ema=c.ema,
     accumulate=c.accumulate,
-    tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),
+    g_tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),
     dtype=build.dtype(m.dtype),
     features=perceptual.features,
     feature_weights=perceptual.level_weights,
@@ -204,176 +186,136 @@ def _y_of_masked(config: ConfigDict) -> str:
   return 'vae_y_masked' if config.mapping_masked.own_y else 'vae_y'
 
 
-def stage(
-  config: ConfigDict, photos: build.Photos, name: str, untrained: bool = False
-) -> train.Stage:
-  """One of STAGES. The mappings read the VAEs from their checkpoints in the run's folder.
-
-  With `untrained` nothing is read, and frozen networks are as initialised: the stage learns
-  nothing of use then, but its steps cost the same.
-
-  Raises:
-    checkpoints.CheckpointError: if a network that the stage needs is not trained.
-  """
-  m = models(config, untrained)
-  if name == 'vae_rx':
-    return _stage_rx(config, photos, m)
-  if name == 'vae_y':
-    return _stage_y(config, photos, m.y, m.perceptual, name)
-  if name == 'vae_y_masked':
-    return _stage_y(config, photos, m.y_masked, m.perceptual, name)
-  if name == 'fusion':
-    return _stage_fusion(config, photos, m, untrained)
-  return _stage_mapping(config, photos, m, name == 'mapping_masked', untrained)
+def stages(
+  config: ConfigDict, photos: build.Photos, networks: build.Networks
+) -> dict[str, Callable[[], train.Stage]]:
+  """The six stages; see system.trained. Opening a mapping or the fusion reads those below it."""
+  chosen = [config[name].weights for name in build.stage_names(config) if name in STAGES]
+  wanted = any(terms.get('perceptual', 0) for terms in chosen)
+  m = models(config, networks.perceptual(config.perceptual, wanted))
+  opened = {
+    'vae_rx': _stage_rx,
+    'vae_y': partial(_stage_y, 'vae_y', m.y),
+    'mapping': _stage_mapping,
+    'vae_y_masked': partial(_stage_y, 'vae_y_masked', m.y_masked),
+    'mapping_masked': _stage_masked,
+    'fusion': _stage_fusion,
+  }
+  return {
+    name: partial(open_stage, config, photos, m, networks) for name, open_stage in opened.items()
+  }
 
 
-def untrained(config: ConfigDict, photos: build.Photos) -> list[train.Stage]:
-  """The stages that `config.stages` names, to be measured without checkpoints or weights.
-
-  Raises:
-    ConfigError: for a stage that does not exist.
-  """
-  return [stage(config, photos, name, untrained=True) for name in _stages(config)]
+def _photos(config: ConfigDict, photos: build.Photos) -> data.Photos:
+  return data.Photos(photos.train, build.crop(config.data))
 
 
-def untrained_restorer(config: ConfigDict) -> restore.Restorer:
-  """What the system restores with, as initialised, to be measured."""
-  m = models(config, untrained=True)
-  released = weights.triplet(m.mapping, _trained(config, m, False, build.untrained))
-  return weights.restorer(released, 'untrained')
-
-
-def _stage_rx(config: ConfigDict, photos: build.Photos, m: Models) -> train.Stage:
+def _stage_rx(config, photos, m, networks) -> train.Stage:
+  del networks
   d, recipe = config.data, build.train_recipe(config, config.degradation)
-  if photos.old is None:
-    _log.info('data.old is not set: R is played by clean photos aged with another recipe than X')
   aging = recipes.Aging() if photos.old is None else None
   real = photos.train if photos.old is None else photos.old
-  stream = data.RealAndClean(photos.train, real, build.crop(d), d.p_real)
-  return train.Stage(
-    name='vae_rx',
-    init=partial(vae.init, m.rx),
+  return build.stage(
+    vae,
+    m.rx,
+    config,
+    photos,
+    'vae_rx',
+    stream=data.RealAndClean(photos.train, real, build.crop(d), d.p_real),
     prepare=prepare_rx(recipe, aging, d.gray),
     prepare_eval=prepare_rx_eval(recipe),
-    train_step=partial(vae.train_step, m.rx),
-    eval_step=partial(vae.eval_step, m.rx),
     constants={'perceptual': m.perceptual},
-    batches=partial(build.train_batches, config, stream, config.vae_rx.batch_size),
-    eval_batches=partial(build.eval_batches, config, photos.val),
-    score='psnr',
-    loop=build.loop(config.train, config.vae_rx.steps),
     columns=('input', 'reconstruction'),
-    accumulate=m.rx.accumulate,
   )
 
 
-def _stage_y(
-  config: ConfigDict, photos: build.Photos, y: vae.VAE, perceptual: Any, name: str
-) -> train.Stage:
-  c, stream = config[name], data.Photos(photos.train, build.crop(config.data))
-  return train.Stage(
-    name=name,
-    init=partial(vae.init, y),
-    prepare=prepare_y(config.data.gray),
-    prepare_eval=prepare_y(0.0),
-    train_step=partial(vae.train_step, y),
-    eval_step=partial(vae.eval_step, y),
-    constants={'perceptual': perceptual},
-    batches=partial(build.train_batches, config, stream, c.batch_size),
-    eval_batches=partial(build.eval_batches, config, photos.val),
-    score='psnr',
-    loop=build.loop(config.train, c.steps),
+def _stage_y(name, model, config, photos, m, networks) -> train.Stage:
+  del networks
+  return build.stage(
+    vae,
+    model,
+    config,
+    photos,
+    name,
+    stream=_photos(config, photos),
+    prepare=build.prepare_clean(config.data.gray),
+    prepare_eval=build.prepare_clean(0.0),
+    constants={'perceptual': m.perceptual},
     columns=('input', 'reconstruction'),
-    accumulate=y.accumulate,
   )
 
 
-def _stage_mapping(
-  config: ConfigDict, photos: build.Photos, m: Models, masked: bool, untrained: bool
-) -> train.Stage:
-  trained = build.untrained if untrained else build.trained
-  if masked:
-    name, t, y, y_name = 'mapping_masked', m.masked, m.y_masked, _y_of_masked(config)
-    c = config.mapping_masked
-    prepare = prepare_holes(build.train_recipe(config, c.degradation), tuple(c.grow))
-  else:
-    name, t, y, y_name, c = 'mapping', m.mapping, m.y, 'vae_y', config.mapping
-    prepare = build.prepare_pairs(build.train_recipe(config, config.degradation))
-  init = partial(mapping.init, t)
-  if masked and c.warm_start and not untrained:
-    # All but the partial non-local block, which has no part in photos without holes.
-    start = build.trained(config, 'mapping', m.mapping, mapping.init)
-    init = partial(_start_from, init, jax.device_get(start))
-  stream = data.Photos(photos.train, build.crop(config.data))
-  return train.Stage(
-    name=name,
-    init=init,
-    prepare=prepare,
-    prepare_eval=prepare,
-    train_step=partial(mapping.train_step, t),
-    eval_step=partial(mapping.eval_step, t),
+def _stage_mapping(config, photos, m, networks) -> train.Stage:
+  return build.stage(
+    mapping,
+    m.mapping,
+    config,
+    photos,
+    'mapping',
+    stream=_photos(config, photos),
+    prepare=build.prepare_pairs(build.train_recipe(config, config.degradation)),
     constants={
-      'rx': trained(config, 'vae_rx', m.rx, vae.init),
-      'y': trained(config, y_name, y, vae.init),
+      'rx': networks.of('vae_rx', m.rx, vae.init),
+      'y': networks.of('vae_y', m.y, vae.init),
       'perceptual': m.perceptual,
     },
-    batches=partial(build.train_batches, config, stream, c.batch_size),
-    eval_batches=partial(build.eval_batches, config, photos.val),
-    score='psnr',
-    loop=build.loop(config.train, c.steps),
     columns=('old', 'reconstruction', 'restored', 'clean'),
-    accumulate=t.accumulate,
   )
 
 
-def _stage_fusion(
-  config: ConfigDict, photos: build.Photos, m: Models, untrained: bool
-) -> train.Stage:
-  trained = build.untrained if untrained else build.trained
-  c, fused = config.fusion, m.fusion
-  if config.data.crop % fused.multiple:
-    raise build.ConfigError(
-      f'data.crop is {config.data.crop}: with fusion.depth={c.depth} it has to be a multiple of '
-      f'{fused.multiple}'
-    )
-  prepare = prepare_holes(build.train_recipe(config, c.degradation), tuple(c.grow))
+def _stage_masked(config, photos, m, networks) -> train.Stage:
+  c, init = config.mapping_masked, partial(mapping.init, m.masked)
+  if c.warm_start:
+    # All but the partial non-local block, which has no part in photos without holes.
+    start = networks.of('mapping', m.mapping, mapping.init)
+    init = partial(_start_from, init, start)
+  return build.stage(
+    mapping,
+    m.masked,
+    config,
+    photos,
+    'mapping_masked',
+    init=init,
+    stream=_photos(config, photos),
+    prepare=prepare_holes(build.train_recipe(config, c.degradation), tuple(c.grow)),
+    constants={
+      'rx': networks.of('vae_rx', m.rx, vae.init),
+      'y': networks.of(_y_of_masked(config), m.y_masked, vae.init),
+      'perceptual': m.perceptual,
+    },
+    columns=('old', 'reconstruction', 'restored', 'clean'),
+  )
+
+
+def _stage_fusion(config, photos, m, networks) -> train.Stage:
+  c = config.fusion
   filled = ('filled',) if c.masked else ()
-  return train.Stage(
-    name='fusion',
-    init=partial(fusion.init, fused),
-    prepare=prepare,
-    prepare_eval=prepare,
-    train_step=partial(fusion.train_step, fused),
-    eval_step=partial(fusion.eval_step, fused),
-    constants={'triplet': _trained(config, m, c.masked, trained), 'perceptual': m.perceptual},
-    batches=partial(
-      build.train_batches,
-      config,
-      data.Photos(photos.train, build.crop(config.data)),
-      c.batch_size,
-    ),
-    eval_batches=partial(build.eval_batches, config, photos.val),
-    score='psnr',
-    loop=build.loop(config.train, c.steps),
+  return build.stage(
+    fusion,
+    m.fusion,
+    config,
+    photos,
+    'fusion',
+    stream=_photos(config, photos),
+    prepare=prepare_holes(build.train_recipe(config, c.degradation), tuple(c.grow)),
+    constants={'triplet': _below(config, m, networks, c.masked), 'perceptual': m.perceptual},
     columns=('old', 'below', 'restored', *filled, 'clean'),
-    accumulate=fused.accumulate,
   )
 
 
-def _trained(
-  config: ConfigDict, m: Models, masked: bool, trained: Callable = build.trained
-) -> dict[str, Any]:
+def _below(config: ConfigDict, m: Models, networks: build.Networks, masked: bool) -> dict[str, Any]:
   """What restoring takes of the trained networks, with `masked` also of those that fill holes."""
+  of = networks.of
   params = {
-    'rx': {'encoder': trained(config, 'vae_rx', m.rx, vae.init)['encoder']},
-    'y': {'decoder': trained(config, 'vae_y', m.y, vae.init)['decoder']},
-    'mapping': trained(config, 'mapping', m.mapping, mapping.init),
+    'rx': {'encoder': of('vae_rx', m.rx, vae.init)['encoder']},
+    'y': {'decoder': of('vae_y', m.y, vae.init)['decoder']},
+    'mapping': of('mapping', m.mapping, mapping.init),
   }
   if masked:
-    y = trained(config, _y_of_masked(config), m.y_masked, vae.init)
+    y = of(_y_of_masked(config), m.y_masked, vae.init)
     params['masked'] = {
       'y': {'decoder': y['decoder']},
-      'mapping': trained(config, 'mapping_masked', m.masked, mapping.init),
+      'mapping': of('mapping_masked', m.masked, mapping.init),
     }
   return params
 
@@ -385,67 +327,58 @@ def _start_from(init: Callable, trained: Any, key: jax.Array) -> mapping.State:
   return state.replace(g=g, ema=None if state.ema is None else jax.tree.map(jnp.copy, g))
 
 
-def run(config: ConfigDict) -> None:
-  """Trains the stages that `config.stages` names, each from where it is.
+def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
+  """The mapping, and what else there is of the masked one, the fusion and a detector."""
+  m = models(config)
+  masked, fused = networks.has('mapping_masked'), networks.has('fusion')
+  params = _below(config, m, networks, masked)
+  if fused:
+    params['fusion'] = networks.of('fusion', m.fusion, fusion.init)
+  return weights.triplet(
+    m.mapping,
+    params,
+    masked=m.masked if masked else None,
+    fused=m.fusion if fused else None,
+    detector=_detector(config),
+  )
+
+
+def _detector(config: ConfigDict) -> weights.Weights | None:
+  """The detector to release with the system.
 
   Raises:
-    ConfigError: for a stage that does not exist.
-  """
-  names = _stages(config)
-  photos = build.photos(config.data, config.seed)
-  build.write_manifest(photos, config.workdir)
-  for name in names:
-    seed = config.seed * len(STAGES) + STAGES.index(name)
-    train.train(stage(config, photos, name), pathlib.Path(config.workdir) / name, seed)
-
-
-def _stages(config: ConfigDict) -> list[str]:
-  names = config.stages.replace(' ', '').split(',')
-  unknown = sorted(set(names) - set(STAGES))
-  if unknown:
-    raise build.ConfigError(f'there is no stage {unknown[0]!r}: choose from {", ".join(STAGES)}')
-  return names
-
-
-def is_complete(config: ConfigDict) -> bool:
-  """Whether the run holds a checkpoint of all networks that `export` needs at least."""
-  return all(_is_trained(config, name) for name in ('vae_rx', 'vae_y', 'mapping'))
-
-
-def _is_trained(config: ConfigDict, name: str) -> bool:
-  folder = pathlib.Path(config.workdir) / name / 'checkpoints'
-  return folder.is_dir() and any(folder.iterdir())
-
-
-def export(config: ConfigDict) -> pathlib.Path:
-  """Writes the run's newest parameters as one file: the mapping, and what else is trained of the
-  masked one and the fusion.
-
-  Raises:
-    CheckpointError: where a stage has no checkpoint.
     WeightsError: where `config.detector` is no detector.
   """
-  m = models(config)
-  has_masked, has_fusion = (_is_trained(config, s) for s in ('mapping_masked', 'fusion'))
-  params = _trained(config, m, has_masked)
-  if has_fusion:
-    params['fusion'] = build.trained(config, 'fusion', m.fusion, fusion.init)
-  path = pathlib.Path(config.workdir) / weights.FILE
-  if parallel.is_main():
-    detector = None
-    if config.detector:
-      detector = weights.load(config.detector)
-      if detector.system != 'scratch':
-        raise weights.WeightsError(
-          f'{config.detector} holds the system {detector.system}: config.detector takes the run or '
-          'weights of configs/scratch.py'
-        )
-    released = weights.triplet(
-      m.mapping,
-      params,
-      masked=m.masked if has_masked else None,
-      fused=m.fusion if has_fusion else None,
-      detector=detector,
+  if not config.detector:
+    return None
+  detector = weights.load(config.detector)
+  if detector.system != 'scratch':
+    raise WeightsError(
+      f'{config.detector} holds the system {detector.system}: config.detector takes the run or '
+      'weights of configs/scratch.py'
     )
-    weights.save(path, released, card={'run': config.to_json()}, half=config.half)
-  return path
+  return detector
+
+
+def check(config: ConfigDict) -> None:
+  """Looks at the crops and the detector; says what plays the old photos where there are none.
+
+  Raises:
+    ConfigError: for crops that do not fit.
+    WeightsError: for a detector that cannot be released.
+  """
+  fused = 'fusion' in build.stage_names(config)
+  build.check_crops(config, models(config).fusion.multiple if fused else vae.DOWNSAMPLING)
+  _detector(config)
+  if not config.data.old:
+    _log.info('data.old is not set: R is played by clean photos aged with another recipe than X')
+
+
+SYSTEM = system.trained(
+  'triplet',
+  stages=stages,
+  release=release,
+  needed=('vae_rx', 'vae_y', 'mapping'),
+  check=check,
+  may_change=('stages', 'detector', 'half', 'model.remat', '*.accumulate'),
+)

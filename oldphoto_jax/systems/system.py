@@ -1,0 +1,203 @@
+"""The contract of a system: what `config.system` names, and what launch.py can do with it.
+
+A system that learns in stages and releases one file of weights is made by `trained`, from a
+function that opens its stages and one that releases what they learnt. See pix2pix.py for the
+smallest one.
+"""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from oldphoto_jax import (
+  benchmark,
+  compile_report,
+  images,
+  parallel,
+  runs,
+  sheets,
+  speed,
+  train,
+  weights,
+)
+from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.systems import build
+
+_log = logging.getLogger(__name__)
+
+RESTORED = 'restored'
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+  """What `config.system` names.
+
+  Attributes:
+    name: the value of `config.system`.
+    modes: what launch.py can do with it, by the value of --mode; `run` is the default.
+    check: raises UserError for settings that cannot work, before any mode. Makes no folder.
+    may_change: patterns of settings (see runs.FREE) that may differ when a run goes on.
+  """
+
+  name: str
+  modes: Mapping[str, Callable[[ConfigDict], None]]
+  check: Callable[[ConfigDict], None]
+  may_change: tuple[str, ...] = ()
+
+
+def scores(config: ConfigDict) -> str:
+  """The run's weights beside doing nothing, on each recipe of `evaluate.degradations`.
+
+  A comparison (see benchmark.py) of two rows. Writes evaluation.md, evaluation.json and a sheet for
+  each recipe into the run's folder.
+
+  Returns:
+    The tables as Markdown.
+  """
+  folder, e = pathlib.Path(config.workdir), config.evaluate
+  restorer = weights.load_restorer(config.workdir)
+  if e.crop % restorer.multiple:
+    raise ConfigError(f'evaluate.crop is {e.crop}, not a multiple of {restorer.multiple}')
+  rows = [benchmark.nothing(), benchmark.restoring(RESTORED, restorer)]
+  source = build.test_photos(config, build.photos(config.data, config.seed))
+  tests = build.tests(config, source)
+  judge = benchmark.judge('', '')
+  with tempfile.TemporaryDirectory() as place:
+    results = benchmark.compare(
+      rows, tests, judge, place, pictures=config.train.sheet_rows, commit=runs.commit()
+    )
+  extra = {test.name: benchmark.extra_scores(test, judge) for test in tests}
+  report = benchmark.report(rows, tests, results, extra, benchmark.NOTHING, config.seed, 10_000)
+  _, *tables = benchmark.tables(report)  # the first is of the systems, and there is only one
+  text = f'Restored by {restorer.name}.\n\n{benchmark.markdown(tables)}'
+  images.write_bytes(folder / 'evaluation.md', text.encode(), overwrite=True)
+  record = {'restorer': restorer.name} | report
+  images.write_bytes(
+    folder / 'evaluation.json', json.dumps(record, indent=1).encode(), overwrite=True
+  )
+  for test in tests:
+    grid = benchmark.grid(test, results[test.name], config.train.sheet_rows)
+    sheets.save_png(folder / f'evaluation_{test.name}.png', grid)
+  return text
+
+
+def trained(
+  name: str,
+  *,
+  stages: Callable[
+    [ConfigDict, build.Photos, build.Networks], dict[str, Callable[[], train.Stage]]
+  ],
+  release: Callable[[ConfigDict, build.Networks], weights.Weights],
+  needed: tuple[str, ...],
+  check: Callable[[ConfigDict], None] = lambda config: None,
+  evaluate: Callable[[ConfigDict], str] = scores,
+  may_change: tuple[str, ...] = (),
+) -> System:
+  """A system that learns in stages and releases one file of weights.
+
+  Args:
+    name: of the system. A system with one stage gives the stage the same name, and needs no setting
+      `stages`.
+    stages: (config, photos, networks) -> all stages by name, in the order in which they are
+      numbered; each is opened when its turn comes, as it may read those before it.
+    release: (config, networks) -> what the run learnt.
+    needed: the stages without which there is nothing to release.
+    check: what `stages` does not notice when it is opened with shapes in place of arrays.
+    evaluate: writes its tables into the run's folder and returns them as Markdown.
+    may_change: see System.
+  """
+
+  def check_all(config: ConfigDict) -> None:
+    check(config)
+    opened = stages(config, build.stand_ins(config), build.SHAPES)
+    for stage in build.stage_names(config):
+      if stage not in opened:
+        raise ConfigError(f'there is no stage {stage!r}: choose from {", ".join(opened)}')
+      opened[stage]()
+    build.recipe(config.evaluate.degradations)
+
+  def run(config: ConfigDict) -> None:
+    # All that can fail comes before the folder is made, so that a corrected command finds none.
+    names = build.stage_names(config)
+    build.check_batches(config)
+    runs.check(config, may_change)
+    photos = build.photos(config.data, config.seed)
+    for i, stage in enumerate(names):
+      stages(config, photos, build.planned(config, names[:i]))[stage]()
+    opened = stages(config, photos, build.trained(config))
+    runs.start(config, may_change)
+    build.write_manifest(photos, config.workdir)
+    for stage in names:
+      seed = config.seed * len(opened) + list(opened).index(stage)
+      train.train(opened[stage](), pathlib.Path(config.workdir) / stage, seed)
+    if all(build.is_trained(config, stage) for stage in needed):
+      export(config)
+
+  def export(config: ConfigDict) -> None:
+    released = release(config, build.trained(config))
+    path = pathlib.Path(config.workdir) / weights.FILE
+    if parallel.is_main():
+      card = {'run': config.to_json()}
+      weights.save(path, released, card=card, half=config.get('half', False))
+    _log.info('weights are in %s', path)
+
+  def compile_stages(config: ConfigDict) -> None:
+    chips = compile_report.topology(config.measure.topology)
+    opened = stages(config, build.stand_ins(config), build.UNTRAINED)
+    rows = [
+      compile_report.compile_stage(opened[stage](), chips) for stage in build.stage_names(config)
+    ]
+    path = measured_file(config, f'compile_{chips.file_name}.json')
+    compile_report.write(path, chips, rows, config.to_dict(), runs.commit())
+    print(compile_report.table(chips.name, len(chips.devices), chips.hbm, rows))
+    _log.info('the figures are in %s', path)
+    compile_report.check_fit(chips, rows)
+
+  def measure(config: ConfigDict) -> None:
+    plan = windows(config)
+    peak = speed.matmul_peak(plan)
+    opened = stages(config, build.photos(config.data, config.seed), build.UNTRAINED)
+    steps = [speed.measure_stage(opened[s](), peak, plan) for s in build.stage_names(config)]
+    restorer = weights.restorer(release(config, build.UNTRAINED), 'untrained')
+    restoring = [speed.measure_restorer(restorer, side, plan) for side in speed.SIDES]
+    write_speed(config, peak, steps, restoring)
+
+  modes = {
+    'run': run,
+    'evaluate': lambda config: print(evaluate(config)),
+    'export': export,
+    'compile': compile_stages,
+    'speed': measure,
+  }
+  return System(name, modes, check_all, may_change)
+
+
+def windows(config: ConfigDict) -> speed.Windows:
+  """How long to measure.
+
+  Raises:
+    ConfigError: on several hosts.
+  """
+  if jax.process_count() > 1:
+    raise ConfigError('speed is measured on one host: leave --multihost and --coordinator out')
+  return speed.Windows(config.measure.windows, config.measure.window_seconds)
+
+
+def measured_file(config: ConfigDict, name: str) -> pathlib.Path:
+  """Where measurements are written: `measure.output`, or a file of this name in the workdir."""
+  return pathlib.Path(config.measure.output or pathlib.Path(config.workdir) / name)
+
+
+def write_speed(config: ConfigDict, peak: float, steps: Any, restoring: Any) -> None:
+  """Writes and prints what speed.py measured: lists of speed.Step and of speed.Restoring."""
+  path = measured_file(config, 'speed.json')
+  speed.write(path, peak, steps, restoring, config.to_dict(), runs.commit())
+  print(speed.table(peak, steps, restoring))
+  _log.info('the figures are in %s', path)
