@@ -11,9 +11,9 @@ from ml_collections import config_flags
 
 from oldphoto_jax import compile_report, parallel, speed
 from oldphoto_jax.errors import ConfigError, UserError
-from oldphoto_jax.systems import benchmark, cyclegan, dip, pix2pix, scratch, triplet
+from oldphoto_jax.systems import benchmark, cyclegan, dip, pix2pix, repair, scratch, triplet
 
-MODULES = (triplet, pix2pix, cyclegan, scratch, dip, benchmark)
+MODULES = (triplet, pix2pix, cyclegan, scratch, repair, dip, benchmark)
 SYSTEMS = {module.SYSTEM.name: module.SYSTEM for module in MODULES}
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'File of settings.', lock_config=True)

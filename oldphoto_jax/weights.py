@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from oldphoto_jax import detect, restore
 from oldphoto_jax.errors import WeightsError
-from oldphoto_jax.models import cyclegan, fusion, mapping, pix2pix, scratch
+from oldphoto_jax.models import cyclegan, fusion, mapping, pix2pix, repair, scratch
 from oldphoto_jax.models import triplet as triplet_model
 from oldphoto_jax.models.released import Networks
 
@@ -31,6 +31,7 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], Networks]] = {
   'pix2pix': pix2pix.networks,
   'cyclegan': cyclegan.networks,
   'scratch': scratch.networks,
+  'repair': repair.networks,
 }
 DETECTOR = 'scratch'  # the one system that restores nothing
 
@@ -192,6 +193,8 @@ def restorer(weights: Weights, name: str) -> restore.Restorer:
     name,
     fill=networks.fill,
     layerwise=networks.layerwise,
+    look=networks.look,
+    correction=networks.correction,
   )
 
 

@@ -15,11 +15,17 @@ class Networks(NamedTuple):
       of a detector, the probability of damage [B, H, W, 1].
     multiple: H and W must be multiples of it.
     layerwise: whether the network needs the whole photo; see restore.Restorer.
-    fill: see restore.Restorer; None: it fills no holes.
+    fill: see engine.Restorer; None: it fills no holes.
+    look: (params, photos) -> (restored photos, probability of damage [B, H, W, 1]) in one pass;
+      None: it finds no damage.
+    correction: (params, thumbnails, weights [B, h, w, 1]) -> what models.tone.apply takes; None: it
+      leaves tones as they are.
   """
 
   init: Callable[[jax.Array], Any]
   apply: Callable[[Any, jax.Array], jax.Array]
   multiple: int
   layerwise: bool
-  fill: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
+  fill: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+  look: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+  correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None

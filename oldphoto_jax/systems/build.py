@@ -150,11 +150,13 @@ def train_batches(config: ConfigDict, stream: data.Stream, batch_size: int) -> d
   )
 
 
-def eval_batches(config: ConfigDict, source: data.Source) -> Iterable[dict[str, np.ndarray]]:
-  """This host's share of one pass over `source`, as squares of the training size."""
+def eval_batches(
+  config: ConfigDict, source: data.Source, crop: int
+) -> Iterable[dict[str, np.ndarray]]:
+  """This host's share of one pass over `source`, as squares of `crop` pixels."""
   return data.eval_batches(
     source,
-    config.data.crop,
+    crop,
     parallel.multiple(config.train.eval_batch),
     process=jax.process_index(),
     processes=jax.process_count(),
@@ -227,6 +229,7 @@ def stage(
   init: Callable[[jax.Array], Any] | None = None,
   constants: Any = None,
   score: str = 'psnr',
+  eval_crop: int | None = None,
 ) -> train.Stage:
   """The stage that trains `model`, with the steps of its module and the section `config[name]`.
 
@@ -239,6 +242,7 @@ def stage(
     stream, prepare, columns, init, constants, score: see train.Stage; `init` is the module's and
       constants are none by default.
     prepare_eval: `prepare` by default.
+    eval_crop: side of the squares of validation; that of training by default.
   """
   c, t = config[name], config.train
   return train.Stage(
@@ -250,7 +254,7 @@ def stage(
     eval_step=partial(module.eval_step, model),
     constants=constants or {},
     batches=partial(train_batches, config, stream, c.batch_size),
-    eval_batches=partial(eval_batches, config, photos.val),
+    eval_batches=partial(eval_batches, config, photos.val, eval_crop or config.data.crop),
     score=score,
     loop=train.Loop(c.steps, t.log_every, t.evaluate_every, t.sheet_rows, t.tensorboard),
     columns=columns,

@@ -1,0 +1,101 @@
+"""The repair network: finds damage on prints, fills it, and cleans the photo around it.
+
+python launch.py --config=configs/repair.py            # small; anywhere, from nothing, in minutes
+python launch.py --config=configs/repair.py:cpu        # hours on a few cores, your own photos
+
+Labelled prints are folders of masks NAME.png (0 sound, 128 undecidable, 255 damaged) and of the
+photos with these names: --config.data.labels=MASKS --config.data.prints=PHOTOS
+"""
+
+import ml_collections
+
+from configs import sections
+
+
+def get_config(variant=''):
+  c = ml_collections.ConfigDict()
+  c.system = 'repair'
+  c.seed = 0
+  c.workdir = 'runs/repair'
+  c.stages = 'repair,tone'
+
+  c.data = sections.data()
+  c.data.old = ''  # stays empty: real prints come with labels
+  c.data.labels = ''  # folders of masks of real damage, with commas between; '': none
+  c.data.prints = ''  # folders with the prints of these masks
+  c.data.p_print = 0.3  # share of the examples that are labelled prints
+  c.data.p_over = 0.6  # share of these that are damaged once more
+  c.data.print_scale = (0.4, 1.2)  # as data.scale, of prints
+  c.data.crop = 128  # pixels, a multiple of 2**levels
+  c.data.scale = (0.25, 1.0)  # photos are shrunk by a random factor first: more content in a crop
+
+  # Shares of the recipes by which clean photos are damaged.
+  c.shares = dict(worn=0.55, report=0.15, wan2020=0.15, sound=0.15)
+  c.distractors = ml_collections.ConfigDict()
+  c.distractors.lines = 0.15  # probability of wires or railings in a training photo, not damage
+  c.distractors.border = 0.15  # and of the border of a print
+
+  c.model = ml_collections.ConfigDict()
+  c.model.widths = (32, 64, 128, 192)
+  c.model.blocks = 2
+  c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
+
+  c.repair = ml_collections.ConfigDict()
+  c.repair.steps = 500
+  c.repair.batch_size = 8  # over all devices
+  c.repair.lr = 1e-3
+  c.repair.b1 = 0.9
+  c.repair.b2 = 0.99
+  c.repair.clip = 1.0  # global norm of the gradient
+  c.repair.decay = 0.2  # share of the steps over which the learning rate falls to 0
+  c.repair.ema = 0.99
+  c.repair.weights = dict(l1=10.0, hole_l1=4.0, gradient=2.0, bce=1.0, dice=0.3, error=0.05)
+
+  c.tone = ml_collections.ConfigDict()  # undoes fading; minutes, whatever the machine
+  c.tone.width = 128
+  c.tone.steps = 3000
+  c.tone.batch_size = 16
+  c.tone.lr = 1e-3
+  c.tone.b1 = 0.9
+  c.tone.b2 = 0.99
+  c.tone.clip = 1.0
+  c.tone.decay = 0.5
+  c.tone.ema = 0.99
+  c.tone.weights = dict(log_mse=1.0)
+
+  c.train = sections.train()
+  c.train.sheet_rows = 8
+
+  c.evaluate = sections.evaluate()
+  c.evaluate.degradations = 'report,wan2020,print'
+
+  if variant == 'cpu':
+    cpu(c)
+  elif variant == 'tiny':
+    tiny(c)
+  elif variant:
+    raise ValueError(f'configs/repair.py has no variant {variant!r}: cpu, tiny')
+  return c.lock()
+
+
+def cpu(c):
+  """Ten CPU-hours and more; may be cut at any time, see configs.repair.steps."""
+  c.workdir = 'runs/repair_cpu'
+  c.repair.steps = 30000
+  c.repair.ema = 0.999
+  c.train.evaluate_every = 500
+
+
+def tiny(c):
+  """Seconds: for tests."""
+  c.data.crop = 32
+  c.shares = dict(report=0.5, sound=0.5)
+  c.model.widths = (4, 8)
+  c.model.blocks = 1
+  c.repair.steps = 4
+  c.repair.batch_size = 4
+  c.tone.steps = 4
+  c.tone.batch_size = 4
+  c.train.log_every = 2
+  c.train.evaluate_every = 2
+  c.train.eval_batch = 4

@@ -1,0 +1,130 @@
+"""Real old prints with hand-made masks of damage, and clean photos, in one training stream."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from oldphoto_jax import images
+from oldphoto_jax.data.pipeline import Crop
+from oldphoto_jax.data.sources import Source
+from oldphoto_jax.errors import PhotoError
+
+IGNORED, DAMAGED = 128, 255  # levels of a label; 0 is sound
+
+
+@dataclasses.dataclass(frozen=True)
+class Prints:
+  """Prints and their labels, decoded and kept in memory.
+
+  Attributes:
+    names: of the labels, without suffix.
+    photos: uint8 [H, W, 3] each.
+    labels: uint8 [H, W] each: 0 sound, IGNORED undecidable, DAMAGED.
+  """
+
+  names: Sequence[str]
+  photos: Sequence[np.ndarray]
+  labels: Sequence[np.ndarray]
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+
+NONE = Prints((), (), ())
+
+
+def prints(labels: Sequence[str | os.PathLike], photos: Sequence[str | os.PathLike]) -> Prints:
+  """Reads the labels NAME.png of folders, and the photo of the same name of each.
+
+  Args:
+    labels: folders of labels; where two hold the same name, the first one counts.
+    photos: folders in which the photos are looked for, with their sub-folders.
+
+  Raises:
+    PhotoError: a folder is missing or holds no label, or a label has no photo or another size.
+  """
+  files = {}
+  for folder in labels:
+    folder = pathlib.Path(folder).expanduser()
+    found = sorted(folder.glob('*.png')) if folder.is_dir() else []
+    if not found:
+      raise PhotoError(f'{folder}: there is no label NAME.png in it; give a folder of labels.')
+    files = {file.stem: file for file in found} | files
+  candidates = {}
+  for path, _ in images.find_photos(photos):
+    candidates.setdefault(path.stem, path)
+  read, masks = [], []
+  for name in sorted(files):
+    if name not in candidates:
+      raise PhotoError(f'{files[name]}: there is no photo {name} for this label.')
+    photo = images.read_rgb8(candidates[name])
+    label = np.asarray(Image.open(files[name]).convert('L'))
+    if label.shape != photo.shape[:2]:
+      raise PhotoError(
+        f'{files[name]}: the label is {label.shape[1]}x{label.shape[0]} and its photo '
+        f'{photo.shape[1]}x{photo.shape[0]}; they have to be of one size.'
+      )
+    read.append(photo)
+    masks.append(label)
+  return Prints(sorted(files), read, masks)
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanAndPrints:
+  """Clean photos, and with probability `p_print` a labelled print in the place of one.
+
+  Every example has `image`, `is_print`, and uint8 [size, size, 1] `damaged` and `ignored`, 255
+  where they are true: 0 everywhere for clean photos. An epoch is every clean photo once. `photo`
+  counts in the clean photos or in the prints.
+
+  Attributes:
+    tries: squares cut from a print until one shows damage, at most; the last one is taken.
+    p_sought: probability that damage is sought at all, else the first square is taken.
+  """
+
+  clean: Source
+  prints: Prints
+  crop: Crop = Crop()
+  print_crop: Crop = Crop()
+  p_print: float = 0.3
+  tries: int = 4
+  p_sought: float = 0.7
+
+  def __len__(self) -> int:
+    return len(self.clean)
+
+  def draw(self, photo: int, rng: np.random.Generator) -> dict[str, Any]:
+    is_print = bool(rng.random() < self.p_print)
+    if is_print:
+      photo = int(rng.integers(len(self.prints)))
+      image, label = self._cut_print(photo, rng)
+    else:
+      (image,) = self.crop(rng, self.clean[photo])
+      label = np.zeros_like(image)
+    return {
+      'image': image,
+      'damaged': label[..., :1],
+      'ignored': label[..., 1:2],
+      'is_print': np.bool_(is_print),
+      'photo': np.int32(photo),
+    }
+
+  def _cut_print(self, photo, rng):
+    label = self.prints.labels[photo]
+    # As a picture, so that it is cut and resized with the photo.
+    marks = np.stack([label == DAMAGED, label == IGNORED, np.zeros_like(label, bool)], -1)
+    marks = 255 * marks.astype(np.uint8)
+    tries = self.tries if rng.random() < self.p_sought else 1
+    for _ in range(tries):
+      image, cut = self.print_crop(rng, self.prints.photos[photo], marks)
+      cut = 255 * (cut >= 128).astype(np.uint8)
+      if cut[..., 0].mean() > 0.005 * 255:
+        break
+    if rng.random() < 0.5:  # damage has no up and down
+      image, cut = np.ascontiguousarray(image[::-1]), np.ascontiguousarray(cut[::-1])
+    return image, cut

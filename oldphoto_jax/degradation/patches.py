@@ -1,0 +1,80 @@
+"""Damage that covers areas: lost emulsion with ragged edges, blots and spots of any size."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from oldphoto_jax.degradation import artefact, drawing
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+  """Areas where the picture is gone down to the paper, or covered by dirt, mould or glue.
+
+  The hills of a coarse noise say where, a fine one how ragged the edge is: from one lost corner
+  to hundreds of pinholes that thin out around it.
+  """
+
+  area: tuple[float, float] = (0.004, 0.2)  # about the share of the photo that is gone
+  patches: tuple[float, float] = (1.5, 12.0)  # hills along the shorter side
+  ragged: tuple[float, float] = (0.1, 1.4)  # height of the fine noise beside that of the coarse
+  opacity: tuple[float, float] = (0.6, 1.0)
+  light: float = 0.75
+
+  def __call__(self, key, photo, paper=None) -> artefact.Damaged:
+    height, width = photo.shape[:2]
+    short = min(height, width)
+    draw = drawing.Draws(key)
+    paper = artefact.under(draw, photo, paper)
+    coarse, fine = (draw.noise(height, width, cells) for cells in self.patches)
+    where = coarse + draw.uniform((0.0, 1.0)) * (fine - coarse)
+    grain = draw.fractal(height, width, min(30, short / 6), 3)
+    hills = where + draw.uniform(self.ragged) * grain
+    area = draw.log_uniform(self.area)
+    bar = jnp.quantile(hills[:: max(1, height // 64), :: max(1, width // 64)], 1 - area)
+    cover = ((hills - bar) * draw.uniform((0.05, 0.12)) * short + 0.5).clip(0, 1)
+    cover *= draw.uniform(self.opacity)
+    colour = jnp.where(draw.chance(self.light), paper, artefact.dirt(draw))
+    return artefact.Damaged(drawing.blend(photo, cover, colour), cover[..., None], {'area': area})
+
+
+@dataclasses.dataclass(frozen=True)
+class Blots:
+  """Spots of ink, mould, rust or bleach: round to ragged, from a pixel to a fifth of a crop.
+
+  Of one colour a print, some with a soft halo. Sizes are in pixels, as on the hand-marked prints.
+  """
+
+  count: tuple[int, int] = (1, 48)
+  radius: tuple[float, float] = (0.7, 13.0)  # pixels; low ones are likelier
+  opacity: tuple[float, float] = (0.5, 1.0)
+  light: float = 0.3
+  halo: float = 0.3  # probability of soft edges
+
+  def __call__(self, key, photo, paper=None) -> artefact.Damaged:
+    height, width = photo.shape[:2]
+    most = self.count[1]
+    draw = drawing.Draws(key)
+    paper = artefact.under(draw, photo, paper)
+    count = draw.count(self.count)
+    place = drawing.scattered(draw, most, height, width, 3, 0.5, 0.15)
+    # The largest of a print, and smaller ones around it.
+    largest = draw.log_uniform((2.0, self.radius[1]))
+    radius = self.radius[0] * (largest / self.radius[0]) ** (draw.unit(most) ** 2)
+    row, column, y, x = drawing.around(place, 1 + math.ceil(1.6 * self.radius[1]))
+    stretch = draw.log_uniform((0.7, 1.4), most, 1, 1)
+    y, x = y * stretch, x / stretch
+    outline = drawing.outline(draw, y, x, (0.35, 0.2, 0.15, 0.1, 0.08))
+    edge = radius[:, None, None] * outline - jnp.sqrt(x * x + y * y)
+    soft = jnp.where(draw.chance(self.halo), draw.uniform((0.15, 0.6)), 0.0)
+    value = (edge / (1 + soft * radius[:, None, None]) + 0.5).clip(0, 1)
+    value *= draw.uniform(self.opacity, most, 1, 1) * (np.arange(most) < count)[:, None, None]
+    cover = drawing.place(jnp.zeros((height, width)), row, column, value)
+    # Ink is black, blue or violet, rust and mould brown; bleach shows the paper.
+    ink = 2 * draw.uniform((0.0, 0.35), 3) * jnp.array([1.0, 0.8, 0.9]) - 1
+    rust = 2 * draw.uniform((0.15, 0.6)) * jnp.array([1.0, 0.7, 0.4]) - 1
+    dark = jnp.where(draw.chance(0.3), ink, jnp.where(draw.chance(0.4), rust, artefact.dirt(draw)))
+    colour = jnp.where(draw.chance(self.light), paper, dark)
+    return artefact.Damaged(drawing.blend(photo, cover, colour), cover[..., None], {'count': count})

@@ -1,0 +1,226 @@
+"""The recipe `worn`: a family print with creases, cracks, losses and blots, as a scanner sees it.
+
+It differs from `print` in what a network learns of it. The content is softened and toned *before*
+it is damaged, as a lens and a century do, and stays so in the answer: what has to be learnt is
+where the damage is and what it hides, not how to sharpen or how to undo fading. Sizes are in
+pixels of a training crop, for damage on scans of prints is as wide as on the hand-marked ones.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from oldphoto_jax.degradation import drawing, photographic, recipes
+from oldphoto_jax.degradation.ageing import Fading, PaperTexture, Yellowing
+from oldphoto_jax.degradation.artefact import draw_paper
+from oldphoto_jax.degradation.collected import Overlays
+from oldphoto_jax.degradation.cracks import Cracks
+from oldphoto_jax.degradation.patches import Blots, Losses
+from oldphoto_jax.degradation.scratches import Dust, Hairs, Scratches
+from oldphoto_jax.degradation.stains import Foxing, Stains
+from oldphoto_jax.degradation.tears import Corners, Flaking, Folds, Tears
+
+
+@dataclasses.dataclass(frozen=True)
+class Worn:
+  """Damages photos, and prints that are already old.
+
+  The mask is 1 where the damage covers half or more of the content, and 0 where it cannot be seen.
+  """
+
+  unharmed: float = 0.12
+  # Of the harmed photos: probability, and artefact.
+  stains: tuple[float, Stains] = (0.12, Stains(strength=(0.1, 0.5)))
+  foxing: tuple[float, Foxing] = (0.08, Foxing(count=(4, 60), radius=(0.006, 0.05)))
+  folds: tuple[float, Folds] = (0.2, Folds(flank=(0.01, 0.07), ridge=(1.0, 6.0)))
+  losses: tuple[float, Losses] = (0.3, Losses())
+  flaking: tuple[float, Flaking] = (0.12, Flaking(cells=(6.0, 30.0)))
+  cracks: tuple[float, Cracks] = (0.55, Cracks())
+  scratches: tuple[float, Scratches] = (0.45, Scratches(light=0.75))
+  blots: tuple[float, Blots] = (0.3, Blots())
+  overlays: tuple[float, Overlays] | None = None
+  tears: tuple[float, Tears] = (0.1, Tears())
+  corners: tuple[float, Corners] = (0.08, Corners())
+  hairs: tuple[float, Hairs] = (0.2, Hairs(count=(1, 10), length=(0.08, 0.8)))
+  dust: tuple[float, Dust] = (0.5, Dust(count=(2, 120), radius=(0.004, 0.035)))
+  # The tone of old photos, which the answer keeps.
+  gray: float = 0.6
+  desaturation: tuple[float, float] = (0.0, 0.8)
+  fading: tuple[float, Fading] = (
+    0.6,
+    Fading(black=(0.0, 0.25), white=(0.7, 1.0), gamma=(0.6, 1.3)),
+  )
+  yellowing: tuple[float, Yellowing] = (0.5, Yellowing())
+  texture: tuple[float, PaperTexture] = (0.25, PaperTexture())
+  soft: tuple[float, tuple[float, float]] = (0.75, (0.4, 1.5))  # sigma in pixels, at most 1.5
+  # The scan, which the answer is without.
+  damage_blur: tuple[float, float] = (0.3, 0.9)
+  grain: tuple[float, float] = (0.5, 8.0)  # std at mid gray, 8-bit levels
+  grain_size: tuple[float, float] = (0.4, 1.2)
+  clean_scan: float = 0.25  # probability of neither grain nor JPEG
+  jpeg: float = 0.6
+  jpeg_quality: tuple[int, int] = (50, 97)
+
+  def __call__(self, key, clean) -> recipes.Aged:
+    """A photo, toned and soft -> that photo damaged and scanned."""
+    recipes.check(clean)
+    draw = drawing.Draws(key)
+    paper = draw_paper(draw.key(), *clean.shape[:2])
+    photo = self._tone(draw, clean)
+    damaged, mask = self._damage(draw, photo, paper)
+    scanned = ~draw.chance(self.clean_scan)
+    grain = draw.low(self.grain, power=1.3)
+    grainy = photographic.film_grain(damaged, draw.key(), grain, draw.uniform(self.grain_size))
+    old = jnp.where(scanned, grainy, damaged)
+    least, most = self.jpeg_quality
+    quality = least + draw.below(most + 1 - least)
+    old = lax.cond(
+      draw.chance(self.jpeg) & scanned,
+      lambda old: photographic.jpeg(old, quality),
+      lambda old: photographic.from_levels(photographic.to_levels(old)),
+      old,
+    )
+    return recipes.Aged(old, photo, mask)
+
+  def over(self, key, photo) -> recipes.Aged:
+    """An old print with more damage on top: its own tone, grain and damage stay."""
+    recipes.check(photo)
+    draw = drawing.Draws(key)
+    damaged, mask = self._damage(draw, photo, draw_paper(draw.key(), *photo.shape[:2]))
+    return recipes.Aged(photographic.from_levels(photographic.to_levels(damaged)), photo, mask)
+
+  def _tone(self, draw, photo):
+    without_colour = draw.chance(self.gray)
+    photo = photographic.desaturate(
+      photo, jnp.where(without_colour, 1.0, draw.uniform(self.desaturation))
+    )
+    for probability, artefact in (self.fading, self.texture, self.yellowing):
+      key = draw.key()
+      photo = lax.cond(
+        draw.chance(probability),
+        lambda photo, key=key, artefact=artefact: artefact(key, photo).photo,
+        lambda photo: photo,
+        photo,
+      )
+      if artefact is self.fading[1]:  # silver has no dyes that fade apart
+        photo = photographic.desaturate(photo, jnp.where(without_colour, 1.0, 0.0))
+    probability, sigma = self.soft
+    sigma = jnp.where(draw.chance(probability), draw.uniform(sigma), 0.2)
+    return photographic.soft_blur(photo, sigma).clip(-1, 1)
+
+  def _damage(self, draw, photo, paper):
+    harmed = ~draw.chance(self.unharmed)
+    old, mask, shown = photo, jnp.zeros_like(photo[..., :1]), jnp.zeros_like(photo[..., :1])
+    for chosen in (
+      self.stains,
+      self.foxing,
+      self.folds,
+      self.losses,
+      self.flaking,
+      self.cracks,
+      self.scratches,
+      self.blots,
+      self.overlays,
+      self.tears,
+      self.corners,
+      self.hairs,
+      self.dust,
+    ):
+      if chosen is None:
+        continue
+      probability, artefact = chosen
+      key = draw.key()
+
+      def damage(old, mask, shown, key=key, artefact=artefact):
+        damaged = artefact(key, old, paper)
+        change = jnp.abs(damaged.photo - old).max(-1, keepdims=True)
+        covers = damaged.mask
+        if isinstance(artefact, Stains):  # the content shows through: damage where it is strong
+          covers = drawing.smoothstep(change, 0.35, 0.55)
+        shown = jnp.maximum(shown, jnp.where(covers > 0, change, 0.0))
+        return damaged.photo, jnp.maximum(mask, covers), shown
+
+      used = draw.chance(probability) & harmed
+      old, mask, shown = lax.cond(used, damage, lambda *same: same, old, mask, shown)
+    # Between 6 and 20 levels damage begins to show; a pixel beside it belongs to it.
+    mask = (2 * mask).clip(0, 1) * drawing.smoothstep(drawing.widened(shown, 1), 0.05, 0.16)
+    # As sharp as the scanner, whatever the sharpness of the picture.
+    change = photographic.soft_blur(old - photo, draw.uniform(self.damage_blur))
+    return (photo + change).clip(-1, 1), mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+  """A photo that is sound, or nearly: noise and JPEG that no eye sees. It is to stay as it is."""
+
+  untouched: float = 0.6
+  noise: float = 0.6  # std, 8-bit levels
+  gray: float = 0.3
+  soft: tuple[float, float] = (0.2, 1.2)
+
+  def __call__(self, key, clean) -> recipes.Aged:
+    draw = drawing.Draws(key)
+    photo = photographic.desaturate(clean, jnp.where(draw.chance(self.gray), 1.0, 0.0))
+    photo = photographic.soft_blur(photo, draw.uniform(self.soft))
+    noise = self.noise / 127.5 * jax.random.normal(draw.key(), photo.shape)
+    old = jnp.where(draw.chance(self.untouched), photo, photo + noise)
+    old = photographic.from_levels(photographic.to_levels(old))
+    return recipes.Aged(old, photo, jnp.zeros_like(photo[..., :1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+  """Each photo draws one of `recipes`, by their shares, which sum to 1."""
+
+  recipes: tuple[recipes.Recipe, ...]
+  shares: tuple[float, ...]
+
+  def __call__(self, key, clean) -> recipes.Aged:
+    choice_key, key = jax.random.split(key)
+    bars = jnp.cumsum(jnp.array(self.shares[:-1]))
+    choice = (jax.random.uniform(choice_key) >= bars).sum()
+    return lax.switch(choice, self.recipes, key, clean)
+
+
+@dataclasses.dataclass(frozen=True)
+class Faded:
+  """A photo whose tones have faded and yellowed, for learning to undo that; the mask is empty.
+
+  The answer is the photo as it was; of a photo of one hue, gray or toned, one of that hue with its
+  contrast: nobody can tell whether a brown print was made brown.
+  """
+
+  sound: float = 0.25  # probability that nothing has faded
+  mono: float = 0.45  # probability of one hue
+  toned: float = 0.6  # probability that a photo of one hue is toned, not gray
+  fading: Fading = Fading(black=(0.0, 0.28), white=(0.62, 1.0), gamma=(0.6, 1.35), channels=0.05)
+  yellowing: tuple[float, Yellowing] = (0.6, Yellowing(green=(0.78, 0.98)))
+  cast: float = 0.12  # of each channel, standard deviation of the logarithm
+  desaturation: tuple[float, float] = (0.0, 0.6)
+  noise: tuple[float, float] = (0.0, 6.0)  # std, 8-bit levels
+
+  def __call__(self, key, clean) -> recipes.Aged:
+    draw = drawing.Draws(key)
+    fading_key, yellowing_key, noise_key = draw.key(), draw.key(), draw.key()
+    mono = draw.chance(self.mono)
+    gray = photographic.desaturate(clean, jnp.ones(()))
+    photo = jnp.where(mono, gray, clean)
+    faded = self.fading(fading_key, photo).photo
+    faded = photographic.desaturate(faded, jnp.where(mono, 1.0, draw.uniform(self.desaturation)))
+    faded = photographic.tint(faded, jnp.exp(self.cast * draw.normal(3) * ~mono).clip(0, 1.1))
+    yellow = self.yellowing[1](yellowing_key, faded).photo
+    faded = jnp.where(draw.chance(self.yellowing[0]) & ~mono, yellow, faded)
+    old = jnp.where(draw.chance(self.sound), photo, faded)
+    # One hue: dark and light alike get less of blue (brown) or of red (blue).
+    hue = jnp.where(draw.chance(0.75), jnp.array([0.0, 0.4, 1.0]), jnp.array([1.0, 0.4, 0.0]))
+    power = draw.uniform((0.1, 0.9)) * (mono & draw.chance(self.toned)) * hue
+
+    def toned(photo):
+      light = ((photo + 1) / 2).clip(1e-4, 1)
+      return 2 * light ** (1 + power) * (1 - 0.12 * power) - 1
+
+    old = toned(old) + draw.uniform(self.noise) / 127.5 * jax.random.normal(noise_key, old.shape)
+    old = photographic.from_levels(photographic.to_levels(old))
+    return recipes.Aged(old, toned(photo), jnp.zeros_like(clean[..., :1]))

@@ -1,0 +1,358 @@
+"""Finds damage, fills it and cleans the photo around it: one small U-Net for family prints.
+
+Ours, not in Wan et al. 2020. The network sees the old photo, the same with its holes filled
+smoothly (prefill), a mask of what is known to be damaged, and how far that mask is to be trusted.
+Without a mask it cleans the photo and says where it is damaged; with one it fills what is marked.
+It answers with what to add to the prefilled photo, and begins with adding nothing: what it has
+not learnt it leaves alone.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from oldphoto_jax import averaging, layers, losses, metrics, parameters
+from oldphoto_jax.models import tone
+from oldphoto_jax.models.released import Networks
+from oldphoto_jax.models.state import State, start
+from oldphoto_jax.prefill import prefill
+
+# Terms of weight 0 are not computed.
+WEIGHTS = {
+  'l1': 10.0,  # over all pixels whose true value is known
+  'hole_l1': 4.0,  # over those of them in told holes
+  'gradient': 2.0,  # of differences between neighbours in told holes
+  'bce': 1.0,  # of the damage
+  'dice': 0.3,
+  'error': 0.05,  # of the scale of the error
+}
+PRIOR = 0.05  # share of damaged pixels, before anything is learnt
+DAMAGED = 1e-3  # share of a photo that is damaged, from which on its Dice coefficient is a loss
+SMOOTHING = 1e-4  # added to both halves of a Dice coefficient
+
+
+class UNet(nn.Module):
+  """Photo, prefilled photo [B, H, W, 3], mask, trust [B, H, W, 1] -> [B, H, W, 5].
+
+  The five channels are what to add to the prefilled photo, the logit of damage, and the logarithm
+  of the scale of the error. Pixels are shuffled into channels first (2x2), so that level i works
+  at 1/2**(i + 1) of the sides. Residual blocks without norms or pooled statistics: what becomes of
+  a pixel depends on its neighbourhood, not on the size of photo or tile.
+  """
+
+  widths: tuple[int, ...] = (32, 64, 128, 192)
+  blocks: int = 2
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, photo, filled, mask, trust):
+    layers.check_multiple(photo.shape, 2 ** len(self.widths))
+
+    def conv(x, features, name, size=3, stride=1):
+      pad = (size - 1) // 2
+      return layers.Conv(features, size, stride, pad, dtype=self.dtype, name=name)(x)
+
+    def residual(x, features, name):
+      for i in range(self.blocks):
+        x = layers.ResnetBlock(features, False, self.dtype, name=f'{name}_block{i}')(x)
+      return x
+
+    x = _to_channels(jnp.concatenate([photo, filled, mask, trust], -1))
+    x = residual(conv(x, self.widths[0], 'conv_in'), self.widths[0], 'down0')
+    skips = []
+    for i, features in enumerate(self.widths[1:], 1):
+      skips.append(x)
+      x = layers.leaky_relu(conv(x, features, f'down{i}', 4, 2))
+      x = residual(x, features, f'down{i}')
+    for i in reversed(range(len(skips))):
+      features = self.widths[i]
+      # Fewer channels before the enlargement: the same function, a quarter of the work.
+      x = layers.double(conv(x, features, f'up{i}', 1)) + skips[i]
+      x = residual(layers.leaky_relu(x), features, f'up{i}')
+    x = conv(x, 20, 'conv_out').astype(jnp.float32)
+    return _to_pixels(x)
+
+
+def _to_channels(x):
+  """[B, 2h, 2w, C] -> [B, h, w, 4C]."""
+  b, h, w, c = x.shape
+  x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h // 2, w // 2, 4 * c)
+
+
+def _to_pixels(x):
+  """[B, h, w, 4C] -> [B, 2h, 2w, C]."""
+  b, h, w, c = x.shape
+  x = x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, 2 * h, 2 * w, c // 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Repair:
+  """The U-Net, loss weights and optimiser.
+
+  Attributes:
+    widths: channels of each level, from half the sides on.
+    blocks: residual blocks of a level, on the way down and on the way up.
+    weights: of the loss terms, by name; see WEIGHTS.
+    ema: decay of the moving average that is evaluated and released; 0: none.
+    g_tx: optimiser.
+    dtype: of the convolutions.
+  """
+
+  widths: tuple[int, ...] = (32, 64, 128, 192)
+  blocks: int = 2
+  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  ema: float = 0.0
+  g_tx: optax.GradientTransformation = optax.adam(1e-3)
+  dtype: Any = jnp.float32
+
+  @property
+  def net(self) -> UNet:
+    return UNet(self.widths, self.blocks, self.dtype)
+
+  @property
+  def multiple(self) -> int:
+    """Sides of a photo must be multiples of this."""
+    return 2 ** len(self.widths)
+
+
+def init(model: Repair, key: jax.Array) -> State:
+  """He's kernels, but zeros where a sum follows: nothing is added, and damage has its PRIOR.
+
+  Zeros also in the second convolution of every residual block, whose features would else grow from
+  block to block (Zhang et al. 2019, Fixup).
+  """
+  side = 2 * model.multiple
+  photo, mask = jnp.zeros((1, side, side, 3)), jnp.zeros((1, side, side, 1))
+  g = parameters.init_normal(model.net, key, photo, photo, mask, mask, std=None)
+  zeros = partial(jax.tree.map, jnp.zeros_like)
+  g['conv_out'] = zeros(g['conv_out'])
+  # Channels 3, 8, 13 and 18 of conv_out are the logits of damage of a block of 2x2 pixels.
+  logit = jnp.log(PRIOR / (1 - PRIOR))
+  g['conv_out']['bias'] = jnp.tile(jnp.array([0, 0, 0, 1, 0], jnp.float32) * logit, 4)
+  for name, layer in g.items():
+    if 'conv2' in layer:
+      g[name] = layer | {'conv2': zeros(layer['conv2'])}
+  return start(model, g)
+
+
+def look(model: Repair, params: Any, photo: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Cleans a photo of which nothing is known, and finds its damage.
+
+  Args:
+    params: State.released.
+    photo: [B, H, W, 3] in [-1, 1]; H and W multiples of `model.multiple`.
+
+  Returns:
+    The clean photo [B, H, W, 3] in [-1, 1], the probability of damage [B, H, W, 1], and the scale
+    of the error that is expected [B, H, W, 1], in units of [-1, 1].
+  """
+  nothing = jnp.zeros_like(photo[..., :1])
+  residual, logit, scale = _answer(model, params, photo, photo, nothing, nothing)
+  return jnp.clip(photo + residual, -1, 1), jax.nn.sigmoid(logit), jnp.exp(scale)
+
+
+def fill(
+  model: Repair, params: Any, photo: jax.Array, mask: jax.Array, trust: jax.Array | float = 1.0
+) -> jax.Array:
+  """Fills what `mask` marks, and cleans the rest.
+
+  Args:
+    params, photo: as for `look`.
+    mask: [B, H, W, 1] in [0, 1], 1 = damaged.
+    trust: how far to believe the mask, 1 a person's, 0.5 a detector's; a number or [B, 1, 1, 1].
+
+  Returns:
+    [B, H, W, 3] in [-1, 1].
+  """
+  filled = prefill(photo, mask > 0)
+  trust = jnp.broadcast_to(trust, mask.shape).astype(photo.dtype)
+  residual, _, _ = _answer(model, params, photo, filled, mask, trust)
+  return jnp.clip(filled + residual, -1, 1)
+
+
+def _answer(model, params, photo, filled, mask, trust):
+  out = model.net.apply({'params': params}, photo, filled, mask, trust)
+  return out[..., :3], out[..., 3:4], out[..., 4:]
+
+
+def train_step(
+  model: Repair, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
+) -> tuple[State, dict[str, jax.Array]]:
+  """One update, as one device of the axis averaging.AXIS sees it.
+
+  Every other example is told its damage; the others have to find it.
+
+  Args:
+    model: hyper-parameters.
+    state: replicated.
+    constants: unused.
+    batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1], b even; 'damage' [b, S, S, 1] in [0, 1], what
+      has to be found; 'known' [b, S, S, 1], 1 where `clean` is true, and 'judged' where `damage`
+      is; 'told' [b, S, S, 1] in [0, 1], the mask that a told example gets, and 'trust'
+      [b, 1, 1, 1].
+    keys: unused: this step draws nothing.
+
+  Returns:
+    The new state, and every loss term by name (unweighted) with the gradient norm.
+  """
+  del constants, keys
+  batch = _with_prefilled(batch)
+  counts = {
+    name: averaging.pmean(batch[name].sum() / batch[name].size)
+    for name in ('known', 'judged', 'holes')
+  }
+
+  def loss(g):
+    terms = loss_terms(model, g, batch, counts)
+    return losses.total(terms, model.weights), terms
+
+  grad, terms = averaging.pmean(jax.grad(loss, has_aux=True)(state.g))
+  return state.apply(model, grad), terms | {'norm': averaging.global_norm(grad)}
+
+
+def _with_prefilled(batch):
+  """Adds 'filled', and 'mask' and 'trust' as the network gets them: none for odd examples."""
+  told = jnp.where(batch['told'][0::2] > 0.05, batch['told'][0::2], 0.0)
+  old = batch['old']
+  filled = prefill(old[0::2], told > 0)
+  rows = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])
+  trust = jnp.broadcast_to(batch['trust'][0::2], told.shape)
+  nothing = jnp.zeros_like(told)
+  mask = rows(told, nothing)
+  return batch | {
+    'filled': rows(filled, old[1::2]),
+    'mask': mask,
+    'trust': rows(trust, nothing),
+    'holes': mask * batch['known'],
+  }
+
+
+def loss_terms(model: Repair, g, batch, counts) -> dict[str, jax.Array]:
+  """The terms that have a weight, by name.
+
+  `counts`: mean over all devices of 'known', 'judged' and 'holes', by which sums are divided.
+  """
+  residual, logit, scale = _answer(
+    model, g, batch['old'], batch['filled'], batch['mask'], batch['trust']
+  )
+  answer, clean, known = batch['filled'] + residual, batch['clean'], batch['known']
+  error = jnp.abs(answer - clean).mean(-1, keepdims=True)
+
+  def mean(x, name, weight):
+    return (x * weight).mean() / jnp.maximum(counts[name], 1e-4)
+
+  terms = {}
+  if model.weights['l1'] > 0:
+    terms['l1'] = mean(error, 'known', known)
+  if model.weights['hole_l1'] > 0:
+    terms['hole_l1'] = mean(error, 'holes', batch['holes'])
+  if model.weights['gradient'] > 0:
+    wrong = answer - clean
+    terms['gradient'] = 0.0
+    for axis in (1, 2):
+      step = jnp.abs(jnp.diff(wrong, axis=axis)).mean(-1, keepdims=True)
+      n = step.shape[axis]
+      weight = jax.lax.slice_in_dim(batch['holes'], 0, n, axis=axis)
+      weight *= jax.lax.slice_in_dim(known, 1, n + 1, axis=axis)
+      terms['gradient'] += mean(step, 'holes', weight)
+  if model.weights['bce'] > 0:
+    cost = optax.sigmoid_binary_cross_entropy(logit, batch['damage'])
+    terms['bce'] = mean(cost, 'judged', batch['judged'])
+  if model.weights['dice'] > 0:
+    terms['dice'] = dice(jax.nn.sigmoid(logit), batch['damage'], batch['judged'])
+  if model.weights['error'] > 0:
+    # The likelihood of a Laplace distribution (Kendall and Gal 2017); it moves the scale only.
+    likelihood = jax.lax.stop_gradient(error) * jnp.exp(-scale) + scale
+    terms['error'] = mean(likelihood, 'known', known)
+  return terms
+
+
+def dice(found, damage, judged) -> jax.Array:
+  """1 - 2 sum(p m) / (sum(p^2) + sum(m^2)) of each photo (Milletari et al. 2016), averaged.
+
+  Over the pixels that are `judged`. Photos with less than DAMAGED count as 0: all that this loss
+  could teach there is to mark nothing, faster than anything else.
+  """
+  mean = lambda x: (x * judged).mean((1, 2, 3))
+  both, p, m = mean(found * damage), mean(found * found), mean(damage * damage)
+  cost = 1 - (2 * both + SMOOTHING) / (p + m + SMOOTHING)
+  return jnp.where(mean(damage) >= DAMAGED, cost, 0.0).mean()
+
+
+def eval_step(
+  model: Repair, state: State, constants: Any, batch: dict[str, jax.Array]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  """Looks at the batch without masks, then fills its true damage.
+
+  Returns:
+    Per-example scores [b]: 'psnr' without a mask, 'psnr_told' with the true one, 'psnr_old' of
+    doing nothing, 'f1' of the damage found with probability 1/2 or more; images {'old', 'restored',
+    'told', 'clean', 'damage', 'found'} [b, S, S, 3] in [-1, 1].
+  """
+  del constants
+  old, clean, damage = batch['old'], batch['clean'], batch['damage']
+  restored, found, _ = look(model, state.released, old)
+  told = fill(model, state.released, old, (damage > 0.25).astype(old.dtype))
+  psnr = lambda photo: metrics.psnr(photo, clean)
+  mean = lambda x: x.mean((1, 2, 3), dtype=jnp.float32)
+  marked, true = found >= 0.5, damage >= 0.5
+  scores = {
+    'psnr': psnr(restored),
+    'psnr_told': psnr(told),
+    'psnr_old': psnr(old),
+    'f1': (2 * mean(marked & true) + SMOOTHING) / (mean(marked) + mean(true) + SMOOTHING),
+  }
+  gray = lambda x: jnp.broadcast_to(2 * x - 1, old.shape)
+  images = {'old': old, 'restored': restored, 'told': told, 'clean': clean}
+  return scores, images | {'damage': gray(damage), 'found': gray(found)}
+
+
+def sizes(model: Repair) -> dict[str, Any]:
+  """What a file of weights has to say about the network, as JSON values."""
+  return {'widths': list(model.widths), 'blocks': model.blocks}
+
+
+def from_sizes(sizes: dict[str, Any]) -> Repair:
+  """The model that `sizes` describes, to restore with.
+
+  Raises:
+    KeyError: if a size is missing.
+  """
+  return Repair(widths=tuple(sizes['widths']), blocks=sizes['blocks'])
+
+
+def networks(sizes: dict[str, Any]) -> Networks:
+  """What weights of these sizes can do; see `from_sizes` for what it raises."""
+  model = from_sizes(sizes)
+  fading = tone.from_sizes(sizes['tone']) if 'tone' in sizes else None
+
+  def init_all(key):
+    params = {'repair': init(model, key).g}
+    return params if fading is None else params | {'tone': tone.init(fading, key).g}
+
+  def look_at(params, photo):
+    clean, found, _ = look(model, params['repair'], photo)
+    return clean, found
+
+  def fill_holes(params, photo, mask):
+    return (fill(model, params['repair'], photo, mask),) * 2
+
+  def correction(params, thumbnail, weight):
+    return tone.correction(fading, params['tone'], thumbnail, weight)
+
+  return Networks(
+    init_all,
+    lambda params, photo: look_at(params, photo)[0],
+    model.multiple,
+    False,
+    fill_holes,
+    look_at,
+    None if fading is None else correction,
+  )

@@ -1,0 +1,256 @@
+"""The system repair: a network that finds, fills and cleans, and a small one that revives tones."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from oldphoto_jax import data, train, weights
+from oldphoto_jax.data import artefacts, prints
+from oldphoto_jax.degradation import collected, damage, distractors, photographic, recipes, worn
+from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.models import repair, tone
+from oldphoto_jax.systems import build, system
+
+
+def model(config: ConfigDict) -> repair.Repair:
+  """The network that finds, fills and cleans.
+
+  Raises:
+    ConfigError: for a loss term that does not exist, or a crop or batch that does not fit.
+  """
+  m, c = config.model, config.repair
+  net = repair.Repair(
+    widths=tuple(m.widths),
+    blocks=m.blocks,
+    weights=build.weights(c.weights, repair.WEIGHTS),
+    ema=c.ema,
+    g_tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),
+    dtype=build.dtype(m.dtype),
+  )
+  build.check_crops(config, net.multiple)
+  if c.batch_size % (2 * jax.local_device_count()):
+    raise ConfigError(
+      f'repair.batch_size is {c.batch_size}: every other example of a device gets a mask, so set '
+      f'a multiple of {2 * jax.local_device_count()}'
+    )
+  return net
+
+
+def tone_model(config: ConfigDict) -> tone.Tone:
+  """The network that revives tones."""
+  c = config.tone
+  return tone.Tone(
+    width=c.width,
+    weights=build.weights(c.weights, tone.WEIGHTS),
+    ema=c.ema,
+    g_tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),
+  )
+
+
+def recipe(config: ConfigDict) -> worn.Shares:
+  """How clean photos are damaged: each by one recipe, as often as `shares` says.
+
+  Raises:
+    ConfigError: for an unknown recipe, or no shares at all.
+  """
+  d = config.distractors
+  distracted = partial(distractors.Distracted, lines=d.lines, border=d.border)
+  known = {
+    'worn': distracted(_worn(config)),
+    'print': damage.Print(),
+    'report': recipes.Report(),
+    'wan2020': recipes.Wan2020(),
+    'sound': distracted(worn.Sound()),
+  }
+  shares = {name: share for name, share in config.shares.items() if share > 0}
+  unknown = sorted(set(config.shares) - set(known))
+  if unknown:
+    raise ConfigError(
+      f'there is no recipe {unknown[0]!r} in shares: choose from {", ".join(known)}'
+    )
+  if not shares:
+    raise ConfigError('all shares are 0: give at least one recipe a share')
+  total = sum(shares.values())
+  return worn.Shares(
+    tuple(known[name] for name in shares), tuple(share / total for share in shares.values())
+  )
+
+
+def _worn(config: ConfigDict) -> worn.Worn:
+  if not config.data.overlays:
+    return worn.Worn()
+  drawn = collected.Overlays(artefacts.overlays(config.data.overlays), size=(0.5, 1.6))
+  return worn.Worn(overlays=(0.25, drawn))
+
+
+def prepare(
+  clean: recipes.Recipe, over: recipes.Recipe, p_over: float
+) -> Callable[[dict, jax.Array], dict]:
+  """Batches of prints.CleanAndPrints as repair.train_step takes them.
+
+  Args:
+    clean: damages clean photos.
+    over: damages prints that are old already, with probability `p_over`.
+    p_over: see `over`.
+  """
+
+  def one(key, image, damaged, ignored, is_print):
+    over_key, key, told_key = jax.random.split(key, 3)
+    image = photographic.from_levels(image)
+    damaged, ignored = (x.astype(jnp.float32) / 255 for x in (damaged, ignored))
+
+    def old_print():
+      more = over(key, image)
+      used = jax.random.bernoulli(over_key, p_over)
+      return jnp.where(used, more.old, image), image, jnp.where(used, more.mask, 0.0)
+
+    old, truth, mask = jax.lax.cond(is_print, old_print, lambda: tuple(clean(key, image)))
+    # Of a print, only what was damaged here has a true value; and nobody drew masks to the pixel.
+    lost = jnp.maximum(mask, damaged)
+    rim = _widened(damaged, 1) * (1 - damaged)
+    sound = 1 - jnp.maximum(_widened(damaged, 2), ignored)
+    given, trust = _told(told_key, (lost > 0.25).astype(jnp.float32))
+    return {
+      'old': old,
+      'clean': truth,
+      'damage': lost,
+      'known': jnp.where(is_print, sound * (mask > 0), 1.0),
+      'judged': jnp.where(is_print, 1 - jnp.maximum(rim * (mask < 0.5), ignored), 1.0),
+      'told': given,
+      'trust': trust,
+    }
+
+  names = ('image', 'damaged', 'ignored', 'is_print')
+
+  def prepare(batch, keys):
+    # One photo at a time on CPU: see recipes.degrade_batch.
+    return jax.lax.platform_dependent(
+      keys,
+      *(batch[name] for name in names),
+      cpu=lambda *args: jax.lax.map(lambda a: one(*a), args),
+      default=jax.vmap(one),
+    )
+
+  return prepare
+
+
+def _told(key, holes):
+  """The mask [S, S, 1] that a person or a detector would draw, and the trust in it [1, 1, 1].
+
+  Two of three are exact but for a pixel of growth, and fully trusted. The others lack parts, are
+  grown, and mark blobs of sound pixels.
+  """
+  keys = jax.random.split(key, 5)
+  height, width, _ = holes.shape
+
+  def patches(key, cells, share):
+    """Blobs of a coarse noise that cover about `share` of the photo."""
+    noise = jax.random.uniform(key, (cells, cells, 1))
+    noise = jax.image.resize(noise, (height, width, 1), 'cubic')
+    return (noise > jnp.quantile(noise, 1 - share)).astype(jnp.float32)
+
+  drawn = holes * (1 - patches(keys[1], 8, 0.25))
+  drawn = jnp.maximum(drawn, patches(keys[2], 14, 0.02))
+  grown = _widened(drawn, 1)
+  grown = jnp.where(jax.random.bernoulli(keys[3]), _widened(grown, 1), grown)
+  rim = jnp.where(jax.random.bernoulli(keys[4]), _widened(holes, 1), holes)
+  exact = jax.random.bernoulli(keys[0], 0.67)
+  return jnp.where(exact, rim, grown), jnp.where(exact, 1.0, 0.5)[None, None, None]
+
+
+def _widened(mask, pixels):
+  side = 2 * pixels + 1
+  return nn.max_pool(mask[None], (side, side), (1, 1), 'SAME')[0]
+
+
+def prepare_eval(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:
+  """Validation photos, damaged by `recipe`."""
+  pairs = build.prepare_pairs(recipe)
+
+  def prepare(batch, keys):
+    batch = pairs(batch, keys)
+    return {'old': batch['old'], 'clean': batch['clean'], 'damage': batch['mask']}
+
+  return prepare
+
+
+def stages(
+  config: ConfigDict, photos: build.Photos, networks: build.Networks
+) -> dict[str, Callable[[], train.Stage]]:
+  """The two stages, which do not read each other; see system.trained."""
+  del networks
+  return {
+    'repair': partial(_repair_stage, config, photos),
+    'tone': partial(_tone_stage, config, photos),
+  }
+
+
+def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
+  d = config.data
+  labelled = prints.NONE
+  if d.labels:
+    labelled = prints.prints(build.names(d.labels), build.names(d.prints))
+  elif d.prints:
+    raise ConfigError('data.prints has no labels: set data.labels, or leave both empty')
+  stream = prints.CleanAndPrints(
+    photos.train,
+    labelled,
+    build.crop(d),
+    data.Crop(size=d.crop, scale=tuple(d.print_scale), flip=d.flip),
+    d.p_print if len(labelled) else 0.0,
+  )
+  return build.stage(
+    repair,
+    model(config),
+    config,
+    photos,
+    'repair',
+    stream=stream,
+    prepare=prepare(recipe(config), _worn(config).over, d.p_over),
+    prepare_eval=prepare_eval(_worn(config) if 'worn' in config.shares else recipe(config)),
+    columns=('old', 'restored', 'told', 'clean', 'damage', 'found'),
+  )
+
+
+def _tone_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
+  # A square of the side of a photo that is shrunk as far as it goes: nearly the whole photo.
+  whole = data.Crop(size=tone.SIDE, scale=(0.01, 0.1), flip=config.data.flip)
+  return build.stage(
+    tone,
+    tone_model(config),
+    config,
+    photos,
+    'tone',
+    stream=data.Photos(photos.train, whole),
+    prepare=build.prepare_pairs(worn.Faded()),
+    columns=('old', 'restored', 'clean'),
+    eval_crop=tone.SIDE,
+  )
+
+
+def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
+  """Both networks; without a trained one, tones stay as they are."""
+  net, sizes = model(config), {}
+  params = {'repair': networks.of('repair', net, repair.init)}
+  if networks.has('tone'):
+    fading = tone_model(config)
+    params['tone'] = networks.of('tone', fading, tone.init)
+    sizes = {'tone': tone.sizes(fading)}
+  return weights.Weights('repair', repair.sizes(net) | sizes, params)
+
+
+def check(config: ConfigDict) -> None:
+  """Raises ConfigError for real old photos without labels, whose damage nobody has marked."""
+  if config.data.old:
+    raise ConfigError(
+      'repair learns from damage that it knows: leave data.old empty, and give prints whose damage '
+      'is marked as data.prints with data.labels'
+    )
+
+
+SYSTEM = system.trained('repair', stages=stages, release=release, needed=('repair',), check=check)

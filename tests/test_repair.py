@@ -1,0 +1,199 @@
+"""The repair network: it begins with doing nothing, and learns from what is known only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from oldphoto_jax import parallel
+from oldphoto_jax.data import pipeline, prints
+from oldphoto_jax.degradation import recipes, worn
+from oldphoto_jax.errors import PhotoError
+from oldphoto_jax.models import repair
+from oldphoto_jax.systems import repair as system
+
+SMALL = repair.Repair(widths=(4, 8), blocks=1, g_tx=optax.sgd(0.1))
+
+
+def _photos(count=4, side=32, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.uniform(-1, 1, (count, side, side, 3)).astype(np.float32)
+
+
+def _holes(count=4, side=32):
+  holes = np.zeros((count, side, side, 1), np.float32)
+  holes[:, 10:14, 5:25] = 1
+  return holes
+
+
+def _batch(count=4):
+  holes, ones = _holes(count), np.ones((count, 32, 32, 1), np.float32)
+  return {
+    'old': _photos(count),
+    'clean': _photos(count, seed=1),
+    'damage': holes,
+    'known': ones,
+    'judged': ones.copy(),
+    'told': holes.copy(),
+    'trust': np.ones((count, 1, 1, 1), np.float32),
+  }
+
+
+@pytest.fixture(scope='module')
+def trained():
+  """Parameters with no zeros left, as after some training."""
+  state = repair.init(SMALL, jax.random.key(0))
+  leaves, tree = jax.tree.flatten(state.g)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  moved = [leaf + 0.05 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves)]
+  return jax.tree.unflatten(tree, moved)
+
+
+def test_an_untrained_network_changes_nothing_and_fills_smoothly():
+  params = repair.init(SMALL, jax.random.key(0)).g
+  photo, holes = _photos(), _holes()
+  clean, found, _ = repair.look(SMALL, params, photo)
+  np.testing.assert_array_equal(clean, photo)
+  np.testing.assert_allclose(found, repair.PRIOR, rtol=1e-4)
+  filled = np.asarray(repair.fill(SMALL, params, photo, holes))
+  np.testing.assert_array_equal(np.where(holes, 0, filled), np.where(holes, 0, photo))
+  assert np.abs(filled - photo).max() > 0.1
+
+
+def test_what_a_pixel_becomes_depends_on_its_neighbourhood_only(trained):
+  """By gradient: no pooled statistics, so that tiles of any size give the same."""
+  photo = jnp.asarray(_photos(1, 64))
+  gradient = jax.grad(lambda x: repair.look(SMALL, trained, x)[0][0, 8, 8].sum())(photo)
+  reached = np.argwhere(np.abs(np.asarray(gradient)).sum((0, 3)) > 0)
+  assert reached.max() < 48
+
+
+def test_unknown_pixels_teach_nothing(trained):
+  state = repair.init(SMALL, jax.random.key(0)).replace(g=trained)
+  batch = _batch()
+  batch['known'][:, :16] = 0
+  batch['judged'][:, :16] = 0
+  other = {name: value.copy() for name, value in batch.items()}
+  other['clean'][:, :16] = 0.3
+  other['damage'][:, 2:8] = 1.0
+  step = jax.pmap(
+    lambda state, batch: repair.train_step(SMALL, state, {}, batch, None),
+    axis_name='batch',
+    in_axes=(None, 0),
+    out_axes=None,
+    devices=jax.devices()[:1],
+  )
+  states = [step(state, {k: v[None] for k, v in b.items()})[0] for b in (batch, other)]
+  # Dice leaves photos without damage out, and both have some.
+  for a, b in zip(*(jax.tree.leaves(s.g) for s in states)):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_only_every_other_example_sees_its_mask(trained):
+  batch = {name: jnp.asarray(value) for name, value in _batch().items()}
+  shown = repair._with_prefilled(batch)
+  assert float(shown['mask'][0::2].max()) == 1 and float(shown['mask'][1::2].max()) == 0
+  assert float(shown['trust'][1::2].max()) == 0
+  np.testing.assert_array_equal(shown['filled'][1::2], batch['old'][1::2])
+
+
+def test_one_device_and_four_train_alike(trained):
+  """One step of SGD, smooth but for L1, whose kinks no number here is near to."""
+  state = repair.init(SMALL, jax.random.key(0)).replace(g=trained)
+  batch = _batch(8)
+  results = []
+  for devices in (1, 4):
+    step = jax.pmap(
+      lambda state, batch: repair.train_step(SMALL, state, {}, batch, None),
+      axis_name='batch',
+      in_axes=(None, 0),
+      out_axes=None,
+      devices=jax.devices()[:devices],
+    )
+    parts = {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}
+    results.append(step(state, parts)[0].g)
+  for a, b in zip(*(jax.tree.leaves(result) for result in results)):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_it_learns_where_damage_is():
+  model = repair.Repair(widths=(8, 16), blocks=1, g_tx=optax.adam(3e-3))
+  batch = _batch(4)
+  batch['old'] = np.where(batch['damage'] > 0, 1.0, 0.3 * batch['clean']).astype(np.float32)
+  batch['clean'] = 0.3 * batch['clean']
+  step = parallel.train_step(
+    lambda batch, keys: {k: v for k, v in batch.items() if k != 'id'},
+    lambda *args: repair.train_step(model, *args),
+    jax.devices()[:1],
+  )
+  state = parallel.replicate(repair.init(model, jax.random.key(0)), jax.devices()[:1])
+  sharded = {k: v[None] for k, v in (batch | {'id': np.arange(4, dtype=np.uint32)}).items()}
+  for _ in range(80):
+    state, _ = step(state, {}, sharded, jax.random.key(1))
+  _, found, _ = repair.look(model, state.released, batch['old'])
+  inside, outside = np.asarray(found)[batch['damage'] > 0], np.asarray(found)[batch['damage'] == 0]
+  assert inside.mean() > 0.7 and outside.mean() < 0.1
+
+
+def test_prints_teach_what_was_damaged_here_and_where_damage_is():
+  sound = recipes.Mixture((worn.Sound(),))
+
+  def over(key, photo):
+    mask = jnp.zeros_like(photo[..., :1]).at[2:6, 2:6].set(1.0)
+    return recipes.Aged(jnp.where(mask > 0, 1.0, photo), photo, mask)
+
+  prepare = jax.jit(system.prepare(sound, over, 1.0))
+  damaged = np.zeros((2, 32, 32, 1), np.uint8)
+  damaged[:, 20:24, 20:24] = 255
+  ignored = np.zeros_like(damaged)
+  ignored[:, 28:] = 255
+  batch = {
+    'image': np.full((2, 32, 32, 3), 90, np.uint8),
+    'damaged': damaged * np.array([1, 0], np.uint8)[:, None, None, None],
+    'ignored': ignored * np.array([1, 0], np.uint8)[:, None, None, None],
+    'is_print': np.array([True, False]),
+  }
+  ready = jax.tree.map(np.asarray, prepare(batch, jax.random.split(jax.random.key(0), 2)))
+  known, judged, damage = ready['known'][0], ready['judged'][0], ready['damage'][0]
+  assert known.sum() == 16 and known[3, 3] == 1  # only the pixels that were damaged here
+  assert damage[3, 3] == 1 and damage[21, 21] == 1 and damage[10, 10] == 0
+  assert judged[29:].max() == 0 and judged[19, 21] == 0 and judged[10, 10] == 1
+  assert ready['known'][1].min() == 1 and ready['damage'][1].max() == 0
+
+
+def test_a_label_without_its_photo_is_an_error(tmp_path):
+  from PIL import Image
+
+  Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / 'a.png')
+  photos = tmp_path / 'photos'
+  photos.mkdir()
+  Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(photos / 'b.jpg')
+  with pytest.raises(PhotoError, match='no photo a'):
+    prints.prints([tmp_path], [photos])
+  Image.fromarray(np.zeros((21, 30, 3), np.uint8)).save(photos / 'a.jpg')
+  with pytest.raises(PhotoError, match='of one size'):
+    prints.prints([tmp_path], [photos])
+  with pytest.raises(PhotoError, match='no label'):
+    prints.prints([photos], [photos])
+
+
+def test_squares_of_prints_are_cut_with_their_labels():
+  """A print whose damage is white: wherever the square is cut, label and photo agree."""
+  photo = np.full((90, 120, 3), 40, np.uint8)
+  label = np.zeros((90, 120), np.uint8)
+  photo[30:50, 40:80], label[30:50, 40:80] = 240, 255
+  stream = prints.CleanAndPrints(
+    [np.zeros((64, 64, 3), np.uint8)],
+    prints.Prints(['a'], [photo], [label]),
+    pipeline.Crop(size=32),
+    pipeline.Crop(size=32, scale=(0.5, 1.0)),
+    p_print=1.0,
+  )
+  shares = []
+  for n in range(20):
+    drawn = stream.draw(0, np.random.default_rng(n))
+    bright = drawn['image'][..., :1] > 140
+    assert (bright != (drawn['damaged'] > 0)).mean() < 0.05
+    shares.append((drawn['damaged'] > 0).mean())
+  assert np.mean(np.array(shares) > 0.005) > 0.7  # damage is sought

@@ -1,0 +1,94 @@
+"""The recipe of worn prints: the mask says where the content is lost, and nothing else changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oldphoto_jax.degradation import cracks, patches, recipes, worn
+
+
+def _photos(count=6, side=64):
+  rng = np.random.default_rng(0)
+  coarse = rng.uniform(-0.7, 0.7, (count, 8, 8, 3)).astype(np.float32)
+  return np.asarray(jax.image.resize(coarse, (count, side, side, 3), 'cubic')).clip(-1, 1)
+
+
+@pytest.mark.parametrize('kind', [cracks.Cracks, patches.Losses, patches.Blots])
+def test_outside_of_its_cover_an_artefact_changes_little(kind):
+  photos, seen = _photos(), 0.0
+  run = jax.jit(kind())
+  for i, photo in enumerate(photos):
+    damaged = run(jax.random.key(i), photo)
+    assert damaged.photo.shape == photo.shape and damaged.mask.shape == (64, 64, 1)
+    assert float(damaged.mask.min()) >= 0 and float(damaged.mask.max()) <= 1
+    change = jnp.abs(damaged.photo - photo).max(-1, keepdims=True)
+    seen += float((damaged.mask > 0.3).mean())
+    away = np.asarray(damaged.mask) == 0
+    if kind is cracks.Cracks:  # the flanks of a crack are lit and shaded; far away nothing is
+      far = np.asarray(cracks.REACH + 4)
+      assert np.asarray(change)[away].max() < 0.6 and far > 0
+    else:
+      assert np.asarray(change)[away].max() == 0
+  assert 0.002 < seen / len(photos) < 0.5
+
+
+def test_cracks_branch_from_the_cracks_that_are_there():
+  """Without a main crack nothing is drawn, however many branches there are."""
+  none = cracks.Cracks(count=(0, 0), branches=(12, 12), twigs=(10, 10))
+  damaged = jax.jit(none)(jax.random.key(0), _photos(1)[0])
+  assert float(damaged.mask.max()) == 0
+
+
+def test_level_is_the_distance_from_the_edge_of_a_curve():
+  points = jnp.stack([jnp.full(40, 20.0), jnp.arange(40.0)], -1)[None]
+  inside = cracks.level(40, 40, points, jnp.full((1, 40), 3.0), jnp.ones((1, 40), bool))
+  np.testing.assert_allclose(inside[14:27, 20], 3 - np.abs(np.arange(14, 27) - 20), atol=1e-5)
+  assert float(inside[35, 20]) == -cracks.REACH
+
+
+@pytest.fixture(scope='module')
+def aged():
+  photos = _photos()
+  recipe = worn.Worn(unharmed=0.0, jpeg=0.0, clean_scan=1.0)
+  keys = jax.random.split(jax.random.key(5), len(photos))
+  return jax.jit(lambda keys, photos: recipes.degrade_batch(recipe, keys, photos))(keys, photos)
+
+
+def test_the_mask_is_where_the_photo_differs_from_its_answer(aged):
+  change = np.abs(np.asarray(aged.old) - np.asarray(aged.clean)).max(-1, keepdims=True)
+  lost = np.asarray(aged.mask) > 0.9
+  assert lost.mean() > 0.01
+  # Lost content shows a difference of several levels nearly everywhere.
+  assert (change[lost] > 0.02).mean() > 0.9
+  assert np.median(change[np.asarray(aged.mask) == 0]) < 0.01
+
+
+def test_the_same_key_gives_the_same_photo(aged):
+  photos = _photos()
+  recipe = worn.Worn(unharmed=0.0, jpeg=0.0, clean_scan=1.0)
+  keys = jax.random.split(jax.random.key(5), len(photos))
+  again = jax.jit(recipe)(keys[2], photos[2])
+  # Another program: a level of rounding may differ here and there.
+  assert np.mean(np.abs(np.asarray(again.old) - np.asarray(aged.old)[2]) > 0.01) < 0.01
+
+
+def test_a_print_keeps_its_pixels_where_nothing_is_added():
+  photo = np.round(_photos(1)[0] * 127.5 + 127.5) / 127.5 - 1
+  over = jax.jit(worn.Worn(unharmed=0.0).over)(jax.random.key(1), photo)
+  np.testing.assert_array_equal(over.clean, photo)
+  untouched = worn.Worn(unharmed=1.0)
+  same = jax.jit(untouched.over)(jax.random.key(1), photo)
+  assert float(same.mask.max()) == 0
+  np.testing.assert_allclose(same.old, photo, atol=1e-5)
+
+
+def test_shares_draw_every_recipe_as_often_as_they_say():
+  def constant(value):
+    return lambda key, clean: recipes.Aged(jnp.full_like(clean, value), clean, clean[..., :1] * 0)
+
+  mixed = worn.Shares((constant(0.0), constant(0.5), constant(1.0)), (0.2, 0.5, 0.3))
+  keys = jax.random.split(jax.random.key(0), 2000)
+  drawn = jax.vmap(lambda key: mixed(key, jnp.zeros((16, 16, 3))).old[0, 0, 0])(keys)
+  for value, share in ((0.0, 0.2), (0.5, 0.5), (1.0, 0.3)):
+    assert abs(float((drawn == value).mean()) - share) < 0.05
