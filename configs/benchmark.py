@@ -67,13 +67,7 @@ def get_config(variant=''):
   c.evaluate.pictures = 6  # photos of the grids and of the page
   c.evaluate.resamples = 10_000  # of the bootstrap
 
-  if variant == 'smoke':
-    smoke(c)
-  elif variant == 'cpu':
-    cpu(c)
-  elif variant == 'paper':
-    paper(c)
-  return c.lock()
+  return sections.variants(c, variant, {'smoke': (smoke,), 'cpu': (cpu,), 'paper': (paper,)})
 
 
 def smoke(c):

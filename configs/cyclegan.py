@@ -41,15 +41,8 @@ def get_config(variant=''):
   c.model.d_first_bias = True  # the tutorial has none
   c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
 
-  c.cyclegan = ml_collections.ConfigDict()
-  c.cyclegan.steps = 400
-  c.cyclegan.batch_size = 2  # over all devices
-  c.cyclegan.lr = 5e-4  # a short run bears more than the paper's 2e-4
-  c.cyclegan.d_lr = 2e-4
-  c.cyclegan.b1 = 0.5
-  c.cyclegan.b2 = 0.999
-  c.cyclegan.decay = 0.5  # share of the steps over which the learning rates fall to 0
-  c.cyclegan.ema = 0.99
+  c.cyclegan = sections.optimiser(400, batch_size=2, lr=5e-4, b1=0.5)
+  c.cyclegan.d_lr = 2e-4  # of the discriminators
   c.cyclegan.gan_loss = 'lsgan'  # or vanilla
   c.cyclegan.lambda_cycle = 10.0
   c.cyclegan.lambda_identity = 0.5  # times lambda_cycle
@@ -62,18 +55,9 @@ def get_config(variant=''):
   c.evaluate = sections.evaluate()
   c.measure = sections.measure()
 
-  if variant == 'cpu':
-    cpu(c)
-  elif variant == 'paper':
-    paper(c)
-  elif variant == 'report':
-    paper(c)
-    report(c)
-  elif variant == 'tiny':
-    tiny(c)
-  elif variant:
-    raise ValueError(f'configs/cyclegan.py has no variant {variant!r}: cpu, paper, report, tiny')
-  return c.lock()
+  return sections.variants(
+    c, variant, {'cpu': (cpu,), 'paper': (paper,), 'report': (paper, report), 'tiny': (tiny,)}
+  )
 
 
 def cpu(c):

@@ -38,15 +38,8 @@ def get_config(variant=''):
   c.model.test_dropout = False  # official: True, noise that stays when restoring
   c.model.test_batch_statistics = False  # official: True, batch norm over the photo itself
 
-  c.pix2pix = ml_collections.ConfigDict()
-  c.pix2pix.steps = 400
-  c.pix2pix.batch_size = 4  # over all devices
-  c.pix2pix.lr = 1e-3  # short runs without a strong GAN term bear five times the paper's rate
-  c.pix2pix.d_lr = 2e-4
-  c.pix2pix.b1 = 0.5
-  c.pix2pix.b2 = 0.999
-  c.pix2pix.decay = 0.5  # share of the steps over which the learning rates fall to 0
-  c.pix2pix.ema = 0.99
+  c.pix2pix = sections.optimiser(400, b1=0.5)
+  c.pix2pix.d_lr = 2e-4  # of the discriminator
   c.pix2pix.weights = dict(gan=1.0, l1=100.0)  # gan=0: no discriminator
   c.pix2pix.gan_loss = 'vanilla'  # or lsgan
   c.pix2pix.halve_d = True  # D's loss is the mean of its two terms; the tutorial: their sum
@@ -59,18 +52,9 @@ def get_config(variant=''):
   c.evaluate = sections.evaluate()
   c.measure = sections.measure()
 
-  if variant == 'cpu':
-    cpu(c)
-  elif variant == 'paper':
-    paper(c)
-  elif variant == 'report':
-    paper(c)
-    report(c)
-  elif variant == 'tiny':
-    tiny(c)
-  elif variant:
-    raise ValueError(f'configs/pix2pix.py has no variant {variant!r}: cpu, paper, report, tiny')
-  return c.lock()
+  return sections.variants(
+    c, variant, {'cpu': (cpu,), 'paper': (paper,), 'report': (paper, report), 'tiny': (tiny,)}
+  )
 
 
 def cpu(c):

@@ -33,14 +33,7 @@ def get_config(variant=''):
   c.model.depth = 4
   c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
 
-  c.scratch = ml_collections.ConfigDict()
-  c.scratch.steps = 500
-  c.scratch.batch_size = 4  # over all devices
-  c.scratch.lr = 1e-3
-  c.scratch.b1 = 0.9
-  c.scratch.b2 = 0.999
-  c.scratch.decay = 0.6  # share of the steps over which the learning rate falls to 0
-  c.scratch.ema = 0.99
+  c.scratch = sections.optimiser(500, decay=0.6)
   c.scratch.weights = dict(bce=1.0, dice=1.0)  # or dict(focal=..., dice=...)
   c.scratch.focal_gamma = 2.0
   c.scratch.focal_alpha = 0.25
@@ -54,15 +47,7 @@ def get_config(variant=''):
   c.evaluate.degradations = 'print'  # one table each
   c.evaluate.crop = 352
 
-  if variant == 'cpu':
-    cpu(c)
-  elif variant == 'paper':
-    paper(c)
-  elif variant == 'tiny':
-    tiny(c)
-  elif variant:
-    raise ValueError(f'configs/scratch.py has no variant {variant!r}: cpu, paper, tiny')
-  return c.lock()
+  return sections.variants(c, variant, {'cpu': (cpu,), 'paper': (paper,), 'tiny': (tiny,)})
 
 
 def cpu(c):

@@ -1,5 +1,7 @@
 """The sections that all trained systems have alike; each config then sets what is its own."""
 
+from collections.abc import Callable
+
 import ml_collections
 
 
@@ -25,6 +27,28 @@ def data() -> ml_collections.ConfigDict:
   d.workers = 0  # processes that decode; 0: threads of this one
   d.cache_gb = 1.0  # decoded photos kept in memory
   return d
+
+
+def optimiser(
+  steps: int,
+  *,
+  batch_size: int = 4,
+  lr: float = 1e-3,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  decay: float = 0.5,
+  ema: float = 0.99,
+) -> ml_collections.ConfigDict:
+  """How one stage learns: its length and its optimiser, Adam."""
+  s = ml_collections.ConfigDict()
+  s.steps = steps
+  s.batch_size = batch_size  # over all devices
+  s.lr = lr  # short runs without a strong GAN term bear five times the papers' rates
+  s.b1 = b1
+  s.b2 = b2
+  s.decay = decay  # share of the steps over which the learning rates fall to 0
+  s.ema = ema  # decay of the moving average that is evaluated and released; 0: none
+  return s
 
 
 def train() -> ml_collections.ConfigDict:
@@ -56,3 +80,25 @@ def evaluate() -> ml_collections.ConfigDict:
   e.crop = 256  # the middle square of a photo
   e.limit = 0  # photos; 0: all
   return e
+
+
+def variants(
+  config: ml_collections.ConfigDict,
+  name: str,
+  known: dict[str, tuple[Callable[[ml_collections.ConfigDict], None], ...]],
+) -> ml_collections.ConfigDict:
+  """The config with the changes of the variant that a command names behind the colon; locked.
+
+  Args:
+    config: the small one, for ''.
+    name: what is behind the colon, or ''.
+    known: name -> functions that change the config, in order.
+
+  Raises:
+    ValueError: for a variant that there is not.
+  """
+  if name and name not in known:
+    raise ValueError(f'this config has no variant {name!r}: {", ".join(known)}')
+  for change in known.get(name, ()):
+    change(config)
+  return config.lock()

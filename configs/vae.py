@@ -70,16 +70,9 @@ def get_config(variant=''):
     ('mapping_masked', 700),
     ('fusion', 1000),
   ):
-    stage = c[name] = ml_collections.ConfigDict()
-    stage.steps = steps
-    stage.batch_size = 4  # over all devices
-    stage.accumulate = 1  # parts of a device's batch, one after the other in the memory of one
-    stage.lr = 1e-3  # short runs without a strong GAN term bear five times the paper's rate
-    stage.d_lr = 2e-4  # of the discriminators; fusion has none
-    stage.b1 = 0.9
-    stage.b2 = 0.999
-    stage.decay = 0.5  # share of the steps over which the learning rates fall to 0
-    stage.ema = 0.99
+    c[name] = sections.optimiser(steps)
+    c[name].accumulate = 1  # parts of a device's batch, one after the other in the memory of one
+    c[name].d_lr = 2e-4  # of the discriminators; fusion has none
   # In minutes a discriminator learns nothing that helps: pixels alone.
   c.vae_rx.weights = dict(l1=10.0, kl=0.01, latent_gan=0.1)
   c.vae_y.weights = dict(l1=10.0, kl=0.01)
@@ -108,17 +101,9 @@ def get_config(variant=''):
   c.evaluate = sections.evaluate()
   c.measure = sections.measure()
 
-  if variant == 'cpu':
-    cpu(c)
-  elif variant in ('paper', 'report'):
-    paper(c)
-    if variant == 'report':
-      report(c)
-  elif variant == 'tiny':
-    tiny(c)
-  elif variant:
-    raise ValueError(f'configs/vae.py has no variant {variant!r}: cpu, paper, report, tiny')
-  return c.lock()
+  return sections.variants(
+    c, variant, {'cpu': (cpu,), 'paper': (paper,), 'report': (paper, report), 'tiny': (tiny,)}
+  )
 
 
 def cpu(c):
