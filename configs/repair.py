@@ -1,4 +1,4 @@
-"""The repair network: finds damage on prints, fills it, and cleans the photo around it.
+"""The repair network: finds damage on prints, fills it, cleans around it; and revives tones.
 
 python launch.py --config=configs/repair.py            # small; anywhere, from nothing, in minutes
 python launch.py --config=configs/repair.py:cpu        # hours on a few cores, your own photos
@@ -18,6 +18,7 @@ def get_config(variant=''):
   c.seed = 0
   c.workdir = 'runs/repair'
   c.stages = 'repair,tone'
+  c.start = ''  # weights of this system to learn on from; '': from nothing
 
   c.data = sections.data()
   c.data.old = ''  # stays empty: real prints come with labels
@@ -29,38 +30,25 @@ def get_config(variant=''):
   c.data.crop = 128  # pixels, a multiple of 2**levels
   c.data.scale = (0.25, 1.0)  # photos are shrunk by a random factor first: more content in a crop
 
-  # Shares of the recipes by which clean photos are damaged.
+  # How often each recipe damages a clean photo; also: print.
   c.shares = dict(worn=0.55, report=0.15, wan2020=0.15, sound=0.15)
   c.distractors = ml_collections.ConfigDict()
   c.distractors.lines = 0.15  # probability of wires or railings in a training photo, not damage
   c.distractors.border = 0.15  # and of the border of a print
 
   c.model = ml_collections.ConfigDict()
-  c.model.widths = (32, 64, 128, 192)
-  c.model.blocks = 2
+  c.model.widths = (32, 64, 128, 192)  # channels of each level, from half the sides on
+  c.model.blocks = 2  # residual blocks of a level, down and up
   c.model.dtype = 'float32'  # bfloat16 on accelerators; XLA's CPU backend gains nothing from it
 
-  c.repair = ml_collections.ConfigDict()
-  c.repair.steps = 500
-  c.repair.batch_size = 8  # over all devices
-  c.repair.lr = 1e-3
-  c.repair.b1 = 0.9
-  c.repair.b2 = 0.99
+  # Constant, then down over the last fifth: a run may be cut at any time by fewer steps.
+  c.repair = sections.optimiser(500, batch_size=8, b2=0.99, decay=0.2)
   c.repair.clip = 1.0  # global norm of the gradient
-  c.repair.decay = 0.2  # share of the steps over which the learning rate falls to 0
-  c.repair.ema = 0.99
   c.repair.weights = dict(l1=10.0, hole_l1=4.0, gradient=2.0, bce=1.0, dice=0.3, error=0.05)
 
-  c.tone = ml_collections.ConfigDict()  # undoes fading; minutes, whatever the machine
+  c.tone = sections.optimiser(3000, batch_size=16, b2=0.99)  # minutes, whatever the machine
   c.tone.width = 128
-  c.tone.steps = 3000
-  c.tone.batch_size = 16
-  c.tone.lr = 1e-3
-  c.tone.b1 = 0.9
-  c.tone.b2 = 0.99
   c.tone.clip = 1.0
-  c.tone.decay = 0.5
-  c.tone.ema = 0.99
   c.tone.weights = dict(log_mse=1.0)
 
   c.train = sections.train()
@@ -68,22 +56,17 @@ def get_config(variant=''):
 
   c.evaluate = sections.evaluate()
   c.evaluate.degradations = 'report,wan2020,print'
+  c.measure = sections.measure()
 
-  if variant == 'cpu':
-    cpu(c)
-  elif variant == 'tiny':
-    tiny(c)
-  elif variant:
-    raise ValueError(f'configs/repair.py has no variant {variant!r}: cpu, tiny')
-  return c.lock()
+  return sections.variants(c, variant, {'cpu': (cpu,), 'tiny': (tiny,)})
 
 
 def cpu(c):
-  """Ten CPU-hours and more; may be cut at any time, see configs.repair.steps."""
+  """Ten CPU-hours and more: benchmarks/prints."""
   c.workdir = 'runs/repair_cpu'
   c.repair.steps = 30000
   c.repair.ema = 0.999
-  c.train.evaluate_every = 500
+  c.train.evaluate_every = 1000
 
 
 def tiny(c):
@@ -93,9 +76,11 @@ def tiny(c):
   c.model.widths = (4, 8)
   c.model.blocks = 1
   c.repair.steps = 4
-  c.repair.batch_size = 4
+  c.repair.batch_size = 8
   c.tone.steps = 4
   c.tone.batch_size = 4
   c.train.log_every = 2
   c.train.evaluate_every = 2
   c.train.eval_batch = 4
+  c.evaluate.degradations = 'report'
+  c.evaluate.crop = 64

@@ -215,7 +215,7 @@ def noise(photo: np.ndarray) -> float:
 
 def by_engine(engine: Engine) -> Restore:
   """Restores as `oldphoto restore` does."""
-  return functools.partial(restore.restore_array, engine)
+  return lambda photo, mask: restore.restore_array(engine, photo, mask).photo
 
 
 def restoring(label: str, restorer: restore.Restorer) -> Row:

@@ -1,8 +1,9 @@
 """A trained system, compiled, for photos of any size: what `restore`, `detect` and others run.
 
 An engine takes and gives arrays, and hides how a photo goes through a network: padded to few
-shapes, in overlapping tiles where it is large. There are two kinds. A `Tiled` one takes each tile
-by itself. A `Layerwise` one is for networks that need the whole photo.
+shapes, in overlapping tiles where it is large. There are three kinds. A `Tiled` one takes each tile
+by itself. A `Layerwise` one is for networks that need the whole photo. A `Repairing` one also finds
+damage and revives tones.
 """
 
 import dataclasses
@@ -13,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oldphoto_jax import filling, layerwise, shapes, tiles
+from oldphoto_jax import filling, layerwise, shapes, tiles, toning
+from oldphoto_jax.models import tone
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,6 +35,12 @@ class Restorer:
   # Whether it needs the whole photo: it has instance norms, or a receptive field that is larger
   # than the overlap of tiles.
   layerwise: bool = False
+  # (params, photos) -> (restored photos, probability of damage [B, H, W, 1]) in one pass; None
+  # where the system finds no damage itself.
+  look: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+  # (params, thumbnails, weights [B, h, w, 1]) -> what models.tone.apply takes; None where it
+  # leaves tones alone.
+  correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
 
 
 class Engine(Protocol):
@@ -49,6 +57,9 @@ class Engine(Protocol):
   def restore(self, photo: np.ndarray) -> np.ndarray:
     """The restored photo [H, W, 3], not clipped."""
 
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The restored photo, and the probability of damage [H, W, 1], or None if it finds none."""
+
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     """What belongs into the holes of a photo, so that it fits into what is around them.
 
@@ -59,6 +70,17 @@ class Engine(Protocol):
 
     Returns:
       float32 [H, W, 3]; its values outside of the holes do not matter.
+    """
+
+  def revive(
+    self, photo: np.ndarray, mask: np.ndarray | None, strength: float
+  ) -> tuple[np.ndarray, float]:
+    """The photo with its tones revived, and how far: 0 not at all, 1 wholly.
+
+    Args:
+      photo: float32 [H, W, 3] in [-1, 1].
+      mask: float32 [H, W, 1], damage, whose tones do not count; None: there is none.
+      strength: 1 does all that the system thinks right, 0 nothing.
     """
 
 
@@ -73,7 +95,15 @@ class Tiled:
   run_fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
-    return self._in_tiles(self.run, photo, self.plan.shape(photo.shape[:2]), self.plan.overlap)
+    return in_tiles(self.run, photo, self.plan, self.plan.shape(photo.shape[:2]))
+
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
+    return self.restore(photo), None
+
+  def revive(
+    self, photo: np.ndarray, mask: np.ndarray | None, strength: float
+  ) -> tuple[np.ndarray, float]:
+    return photo, 0.0
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     return filling.into(around, holes, *self.fillings(photo, holes))
@@ -88,13 +118,6 @@ class Tiled:
     photo, holes = tile[..., :3], tile[..., 3:]
     return np.concatenate(self.run_fill(photo, holes) if holes.any() else (photo, photo), -1)
 
-  def _in_tiles(self, run, x: np.ndarray, shape: tuple[int, int], overlap: int) -> np.ndarray:
-    def one(rows: slice, columns: slice) -> np.ndarray:
-      part = x[rows, columns]
-      return run(shapes.pad(part, shape)[None])[0, : part.shape[0], : part.shape[1]]
-
-    return tiles.blend(one, x.shape[:2], shape, overlap, self.plan.grid)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layerwise:
@@ -108,6 +131,14 @@ class Layerwise:
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self._through(self.network, photo)
 
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
+    return self.restore(photo), None
+
+  def revive(
+    self, photo: np.ndarray, mask: np.ndarray | None, strength: float
+  ) -> tuple[np.ndarray, float]:
+    return photo, 0.0
+
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     return filling.into(around, holes, *self.fillings(photo, holes))
 
@@ -120,6 +151,66 @@ class Layerwise:
     return network.restore(x, self.plan.shape(x.shape[:2]), self.plan.overlap)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Repairing:
+  """An engine of one network that finds damage, fills it and cleans around it, in tiles.
+
+  What it fills comes from the photo itself, so nothing has to be matched to what is around.
+  """
+
+  plan: shapes.Plan
+  name: str
+  run_look: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+  run_fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+  # (thumbnail, weight) -> (knots, matrix, gate); None: tones stay.
+  run_correction: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]] | None = None
+
+  def restore(self, photo: np.ndarray) -> np.ndarray:
+    return self.look(photo)[0]
+
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(tile: np.ndarray) -> np.ndarray:
+      return np.concatenate(self.run_look(tile), -1)
+
+    both = in_tiles(run, photo, self.plan, self.plan.shape(photo.shape[:2]))
+    return both[..., :3], both[..., 3:]
+
+  def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    def run(tile: np.ndarray) -> np.ndarray:
+      marked = tile[..., 3:]
+      return self.run_fill(tile[..., :3], marked)[0] if marked.any() else tile[..., :3]
+
+    marked = np.concatenate([photo, holes], -1)
+    shape = filling.tile_shape(holes, filling.REPAIR_SIDE)
+    return in_tiles(run, marked, self.plan, shape, filling.OVERLAP)
+
+  def revive(
+    self, photo: np.ndarray, mask: np.ndarray | None, strength: float
+  ) -> tuple[np.ndarray, float]:
+    if self.run_correction is None or strength == 0:
+      return photo, 0.0
+    knots, matrix, gate = (x[0] for x in self.run_correction(*toning.thumbnail(photo, mask)))
+    amount = strength * float(gate)
+    return toning.correct(photo, knots, matrix, amount, tone.LARGEST), amount
+
+
+def in_tiles(
+  run: Callable[[np.ndarray], np.ndarray],
+  x: np.ndarray,
+  plan: shapes.Plan,
+  shape: tuple[int, int],
+  overlap: int | None = None,
+) -> np.ndarray:
+  """`run` over [H, W, D] in tiles of `shape`, each padded to it, blended where they overlap."""
+
+  def one(rows: slice, columns: slice) -> np.ndarray:
+    part = x[rows, columns]
+    return run(shapes.pad(part, shape)[None])[0, : part.shape[0], : part.shape[1]]
+
+  overlap = plan.overlap if overlap is None else overlap
+  return tiles.blend(one, x.shape[:2], shape, overlap, plan.grid)
+
+
 def compiled(
   restorer: Restorer,
   sizes: Iterable[tuple[int, int]] = (),
@@ -127,7 +218,7 @@ def compiled(
   tile: int = 2048,
   overlap: int = 64,
   max_shapes: int = 4,
-) -> Tiled | Layerwise:
+) -> Tiled | Layerwise | Repairing:
   """The engine of a trained system.
 
   Args:
@@ -154,6 +245,12 @@ def compiled(
 
     networks = (layerwise.Network(f, params, plan.grid) for f in (restorer.apply, apply_fill))
     return Layerwise(plan, restorer.name, *networks)
+  if restorer.look is not None:
+    correction = None
+    if restorer.correction is not None:
+      correction = program(restorer.correction, params)
+    looking, filler = (program(f, params) for f in (restorer.look, restorer.fill))
+    return Repairing(plan, restorer.name, looking, filler, correction)
   run = program(restorer.apply, params)
   if restorer.fill is None:  # what is compiled for photos serves their holes, too
     return Tiled(plan, restorer.name, run, lambda photos, holes: (run(photos),) * 2)

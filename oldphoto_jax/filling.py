@@ -13,6 +13,7 @@ from scipy import ndimage
 from oldphoto_jax import shapes
 
 SIDE, OVERLAP = 256, 64  # pixels of the tiles in which holes are filled: see tile_shape
+REPAIR_SIDE = 512  # the same for models.repair, whose receptive field is larger
 
 # Difference of the fillings, of [-1, 1], at which the seeing one counts for exp(-1). Chosen of 0.2
 # to 0.9: benchmarks/scratch/README.md.
@@ -32,18 +33,18 @@ def into(
   return believe(*(match(filled, around, holes) for filled in (blind, seeing)))
 
 
-def tile_shape(holes: np.ndarray) -> tuple[int, int]:
+def tile_shape(holes: np.ndarray, side: int = SIDE) -> tuple[int, int]:
   """Height and width of the tiles in which a photo's holes, bool [H, W, 1], are filled.
 
   Not those in which it is restored: attention that was trained on small photos picks colours from
   all over a large one, and one answer in tiles of one size does not depend on the memory there is.
-  SIDE, or twice the side of the largest square inside a hole, so that a tile shows what is around
+  `side`, or twice the side of the largest square inside a hole, so that a tile shows what is around
   it.
   """
   depth = ndimage.distance_transform_cdt(holes[..., 0]).max()  # chessboard distance from the edge
   ladder = shapes.LADDER
-  most = next((side for side in ladder if side >= max(SIDE, 4 * depth)), ladder[-1])
-  return tuple(next(rung for rung in ladder if rung >= min(side, most)) for side in holes.shape[:2])
+  most = next((rung for rung in ladder if rung >= max(side, 4 * depth)), ladder[-1])
+  return tuple(next(rung for rung in ladder if rung >= min(n, most)) for n in holes.shape[:2])
 
 
 def believe(blind: np.ndarray, seeing: np.ndarray, agreement: float = AGREEMENT) -> np.ndarray:

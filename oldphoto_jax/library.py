@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from oldphoto_jax import detect, engine, images, masks, restore, weights
+from oldphoto_jax import detect, engine, finding, images, masks, restore, weights
 from oldphoto_jax.errors import OptionError
 
 
@@ -14,9 +14,9 @@ def load(path: str | os.PathLike | None = None) -> 'ArrayRestorer':
   """See oldphoto_jax.load."""
   source = weights.SHIPPED if path is None else path
   loaded = weights.read(source)
-  detector = loaded.find_detector()
+  restorer, detector = loaded.restorer(), loaded.find_detector()
   find = None if detector is None else detect.marker(detector)
-  return ArrayRestorer(engine.compiled(loaded.restorer()), find)
+  return ArrayRestorer(engine.compiled(restorer), restorer.look is not None, find)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +28,7 @@ class ArrayRestorer:
   """
 
   engine: engine.Engine
+  finds: bool = False  # whether the system finds damage itself, in the same pass
   # Photo, float32 [H, W, 3] in [-1, 1] -> probability of damage [H, W, 1]; None: no detector.
   find: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -38,8 +39,9 @@ class ArrayRestorer:
     *,
     strength: float = 1.0,
     only_damage: bool = False,
-    find_damage: bool = False,
-    threshold: float = 0.5,
+    find_damage: bool | None = None,
+    threshold: float | None = None,
+    tone: float = restore.TONE,
   ) -> np.ndarray | list[np.ndarray]:
     """Restores one photo, or each of a list, whatever their sizes.
 
@@ -49,9 +51,11 @@ class ArrayRestorer:
         float in [0, 1] (1 = damaged). For a list of photos a list of masks, which may be None.
       strength: 1 is the restored photo, 0 the original, between is a blend of the two.
       only_damage: changes nothing but the damage.
-      find_damage: fills what the detector finds in photos without a mask. It may mistake objects
-        for damage.
-      threshold: from which probability on the detector's damage is filled.
+      find_damage: fills what the system, or the detector in its weights, finds in photos without a
+        mask. By default only a system that is made for it does: see weights.SHIPPED.
+      threshold: from which probability on damage that was found is filled; None: what was measured
+        to be best on real prints, or 0.5 for a detector.
+      tone: how far faded tones are revived, from 0 to 1; 0 for measuring.
 
     Returns:
       The restored photo, of the same shape and dtype; or a list of them.
@@ -61,10 +65,13 @@ class ArrayRestorer:
       errors.OptionError: the damage is to be found, and the system has no detector.
       errors.PhotoError: a mask covers its whole photo.
     """
-    if not 0 <= strength <= 1:
-      raise ValueError(f'strength is {strength}; it must be from 0 to 1.')
-    if find_damage and self.find is None:
+    searching = self.finds if find_damage is None else find_damage
+    if searching and not self.finds and self.find is None:
       raise OptionError('these weights hold no detector, so give a mask instead of find_damage.')
+    itself = searching and self.finds
+    wishes = restore.Wishes(
+      strength, only_damage, (threshold or finding.THRESHOLD) if itself else None, tone
+    )
     one = not isinstance(photos, list | tuple)
     given = ([photos], [mask]) if one else (photos, [None] * len(photos) if mask is None else mask)
     if len(given[0]) != len(given[1]):
@@ -75,19 +82,15 @@ class ArrayRestorer:
       pixels = _pixels(photo)
       if damage is not None:
         damage = _mask(np.asarray(damage), photo.shape[:2])
-      elif find_damage:
-        damage = masks.grow(self.find(_values(pixels)), threshold)
-      elif only_damage:
+      elif searching and not itself:
+        damage = masks.grow(self.find(_values(pixels)), threshold or 0.5)
+      elif only_damage and not searching:
         raise ValueError('only_damage needs a mask, or find_damage=True.')
       if pixels.dtype.kind == 'u':
         levels = images.Photo(pixels, gray=photo.ndim == 2)
-        after = restore.restore_photo(
-          self.engine, levels, damage, strength=strength, only_damage=only_damage
-        ).pixels
+        after = restore.restore_photo(self.engine, levels, damage, wishes)[0].pixels
       else:
-        after = restore.restore_array(
-          self.engine, _values(pixels), damage, strength=strength, only_damage=only_damage
-        )
+        after = restore.restore_array(self.engine, _values(pixels), damage, wishes).photo
         after = np.clip(images.keep_gray(after, pixels), -1, 1).astype(photo.dtype)
       restored.append(after[..., 0] if photo.ndim == 2 else after)
     return restored[0] if one else restored

@@ -42,6 +42,7 @@ FLOORS = (
   },
   {
     'filling',
+    'toning',
     'layerwise',
     'degradation.ageing',
     'degradation.collected',
@@ -61,7 +62,7 @@ FLOORS = (
     'degradation.patches',
     'degradation.names',
   },
-  {'engine', 'degradation.worn'},
+  {'engine', 'degradation.worn', 'finding'},
   {'restore', 'detect', 'degrade_files'},
   {'train', 'weights'},
   {'bopbtl', 'official_gans', 'fit', 'benchmark', 'compile_report', 'speed', 'library'},

@@ -48,7 +48,8 @@ def test_they_fill_what_a_mask_marks(aged):
   torn = [(jnp.where(wide > 0, level, aged.clean), wide, 8) for level in (1.0, -0.8)]
   for old, mask, least in [(aged.old, aged.mask, 6), *torn]:
     photos = zip(np.asarray(old), np.asarray(mask))
-    filled = np.stack([restore.restore_array(system, *both, only_damage=True) for both in photos])
+    only = restore.Wishes(only_damage=True)
+    filled = np.stack([restore.restore_array(system, *both, only).photo for both in photos])
     inside = partial(metrics.psnr_inside, b=aged.clean, mask=mask)
     assert float(jnp.nanmean(inside(filled) - inside(old))) > least
 

@@ -38,12 +38,21 @@ def album(tmp_path):
 
 
 def restore_photos(
-  restorer, paths, out, overwrite=False, save_masks=False, tile=2048, overlap=64, **options
+  restorer,
+  paths,
+  out,
+  overwrite=False,
+  save_masks=False,
+  tile=2048,
+  overlap=64,
+  strength=1.0,
+  only_damage=False,
+  **options,
 ):
   """As `oldphoto restore` does, in one call."""
   todo = restore.plan(paths, out, overwrite=overwrite, save_masks=save_masks)
   compiled = engine.compiled(restorer, todo.sizes, tile=tile, overlap=overlap)
-  return restore.restore_photos(compiled, todo, **options)
+  return restore.restore_photos(compiled, todo, restore.Wishes(strength, only_damage), **options)
 
 
 def report(out):
@@ -359,7 +368,8 @@ def test_holes_are_filled_in_tiles_of_their_own_where_there_are_any():
 
   def restored(tile):
     plan = shapes.plan([], 16, tile=tile, overlap=16)
-    return restore.restore_array(engine.Tiled(plan, '', lambda x: 0.9 * x, run_fill), photo, mask)
+    system = engine.Tiled(plan, '', lambda x: 0.9 * x, run_fill)
+    return restore.restore_array(system, photo, mask).photo
 
   np.testing.assert_allclose(restored(tile=128), restored(tile=640), atol=1e-6)
   # Of the eight tiles of either photo, four have a hole.
@@ -374,7 +384,7 @@ def test_of_two_fillings_the_seeing_one_is_believed_where_they_agree():
   seeing[80:90, 40:60] = 1  # an opaque tear
   run_fill = lambda tile, holes: (photo[None], seeing[None])
   system = engine.Tiled(shapes.plan([], 16), '', lambda x: x, run_fill)
-  repaired = restore.restore_array(system, photo, mask)
+  repaired = restore.restore_array(system, photo, mask).photo
   # Both fillings are moved to what is around the holes.
   np.testing.assert_allclose(repaired[40:50, 40:60], photo[40:50, 40:60], atol=0.02)
   np.testing.assert_allclose(repaired[80:90, 40:60], photo[80:90, 40:60], atol=0.1)

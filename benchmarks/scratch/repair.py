@@ -82,7 +82,10 @@ def repairs(
     found = masks.grow(mark(photo), threshold)
     known = masks.grow(true, threshold=0.25)
 
-    repair = partial(restore.restore_array, system, old)
+    def repair(mask, only_damage=False, system=system, old=old):
+      wishes = restore.Wishes(only_damage=only_damage)
+      return restore.restore_array(system, old, mask, wishes).photo
+
     row = {
       'do nothing': old,
       'restored without masks': repair(mask=None),

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     mask = options.marked_by_user(args.mask)
   elif args.detector is not None:
     detector = weights.load_detector(args.detector)
-    mask = options.marked_by_detector(detector, todo.sizes, args.threshold)
+    mask = options.marked_by_detector(detector, todo.sizes, args.threshold or 0.5)
   if jax.local_devices()[0].platform == 'cpu':
     # The published nets take an hour for a photo of 256x256 on two cores, this one minutes.
     name, preset = 'small', dip_presets.small

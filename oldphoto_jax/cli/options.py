@@ -60,9 +60,8 @@ def add_damage(parser: argparse.ArgumentParser, detector: str) -> None:
   parser.add_argument(
     '--threshold',
     type=between(0, 1),
-    default=0.5,
     metavar='T',
-    help='probability from which on it fills (default: 0.5)',
+    help='probability from which on it fills',
   )
 
 

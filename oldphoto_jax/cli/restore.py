@@ -33,12 +33,17 @@ def add(verbs) -> None:
     metavar='S',
     help='1 = restored (default), 0 = original, between = a blend',
   )
-  options.add_damage(parser, 'default: that in --weights')
+  parser.add_argument(
+    '--tone',
+    type=options.share,
+    metavar='T',
+    help='how far faded tones are revived: 0 = not at all, 1 = as far as possible',
+  )
+  options.add_damage(parser, 'default: the system itself')
   parser.add_argument(
     '--find-damage',
-    action='store_true',
-    help='fill what the detector finds (implied by --detector, --only-damage and --save-mask); it '
-    'may mistake objects for damage',
+    action=argparse.BooleanOptionalAction,
+    help='look for damage and fill it (default: yes, if the weights are made for it)',
   )
   parser.add_argument(
     '--only-damage', action='store_true', help='fill the damage and change nothing else'
@@ -65,33 +70,18 @@ def run(args: argparse.Namespace) -> int:
 
   source = args.weights or weights.SHIPPED
   loaded = weights.read(source)
-  restorer, inside = loaded.restorer(), loaded.find_detector()
+  restorer = loaded.restorer()
   todo = restore.plan(args.photos, args.output, overwrite=args.overwrite, save_masks=args.save_mask)
-  wanted = {
-    '--only-damage': args.only_damage,
-    '--save-mask': args.save_mask,
-    '--find-damage': args.find_damage,
-  }
-  option = next((name for name, given in wanted.items() if given), None)
-  mask = None
-  if args.mask is not None:
-    mask = options.marked_by_user(args.mask)
-  elif args.detector or option:
-    # Damage is only looked for on request: what a detector mistakes for damage is lost.
-    detector = weights.load_detector(args.detector) if args.detector else inside
-    if detector is None:
-      raise OptionError(
-        f'{option} needs to know what is damaged, and {source} holds no detector; add --mask or '
-        '--detector.'
-      )
-    mask = options.marked_by_detector(detector, todo.sizes, args.threshold)
+  mask, find = _damage(args, loaded, restorer, todo.sizes)
+  wishes = restore.Wishes(
+    args.strength, args.only_damage, find, restore.TONE if args.tone is None else args.tone
+  )
   pages = before_after.Pages(todo) if args.page else None
   summary = restore.restore_photos(
     engine.compiled(restorer, todo.sizes, tile=args.tile),
     todo,
-    strength=args.strength,
+    wishes,
     mask=mask,
-    only_damage=args.only_damage,
     progress=options.progress(),
     show=pages and pages.show,
   )
@@ -99,3 +89,32 @@ def run(args: argparse.Namespace) -> int:
   if pages:
     pages.write(summary)
   return summary.exit_code
+
+
+def _damage(args, loaded, restorer, sizes) -> tuple[options.Damage | None, float | None]:
+  """Where damage is marked, and the probability from which on the system fills its own finds."""
+  from oldphoto_jax import finding, weights
+
+  needs = {'--only-damage': args.only_damage, '--save-mask': args.save_mask}
+  option = next((name for name, given in needs.items() if given), None)
+  if args.mask is not None:
+    return options.marked_by_user(args.mask), None
+  if args.detector:
+    detector = weights.load_detector(args.detector)
+    return options.marked_by_detector(detector, sizes, args.threshold or 0.5), None
+  if args.find_damage is False:
+    if option:
+      raise OptionError(f'{option} needs damage to be marked: leave --no-find-damage out.')
+    return None, None
+  if restorer.look is not None:
+    return None, args.threshold or finding.THRESHOLD
+  if not args.find_damage and not option:
+    # A detector beside a system is only used on request: what it takes for damage is lost.
+    return None, None
+  detector = loaded.find_detector()
+  if detector is None:
+    raise OptionError(
+      f'{option or "--find-damage"} needs to know what is damaged, and {loaded.file} holds no '
+      'detector; add --mask or --detector.'
+    )
+  return options.marked_by_detector(detector, sizes, args.threshold or 0.5), None

@@ -13,7 +13,7 @@ from oldphoto_jax import data, train, weights
 from oldphoto_jax.data import artefacts, prints
 from oldphoto_jax.degradation import collected, damage, distractors, photographic, recipes, worn
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.models import repair, tone
+from oldphoto_jax.models import repair, state, tone
 from oldphoto_jax.systems import build, system
 
 
@@ -204,17 +204,32 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     data.Crop(size=d.crop, scale=tuple(d.print_scale), flip=d.flip),
     d.p_print if len(labelled) else 0.0,
   )
+  net = model(config)
   return build.stage(
     repair,
-    model(config),
+    net,
     config,
     photos,
     'repair',
+    init=_started(config, net),
     stream=stream,
     prepare=prepare(recipe(config), _worn(config).over, d.p_over),
     prepare_eval=prepare_eval(_worn(config) if 'worn' in config.shares else recipe(config)),
     columns=('old', 'restored', 'told', 'clean', 'damage', 'found'),
   )
+
+
+def _started(config: ConfigDict, net: repair.Repair) -> Callable | None:
+  """An init from the weights that `start` names; None where it names none."""
+  if not config.start:
+    return None
+  released = weights.load(config.start)
+  if released.system != 'repair':
+    raise ConfigError(f'start: {config.start} holds the system {released.system}, not repair')
+  params = released.params['repair']
+  like = jax.eval_shape(partial(repair.init, net), jax.random.key(0)).g
+  weights.check_shapes(params, like, config.start)
+  return lambda key: state.start(net, jax.tree.map(jnp.asarray, params))
 
 
 def _tone_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:

@@ -1,0 +1,49 @@
+"""From the probability of damage to what is filled: sure finds, whole, and worth filling."""
+
+import numpy as np
+from scipy import ndimage
+
+THRESHOLD = 0.4  # probability of sure damage, of models.repair: see benchmarks/prints
+LOW = 0.5  # share of the threshold down to which a find goes on from its sure pixels
+GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
+VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
+
+
+def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
+  """The mask of what is damaged.
+
+  Regions from `LOW` times the threshold on, if they hold a pixel from the threshold on (hysteresis:
+  a crack goes on where it is faint, but does not begin there), widened by `GROW`.
+
+  Args:
+    probability: float32 [H, W, 1].
+    threshold: probability from which on a pixel is surely damaged.
+
+  Returns:
+    float32 [H, W, 1], 0 or 1.
+  """
+  likely = probability[..., 0] >= LOW * threshold
+  sure = probability[..., 0] >= threshold
+  pieces, count = ndimage.label(likely, np.ones((3, 3)))
+  kept = np.zeros(count + 1, bool)
+  kept[np.unique(pieces[sure])] = True
+  kept[0] = False
+  mask = ndimage.binary_dilation(kept[pieces], np.ones((3, 3)), iterations=GROW)
+  return mask[..., None].astype(np.float32)
+
+
+def worth_filling(photo: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """The mask without the pieces that filling would hardly change: they may well be sound.
+
+  Args:
+    photo, filled: float32 [H, W, 3] in [-1, 1], before and after.
+    mask: float32 [H, W, 1].
+  """
+  pieces, count = ndimage.label(mask[..., 0] > 0, np.ones((3, 3)))
+  if not count:
+    return mask
+  change = np.abs(filled - photo).max(-1)
+  means = ndimage.mean(change, pieces, np.arange(count + 1))
+  kept = np.asarray(means) >= VISIBLE
+  kept[0] = False
+  return mask * kept[pieces][..., None]
