@@ -340,8 +340,13 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
     Image.fromarray(np.full((40, 30, 3), value, np.uint8)).save(folder / 'a.png')
   reports = []
   for i in range(2):
+    # A mistyped folder leaves nothing behind; the corrected command then runs.
+    workdir = ('workdir', str(tmp_path / f'run{i}'))
+    with pytest.raises(UserError, match='there is no folder /nowhere'):
+      system.run(config_of(workdir, ('data.photos', '/nowhere')))
+    assert not (tmp_path / f'run{i}').exists()
     config = config_of(
-      ('workdir', str(tmp_path / f'run{i}')),
+      workdir,
       ('compare', 'pix2pix'),
       ('reference', 'pix2pix'),
       ('load.pix2pix', str(tiny)),

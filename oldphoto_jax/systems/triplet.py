@@ -268,7 +268,7 @@ def _stage_masked(config, photos, m, networks) -> train.Stage:
   if c.warm_start:
     # All but the partial non-local block, which has no part in photos without holes.
     start = networks.of('mapping', m.mapping, mapping.init)
-    init = partial(_start_from, init, start)
+    init = partial(_start_from, init, jax.device_get(start))
   return build.stage(
     mapping,
     m.masked,
