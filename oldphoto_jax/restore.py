@@ -163,8 +163,9 @@ def restore_photos(
 
   return folder.run(
     todo,
-    folder.each(one, 'restored', 'use smaller tiles'),
+    folder.each(one),
     {'weights': engine.name, 'strength': strength},
     'restored',
+    'use smaller tiles',
     progress=progress,
   )
