@@ -88,6 +88,7 @@ class ArrayRestorer:
           self.engine, _values(pixels), damage, strength=strength, only_damage=only_damage
         )
         after = np.clip(images.keep_gray(after, pixels), -1, 1).astype(photo.dtype)
+        after = np.where(damage > 0, after, pixels) if only_damage else after
       restored.append(after[..., 0] if photo.ndim == 2 else after)
     return restored[0] if one else restored
 
