@@ -91,9 +91,10 @@ def degrade_photos(
 
   summary = folder.run(
     todo,
-    folder.each(one, 'aged', 'make it smaller'),
+    folder.each(one),
     {'recipe': title, 'seed': seed},
     'aged',
+    'make it smaller',
     progress=progress,
   )
 

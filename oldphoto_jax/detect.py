@@ -119,9 +119,10 @@ def detect_photos(
 
   return folder.run(
     todo,
-    folder.each(one, 'marked', 'use smaller tiles'),
+    folder.each(one),
     {'weights': detector.name, 'threshold': threshold},
     'marked',
+    'use smaller tiles',
     progress=progress,
   )
 

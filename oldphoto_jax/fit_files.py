@@ -26,7 +26,6 @@ from oldphoto_jax.models.dip import Dip
 
 UNFINISHED = 'unfinished'  # folder of the checkpoints of fits under way
 CURVES = 'curves'
-TOO_LARGE = 'make it smaller'
 TELL_EVERY = 30  # seconds between two sentences about a fit under way
 PHOTOS_AT_ONCE, PIXELS_AT_ONCE = 4, 2**20  # of an accelerator, see Job.batch
 
@@ -149,12 +148,12 @@ def restore_files(
     known = {name: entry[name] for name in ('warnings', 'seconds', 'size') if name in entry}
     return dataclasses.replace(result, **known, fields=more)
 
-  def work(items: list[folder.Item]) -> Iterator[folder.Result]:
+  def work(items: list[folder.Item]) -> Iterator[tuple]:
     for group in _groups(job, items):
       yield from _restore_group(job, todo, group, show, tell, stop)
 
   head = {'weights': f'Deep Image Prior, {job.name}, seed {job.seed}', 'strength': job.strength}
-  return folder.run(todo, work, head, 'restored', kept=kept, progress=progress)
+  return folder.run(todo, work, head, 'restored', 'make it smaller', kept=kept, progress=progress)
 
 
 # Before -----------------------------------------------------------------------------------------
@@ -223,8 +222,8 @@ def _groups(job: Job, items: Sequence[folder.Item]) -> Iterator[list[folder.Item
 # Fit --------------------------------------------------------------------------------------------
 
 
-def _restore_group(job, todo, group, show, tell, stop) -> Iterator[folder.Result]:
-  """Reads, fits and writes the photos of a group; a bad one fails by itself."""
+def _restore_group(job, todo, group, show, tell, stop) -> Iterator[tuple]:
+  """Reads, fits and writes the photos of a group; a bad one fails by itself: see folder.run."""
   inputs = []
   for item in group:
     try:
@@ -232,10 +231,10 @@ def _restore_group(job, todo, group, show, tell, stop) -> Iterator[folder.Result
       if photo.mask is None or not job.paste or photo.mask.any():
         inputs.append(photo)
         continue
-      said = _write(job, todo, photo, None, show)
-      yield folder.finished(item, said, 'restored', 0.0)
+      end = _write(job, todo, photo, None, show)
     except folder.FAILURES as error:
-      yield folder.failed(item, error, 0.0, TOO_LARGE)
+      end = error
+    yield item, end, 0.0
   for channels in (3, 1):
     members = [photo for photo in inputs if photo.channels == channels]
     if not members:
@@ -250,7 +249,7 @@ def _restore_group(job, todo, group, show, tell, stop) -> Iterator[folder.Result
     except folder.FAILURES as error:
       _forget(checkpoints)
       for photo in members:
-        yield folder.failed(photo.item, error, 0.0, TOO_LARGE)
+        yield photo.item, error, 0.0
       continue
     seconds = (time.perf_counter() - start) / len(members)
     for photo, result in zip(members, fits):
@@ -259,10 +258,10 @@ def _restore_group(job, todo, group, show, tell, stop) -> Iterator[folder.Result
           place = todo.folder / CURVES / photo.item.output.relative_to(todo.out)
           images.make_folder(place.parent)
           np.savez_compressed(place.with_name(f'{place.name}.npz'), **result.curve)
-        said = _write(job, todo, photo, result, show)
-        yield folder.finished(photo.item, said, 'restored', seconds)
+        end = _write(job, todo, photo, result, show)
       except folder.FAILURES as error:
-        yield folder.failed(photo.item, error, seconds, TOO_LARGE)
+        end = error
+      yield photo.item, end, seconds
     _forget(checkpoints)
 
 

@@ -23,7 +23,7 @@ from oldphoto_jax.errors import ExitStatus, PhotoError, UserError
 
 REPORT = 'report.json'
 REPORT_EVERY = 30  # seconds between two writings of the report, which may have many entries
-# What `failed` takes for the fault of a photo, not of the program.
+# What may be the fault of a photo, and not of the program.
 FAILURES = (UserError, MemoryError, jax.errors.JaxRuntimeError)
 
 
@@ -34,8 +34,7 @@ class Item:
   path: pathlib.Path  # the original
   name: pathlib.PurePath  # below the folder that was given, or the file's name
   outputs: Mapping[str, pathlib.Path]  # what is written of it, by the report's name for it
-  # False: to be done; True: kept, as all that is needed of its outputs is there.
-  kept: bool = False
+  kept: bool = False  # nothing is to be done: all outputs that are needed are there
   problem: str = ''  # why it cannot be done
   size: tuple[int, int] | None = None  # height and width of one to be done, if it can be read
 
@@ -77,7 +76,7 @@ class Done:
     fields: what else the report has of it, as JSON values by name.
   """
 
-  size: tuple[int, int]
+  size: tuple[int, int] | None
   warnings: tuple[str, ...] = ()
   fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -201,9 +200,10 @@ def _check_folder(folder: pathlib.Path) -> None:
 
 def run(
   plan: Plan,
-  work: Callable[[list[Item]], Iterator[Result]],
+  work: Callable[[list[Item]], Iterator[tuple[Item, Done | Exception, float]]],
   report: Mapping[str, Any],
   done: str,
+  too_large: str,
   *,
   kept: Callable[[Item, Result], Result] = lambda item, result: result,
   progress: Callable[[int, int, Result], None] | None = None,
@@ -214,9 +214,11 @@ def run(
 
   Args:
     plan: of `plan`.
-    work: the photos to be done -> a result of each, in any order: see `each`.
+    work: the photos to be done -> (photo, how it ended, seconds) of each, in any order: see `each`.
+      An end is what the job says of outputs that it has written, or an error of FAILURES.
     report: the head of the report, such as which weights were used.
-    done: the job's word for a photo that is done.
+    done: the status of a photo that is done.
+    too_large: what helps where there is too little memory.
     kept: adds to the result of a photo that is kept.
     progress: called after each photo with (photos done, photos in all, result).
 
@@ -227,75 +229,71 @@ def run(
     images.make_folder(place)
   results, written = {}, time.monotonic()
 
-  def summary() -> Summary:
-    return Summary(tuple(results[p] for i in plan.items if (p := str(i.path)) in results))
+  def write_report() -> Summary:
+    summary = Summary(tuple(results[p] for i in plan.items if (p := str(i.path)) in results))
+    _write_report(plan.folder / REPORT, report, done, summary)
+    return summary
 
-  def first() -> Iterator[Result]:
+  def each_result() -> Iterator[Result]:
     for item in plan.items:
       if item.problem:
-        yield failed(item, PhotoError(item.problem))
+        yield _failed(item, PhotoError(item.problem), 0.0, too_large)
       elif item.kept:
-        sha256 = _sha256(item.output)
-        yield kept(item, Result(str(item.path), 'kept', _existing(item), sha256=sha256))
-    yield from work([item for item in plan.items if not item.problem and not item.kept])
+        yield kept(item, _finished(item, Done(None), 'kept', 0.0))
+    for item, end, seconds in work([i for i in plan.items if not i.problem and not i.kept]):
+      if isinstance(end, Done):
+        yield _finished(item, end, done, seconds)
+      else:
+        yield _failed(item, end, seconds, too_large)
 
   try:
-    for result in first():
+    for result in each_result():
       results[result.input] = result
       if progress is not None:
         progress(len(results), len(plan.items), result)
       if time.monotonic() - written > REPORT_EVERY:  # it survives even a power cut
-        _write_report(plan.folder / REPORT, report, done, summary())
+        write_report()
         written = time.monotonic()
   finally:
-    _write_report(plan.folder / REPORT, report, done, summary())
-  return summary()
+    summary = write_report()
+  return summary
 
 
 def each(
-  one: Callable[[Item], Done], done: str, too_large: str
-) -> Callable[[list[Item]], Iterator[Result]]:
+  one: Callable[[Item], Done],
+) -> Callable[[list[Item]], Iterator[tuple[Item, Done | Exception, float]]]:
   """The `work` of a job that does one photo after the other.
 
-  Args:
-    one: reads a photo and writes its outputs. May raise what is in FAILURES.
-    done: the status of a photo that is done.
-    too_large: what helps where there is too little memory.
+  `one` reads a photo and writes its outputs. It may raise what is in FAILURES.
   """
 
-  def work(items: list[Item]) -> Iterator[Result]:
+  def work(items: list[Item]) -> Iterator[tuple[Item, Done | Exception, float]]:
     for item in items:
       start = time.perf_counter()
       try:
-        said = one(item)
+        end = one(item)
       except FAILURES as error:
-        yield failed(item, error, time.perf_counter() - start, too_large)
-      else:
-        yield finished(item, said, done, time.perf_counter() - start)
+        end = error
+      yield item, end, time.perf_counter() - start
 
   return work
 
 
-def finished(item: Item, said: Done, done: str, seconds: float) -> Result:
-  """The result of a photo whose outputs are written."""
+def _finished(item: Item, end: Done, status: str, seconds: float) -> Result:
   return Result(
     str(item.path),
-    done,
-    _existing(item),
-    warnings=said.warnings,
+    status,
+    {name: str(path) if path.is_file() else None for name, path in item.outputs.items()},
+    warnings=end.warnings,
     seconds=seconds,
-    size=said.size,
+    size=end.size,
     sha256=_sha256(item.output),
-    fields=said.fields,
+    fields=end.fields,
   )
 
 
-def failed(item: Item, error: Exception, seconds: float = 0.0, too_large: str = '') -> Result:
-  """The result of a photo that an error of FAILURES stopped.
-
-  Raises:
-    The error itself, where it is not about the photo.
-  """
+def _failed(item: Item, error: Exception, seconds: float, too_large: str) -> Result:
+  """The result of a photo that an error stopped; raises an error that is not about the photo."""
   message = str(error)
   if isinstance(error, MemoryError):
     message = f'there is not enough memory for this photo; {too_large}.'
@@ -331,10 +329,6 @@ def compressed_again(photo: images.Photo) -> tuple[str, ...]:
     f'{photo.format} is compressed again, which changes pixels outside of the damage a little; '
     'as PNG or TIFF they would stay the same.',
   )
-
-
-def _existing(item: Item) -> dict[str, str | None]:
-  return {name: str(path) if path.is_file() else None for name, path in item.outputs.items()}
 
 
 def _write_report(path: pathlib.Path, head: Mapping[str, Any], done: str, summary: Summary) -> None:

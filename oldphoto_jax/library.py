@@ -92,6 +92,7 @@ class ArrayRestorer:
       else:
         after = restore.restore_array(self.engine, _values(pixels), damage, wishes).photo
         after = np.clip(images.keep_gray(after, pixels), -1, 1).astype(photo.dtype)
+        after = np.where(damage > 0, after, pixels) if only_damage else after
       restored.append(after[..., 0] if photo.ndim == 2 else after)
     return restored[0] if one else restored
 

@@ -203,9 +203,10 @@ def restore_photos(
 
   return folder.run(
     todo,
-    folder.each(one, 'restored', 'use smaller tiles'),
+    folder.each(one),
     {'weights': engine.name, **dataclasses.asdict(wishes)},
     'restored',
+    'use smaller tiles',
     progress=progress,
   )
 

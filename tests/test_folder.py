@@ -37,8 +37,8 @@ def run(todo, one=None, **options):
     folder.write(todo, photo, item.outputs['copy'])
     return folder.Done(photo.size, ('A warning.',), {'mean': float(photo.pixels.mean())})
 
-  work = folder.each(one or copy, 'copied', 'make it smaller')
-  return folder.run(todo, work, {'head': 1}, 'copied', **options)
+  work = folder.each(one or copy)
+  return folder.run(todo, work, {'head': 1}, 'copied', 'make it smaller', **options)
 
 
 def report(out):

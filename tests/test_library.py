@@ -85,6 +85,10 @@ def test_a_mask_of_any_kind_is_filled_and_the_rest_kept(restorer, kind, flat):
   marked = mask[..., 0] > 0
   np.testing.assert_array_equal(after[~marked], given[~marked])
   assert (after[marked] == 0).all()
+  values = given / 127.5 - 1
+  after = restorer.restore(values, mask, only_damage=True)
+  np.testing.assert_array_equal(after[~marked], values[~marked])
+  assert after.dtype == np.float64 and (after[marked] == -1).all()
 
 
 def test_damage_is_found_on_request(restorer):
