@@ -433,8 +433,7 @@ def _mask_of(args: argparse.Namespace):
     return None
   source = args.detector or args.weights
   try:
-    loaded = weights.read(source)
-    detector = loaded.detector() if args.detector else loaded.find_detector()
+    detector = weights.load_detector(source) if args.detector else weights.find_detector(source)
   except (OSError, ValueError) as error:
     raise images.PhotoError(f'{source}: the detector cannot be used: {error}') from error
   if detector is None:
