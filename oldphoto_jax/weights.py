@@ -183,6 +183,19 @@ def load_detector(path: str | os.PathLike) -> detect.Detector:
   return read(path).detector()
 
 
+def find_detector(path: str | os.PathLike) -> detect.Detector | None:
+  """`load_detector`, or None where a file holds no detector."""
+  return read(path).find_detector()
+
+
+def load_with_detector(
+  path: str | os.PathLike,
+) -> tuple[restore.Restorer, detect.Detector | None]:
+  """`load_restorer` and `find_detector` of a file that is read once."""
+  loaded = read(path)
+  return loaded.restorer(), loaded.find_detector()
+
+
 def restorer(weights: Weights, name: str) -> restore.Restorer:
   """The restoring function of trained weights; `name` identifies them in reports."""
   networks = _networks(weights)
