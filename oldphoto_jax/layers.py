@@ -10,15 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from oldphoto_jax.averaging import AXIS, global_norm, moving_average, pmean  # noqa: F401
 from oldphoto_jax.convolution import conv2d, conv_transpose2d
 from oldphoto_jax.errors import UserError
-from oldphoto_jax.parameters import (  # noqa: F401
-  init_normal,
-  power_iteration,
-  right_vectors,
-  spectral_norm,
-)
 
 # Values that are marked in the traced program, for layerwise.py: what instance norm takes, the
 # statistics that it takes of it, and other maps between layers. A mark computes nothing.

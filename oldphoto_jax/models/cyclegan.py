@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from oldphoto_jax import failure_signs, layers, losses, metrics
+from oldphoto_jax import averaging, failure_signs, losses, metrics
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models import state as states
 from oldphoto_jax.models.released import Networks
@@ -158,10 +158,10 @@ def _exchange_all(pool: Pool, fake_x: jax.Array, fake_y: jax.Array, keys: jax.Ar
   b = fake_x.shape[0]
 
   def gather(x):
-    return jax.lax.all_gather(x, layers.AXIS, tiled=True)
+    return jax.lax.all_gather(x, averaging.AXIS, tiled=True)
 
   keys = jax.random.wrap_key_data(gather(jax.random.key_data(keys)))
-  first = jax.lax.axis_index(layers.AXIS) * b
+  first = jax.lax.axis_index(averaging.AXIS) * b
   pools, given = [], []
   for i, (stored, fake) in enumerate(((pool.X, fake_x), (pool.Y, fake_y))):
     own = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys)
@@ -174,7 +174,7 @@ def _exchange_all(pool: Pool, fake_x: jax.Array, fake_y: jax.Array, keys: jax.Ar
 def train_step(
   model: CycleGAN, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of G and F, D_X and D_Y, as one device of the axis layers.AXIS sees it.
+  """One update of G and F, D_X and D_Y, as one device of the axis averaging.AXIS sees it.
 
   Args:
     model: hyper-parameters.
@@ -229,7 +229,7 @@ def train_step(
   if pool is not None:
     pool, fake_x, fake_y = _exchange_all(pool, fake_x, fake_y, keys[:, 6])
   (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake_x, fake_y)
-  g_grad, d_grad, terms = layers.pmean((g_grad, d_grad, terms | d_terms))
+  g_grad, d_grad, terms = averaging.pmean((g_grad, d_grad, terms | d_terms))
   state = state.replace(pool=pool).apply(model, g_grad, d_grad)
   return state, terms | states.norms(g=g_grad, d=d_grad)
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import accumulation, layers, losses, metrics
+from oldphoto_jax import accumulation, averaging, layers, losses, metrics, parameters
 from oldphoto_jax.models import mapping, vae
 from oldphoto_jax.models.state import State, start
 
@@ -125,7 +125,7 @@ def init(model: Fusion, key: jax.Array) -> State:
   """
   side = 4 * model.multiple
   photo, holes = jnp.zeros((1, side, side, 3)), jnp.zeros((1, side, side, 1))
-  g = layers.init_normal(model.net, key, photo, photo, holes, std=None)
+  g = parameters.init_normal(model.net, key, photo, photo, holes, std=None)
   zeros = partial(jax.tree.map, jnp.zeros_like)
   g['conv_out'] = zeros(g['conv_out'])
   for name, layer in g.items():
@@ -183,7 +183,7 @@ def _fuse(model, g, old, restored, mask):
 def train_step(
   model: Fusion, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of the U-Net, as one device of the axis layers.AXIS sees it.
+  """One update of the U-Net, as one device of the axis averaging.AXIS sees it.
 
   With `model.masked`, even steps show the holes and fill them, odd ones do not.
 
@@ -208,7 +208,7 @@ def train_step(
     return _gradient(model, state.g, constants, batch, filling, holes)
 
   grad, terms = accumulation.mean(gradient, parts, batch, keys)
-  return state.apply(model, grad), terms | {'norm': layers.global_norm(grad)}
+  return state.apply(model, grad), terms | {'norm': averaging.global_norm(grad)}
 
 
 def _mask(batch, filling):

@@ -287,7 +287,7 @@ def init(module: nn.Module, key: jax.Array, *inputs: jax.Array) -> dict[str, Any
 
   Kernels are N(0, 0.02), scales of norms N(1, 0.02), biases and offsets 0, running means 0 and
   variances 1 (official `init_weights`; the tutorials start batch norm's scales at exactly 1).
-  All numbers are drawn at once, as in layers.init_normal.
+  All numbers are drawn at once, as in parameters.init_normal.
   """
   shapes = jax.eval_shape(module.init, key, *inputs)
   paths, structure = jax.tree_util.tree_flatten_with_path(shapes)

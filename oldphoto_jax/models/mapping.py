@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import accumulation, layers, losses, metrics
+from oldphoto_jax import accumulation, layers, losses, metrics, parameters
 from oldphoto_jax.models import partial_nonlocal, vae
 from oldphoto_jax.models.state import State, norms, start
 
@@ -146,7 +146,7 @@ def init(model: Mapping, key: jax.Array) -> State:
   """Kernels N(0, 0.02), or He's without norms, biases 0, and fresh optimiser states.
 
   The state's `g` is T; `d` holds the discriminator's parameters, with `spectral` {'params',
-  'vectors'}, see layers.spectral_norm.
+  'vectors'}, see parameters.spectral_norm.
 
   Raises:
     ValueError: if the latents of the two VAEs differ in channels.
@@ -159,10 +159,10 @@ def init(model: Mapping, key: jax.Array) -> State:
   g_key, d_key = jax.random.split(key)
   std = 0.02 if model.rx.norm else None
   inputs = [jnp.zeros((1, 16, 16, model.rx.latent))] + [jnp.ones((1, 16, 16, 1))] * model.masked
-  g = layers.init_normal(model.net, g_key, *inputs, std=std)
-  d = layers.init_normal(model.discriminator, d_key, jnp.zeros((1, 64, 64, 6)))
+  g = parameters.init_normal(model.net, g_key, *inputs, std=std)
+  d = parameters.init_normal(model.discriminator, d_key, jnp.zeros((1, 64, 64, 6)))
   if model.spectral:
-    d = {'params': d, 'vectors': layers.right_vectors(d, jax.random.fold_in(d_key, 1))}
+    d = {'params': d, 'vectors': parameters.right_vectors(d, jax.random.fold_in(d_key, 1))}
   return start(model, g, d)
 
 
@@ -200,7 +200,7 @@ def restore(
 def train_step(
   model: Mapping, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of T and its discriminator, as one device of the axis layers.AXIS sees it.
+  """One update of T and its discriminator, as one device of the axis averaging.AXIS sees it.
 
   Latents are used without noise. The discriminator learns from the photo restored before T's
   update, as in the reference.
@@ -228,7 +228,7 @@ def train_step(
   state = state.apply(model, g_grad, d_grad)
   if model.spectral:  # once a step; torch's does it in every forward pass
     d = state.d
-    vectors = layers.power_iteration(d['params'], d['vectors'])
+    vectors = parameters.power_iteration(d['params'], d['vectors'])
     state = state.replace(d=d | {'vectors': vectors})
   return state, terms | norms(g=g_grad, d=d_grad)
 
@@ -255,7 +255,7 @@ def _gradients(model, state, constants, batch, holes):
   def judge(d, photo):
     pair = jnp.concatenate([old, photo], axis=-1)
     if model.spectral:
-      d = layers.spectral_norm(d['params'], d['vectors'])
+      d = parameters.spectral_norm(d['params'], d['vectors'])
     return model.discriminator.apply({'params': d}, pair)
 
   def g_loss(g):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import failure_signs, layers, losses, metrics
+from oldphoto_jax import averaging, failure_signs, losses, metrics
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models.released import Networks
@@ -89,7 +89,7 @@ def restore(model: Pix2Pix, params: dict[str, Any], old: jax.Array) -> jax.Array
 def train_step(
   model: Pix2Pix, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of D and of G, as one device of the axis layers.AXIS sees it.
+  """One update of D and of G, as one device of the axis averaging.AXIS sees it.
 
   G runs once: D learns from that photo, and G's gradient goes through D (updated or not, see
   Pix2Pix.alternate) back into the same photo.
@@ -109,7 +109,7 @@ def train_step(
   """
   del constants
   old, clean, weights = batch['old'], batch['clean'], model.weights
-  axis_name = layers.AXIS if model.sync_batch_norm else None
+  axis_name = averaging.AXIS if model.sync_batch_norm else None
   generator = model.generator.clone(axis_name=axis_name)
   discriminator = model.discriminator.clone(axis_name=axis_name)
   _check_bottleneck(model, old.shape)
@@ -142,13 +142,13 @@ def train_step(
   before, d_terms, d_norm = state, {}, {}
   if weights['gan'] > 0:
     (_, d_terms), d_grad = jax.value_and_grad(d_loss, has_aux=True)(state.d, fake)
-    d_grad = layers.pmean(d_grad)
+    d_grad = averaging.pmean(d_grad)
     d, d_opt = optimise(model.d_tx, d_grad, state.d_opt, state.d)
     state, d_norm = state.replace(d=d, d_opt=d_opt), norms(d=d_grad)
   judging = state.d if model.alternate else before.d
   (_, g_terms), fake_grad = jax.value_and_grad(g_loss, has_aux=True)(fake, judging)
   (g_grad,) = gradient_of(fake_grad)
-  g_grad, stats, terms = layers.pmean((g_grad, stats, g_terms | d_terms))
+  g_grad, stats, terms = averaging.pmean((g_grad, stats, g_terms | d_terms))
   state = state.apply(model, g_grad, stats=stats)
   return state, terms | norms(g=g_grad) | d_norm
 
@@ -183,7 +183,7 @@ def eval_step(
 
 def _check_bottleneck(model: Pix2Pix, shape: tuple[int, ...]) -> None:
   g = model.generator
-  photos = shape[0] * (jax.lax.axis_size(layers.AXIS) if model.sync_batch_norm else 1)
+  photos = shape[0] * (jax.lax.axis_size(averaging.AXIS) if model.sync_batch_norm else 1)
   single = photos == 1 and shape[1] == shape[2] == g.multiple
   if g.bottleneck_norm and g.norm.batch and single:
     raise ConfigError(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import layers, losses
+from oldphoto_jax import averaging, layers, losses
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models.released import Networks
 from oldphoto_jax.models.state import State, start
@@ -217,7 +217,7 @@ def dice(logits, mask, axis_name: str | None = None) -> jax.Array:
 def train_step(
   model: Scratch, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update, as one device of the axis layers.AXIS sees it.
+  """One update, as one device of the axis averaging.AXIS sees it.
 
   Args:
     model: hyper-parameters.
@@ -230,18 +230,18 @@ def train_step(
     The new state, and every loss term by name (unweighted) with the gradient norm.
   """
   del constants, keys
-  net = model.net.clone(axis_name=layers.AXIS if model.sync_batch_norm else None)
+  net = model.net.clone(axis_name=averaging.AXIS if model.sync_batch_norm else None)
 
   def loss(params):
     variables = {'params': params, 'batch_stats': state.stats}
     logits, changed = net.apply(variables, luma(batch['old']), True, mutable=['batch_stats'])
-    terms = loss_terms(model, logits, batch['mask'], layers.AXIS)
+    terms = loss_terms(model, logits, batch['mask'], averaging.AXIS)
     return losses.total(terms, model.weights), (terms, changed['batch_stats'])
 
   grad, (terms, stats) = jax.grad(loss, has_aux=True)(state.g)
-  grad, terms, stats = layers.pmean((grad, terms, stats))
+  grad, terms, stats = averaging.pmean((grad, terms, stats))
   state = state.apply(model, grad, stats=stats)
-  return state, terms | {'norm': layers.global_norm(grad)}
+  return state, terms | {'norm': averaging.global_norm(grad)}
 
 
 def eval_step(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from oldphoto_jax import layers
+from oldphoto_jax import averaging
 
 
 class State(struct.PyTreeNode):
@@ -46,7 +46,7 @@ class State(struct.PyTreeNode):
     d, d_opt = self.d, self.d_opt
     if d_grad is not None:
       d, d_opt = optimise(model.d_tx, d_grad, d_opt, d)
-    ema = layers.moving_average(self.ema, _released(g, stats), model.ema, self.step)
+    ema = averaging.moving_average(self.ema, _released(g, stats), model.ema, self.step)
     return self.replace(
       step=self.step + 1, g=g, g_opt=g_opt, d=d, d_opt=d_opt, stats=stats, ema=ema
     )
@@ -73,7 +73,7 @@ def optimise(tx: optax.GradientTransformation, grad: Any, opt: Any, params: Any)
 
 def norms(**grads: Any) -> dict[str, jax.Array]:
   """The norms of gradients by name: those of `g` and `d` are 'g_norm' and 'd_norm'."""
-  return {f'{name}_norm': layers.global_norm(grad) for name, grad in grads.items()}
+  return {f'{name}_norm': averaging.global_norm(grad) for name, grad in grads.items()}
 
 
 def _released(g: Any, stats: Any) -> Any:

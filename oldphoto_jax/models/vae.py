@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import accumulation, layers, losses, metrics
+from oldphoto_jax import accumulation, layers, losses, metrics, parameters
 from oldphoto_jax.models.state import State, norms, start
 
 DOWNSAMPLING = 4  # sides of a photo must be multiples of this
@@ -199,12 +199,12 @@ def init(model: VAE, key: jax.Array) -> State:
   latent = jnp.zeros((1, 16, 16, model.latent))
   std = 0.02 if model.norm else None
   g = {
-    'encoder': layers.init_normal(model.encoder, keys[0], photo, std=std),
-    'decoder': layers.init_normal(model.decoder, keys[1], latent, std=std),
+    'encoder': parameters.init_normal(model.encoder, keys[0], photo, std=std),
+    'decoder': parameters.init_normal(model.decoder, keys[1], latent, std=std),
   }
-  d = {'image': layers.init_normal(model.discriminator, keys[2], photo)}
+  d = {'image': parameters.init_normal(model.discriminator, keys[2], photo)}
   if model.latent_gan:
-    d['latent'] = layers.init_normal(model.latent_discriminator, keys[3], latent)
+    d['latent'] = parameters.init_normal(model.latent_discriminator, keys[3], latent)
   return start(model, g, d)
 
 
@@ -221,7 +221,7 @@ def decode(model: VAE, g: Any, latent: jax.Array) -> jax.Array:
 def train_step(
   model: VAE, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of the VAE and its discriminators, as one device of the axis layers.AXIS sees it.
+  """One update of the VAE and its discriminators, as one device of the axis averaging.AXIS sees it.
 
   As in the reference, all losses come from one forward pass: the discriminators learn from the
   reconstruction made before the VAE's update.
