@@ -24,14 +24,14 @@ def get_config(variant=''):
   c.data.old = ''  # stays empty: real prints come with labels
   c.data.labels = ''  # folders of masks of real damage, with commas between; '': none
   c.data.prints = ''  # folders with the prints of these masks
-  c.data.p_print = 0.3  # share of the examples that are labelled prints
+  c.data.p_print = 0.35  # share of the examples that are labelled prints
   c.data.p_over = 0.6  # share of these that are damaged once more
   c.data.print_scale = (0.4, 1.2)  # as data.scale, of prints
   c.data.crop = 128  # pixels, a multiple of 2**levels
   c.data.scale = (0.25, 1.0)  # photos are shrunk by a random factor first: more content in a crop
 
-  # How often each recipe damages a clean photo; also: print.
-  c.shares = dict(worn=0.55, report=0.15, wan2020=0.15, sound=0.15)
+  # How often each recipe damages a clean photo.
+  c.shares = dict(worn=0.4, print=0.1, report=0.1, wan2020=0.12, sound=0.28)
   c.distractors = ml_collections.ConfigDict()
   c.distractors.lines = 0.15  # probability of wires or railings in a training photo, not damage
   c.distractors.border = 0.15  # and of the border of a print

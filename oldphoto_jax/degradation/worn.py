@@ -153,21 +153,33 @@ class Worn:
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-  """A photo that is sound, or nearly: noise and JPEG that no eye sees. It is to stay as it is."""
+  """A photo that nobody would restore: it is to stay as it is, its own softness and JPEG included.
 
-  untouched: float = 0.6
-  noise: float = 0.6  # std, 8-bit levels
+  Without such examples a network cleans everything, and takes texture for noise.
+  """
+
   gray: float = 0.3
-  soft: tuple[float, float] = (0.2, 1.2)
+  soft: tuple[float, tuple[float, float]] = (0.4, (0.3, 1.2))  # sigma in pixels, at most 1.5
+  noise: tuple[float, float] = (0.0, 1.5)  # std, 8-bit levels: no eye sees it
+  jpeg: float = 0.6
+  jpeg_quality: tuple[int, int] = (75, 98)
 
   def __call__(self, key, clean) -> recipes.Aged:
     draw = drawing.Draws(key)
     photo = photographic.desaturate(clean, jnp.where(draw.chance(self.gray), 1.0, 0.0))
-    photo = photographic.soft_blur(photo, draw.uniform(self.soft))
-    noise = self.noise / 127.5 * jax.random.normal(draw.key(), photo.shape)
-    old = jnp.where(draw.chance(self.untouched), photo, photo + noise)
-    old = photographic.from_levels(photographic.to_levels(old))
-    return recipes.Aged(old, photo, jnp.zeros_like(photo[..., :1]))
+    probability, sigma = self.soft
+    sigma = jnp.where(draw.chance(probability), draw.uniform(sigma), 0.1)
+    photo = photographic.soft_blur(photo, sigma)
+    noise = draw.uniform(self.noise) / 127.5 * jax.random.normal(draw.key(), photo.shape)
+    least, most = self.jpeg_quality
+    quality = least + draw.below(most + 1 - least)
+    photo = lax.cond(
+      draw.chance(self.jpeg),
+      lambda photo: photographic.jpeg(photo, quality),
+      lambda photo: photographic.from_levels(photographic.to_levels(photo)),
+      photo + noise,
+    )
+    return recipes.Aged(photo, photo, jnp.zeros_like(photo[..., :1]))
 
 
 @dataclasses.dataclass(frozen=True)
