@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from oldphoto_jax import failure_signs
+from oldphoto_jax import checkerboard, failure_signs
 
 
 def pattern(period, side=64, seed=0):
@@ -18,25 +18,25 @@ def noise(side=64, seed=1):
   return np.random.default_rng(seed).normal(size=(1, side, side, 1)).astype(np.float32)
 
 
-def checkerboard(x):
-  return float(jax.jit(failure_signs.checkerboard)(x)[0])
+def share(x):
+  return float(jax.jit(checkerboard.checkerboard)(x)[0])
 
 
 @pytest.mark.parametrize('period', [2, 4])
 def test_a_pattern_is_found(period):
-  assert checkerboard(pattern(period)) == pytest.approx(1, abs=1e-4)
+  assert share(pattern(period)) == pytest.approx(1, abs=1e-4)
   # Its share of the energy, beside noise that repeats by chance in one of 64 parts.
-  assert checkerboard(pattern(period) + noise()) == pytest.approx(0.5, abs=0.05)
+  assert share(pattern(period) + noise()) == pytest.approx(0.5, abs=0.05)
   # Also on top of what is not fine detail.
   ramp = np.linspace(-5, 5, 64, dtype=np.float32)[None, :, None, None]
-  assert checkerboard(pattern(period) + ramp) == pytest.approx(1, abs=1e-3)
+  assert share(pattern(period) + ramp) == pytest.approx(1, abs=1e-3)
 
 
 def test_what_is_no_pattern():
-  assert checkerboard(noise(256)) == pytest.approx(1 / 64, abs=0.004)
-  assert checkerboard(pattern(5, 160)) < 0.1
-  assert checkerboard(np.zeros((1, 64, 64, 3))) == 0
-  assert checkerboard(noise(18)) < 0.5  # smaller than a window
+  assert share(noise(256)) == pytest.approx(1 / 64, abs=0.004)
+  assert share(pattern(5, 160)) < 0.1
+  assert share(np.zeros((1, 64, 64, 3))) == 0
+  assert share(noise(18)) < 0.5  # smaller than a window
 
 
 def test_photos_are_below_the_threshold(shared):
@@ -45,7 +45,7 @@ def test_photos_are_below_the_threshold(shared):
   paths = sorted((shared / 'data' / 'photos' / 'val').iterdir())[:8]
   photos = [np.asarray(Image.open(p).convert('RGB'))[:256, :256] / 127.5 - 1 for p in paths]
   photos = np.stack([p for p in photos if p.shape[:2] == (256, 256)]).astype(np.float32)
-  score = jax.jit(failure_signs.checkerboard)
+  score = jax.jit(checkerboard.checkerboard)
   assert score(photos).mean() < 0.5 * failure_signs.CHECKERBOARD
   marked = photos + 4 / 127.5 * pattern(2, 256)
   assert score(marked).mean() > failure_signs.CHECKERBOARD

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from oldphoto_jax import averaging, failure_signs, losses, metrics
+from oldphoto_jax import averaging, checkerboard, losses, metrics
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models import state as states
 from oldphoto_jax.models.released import Networks
@@ -258,7 +258,7 @@ def eval_step(
     'ssim': metrics.ssim(restored, clean),
     'psnr_old': metrics.psnr(old, clean),
     'ssim_old': metrics.ssim(old, clean),
-    'checkerboard': failure_signs.checkerboard(restored),
+    'checkerboard': checkerboard.checkerboard(restored),
   }
   images = {'old': old, 'restored': restored, 'back': back, 'clean': clean, 'aged': aged}
   return scores, images

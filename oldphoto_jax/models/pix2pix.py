@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import averaging, failure_signs, losses, metrics
+from oldphoto_jax import averaging, checkerboard, losses, metrics
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models.released import Networks
@@ -176,7 +176,7 @@ def eval_step(
     'ssim': metrics.ssim(restored, clean),
     'psnr_old': metrics.psnr(old, clean),
     'ssim_old': metrics.ssim(old, clean),
-    'checkerboard': failure_signs.checkerboard(restored),
+    'checkerboard': checkerboard.checkerboard(restored),
   }
   return scores, {'old': old, 'restored': restored, 'clean': clean}
 
