@@ -22,7 +22,7 @@ def get_config(variant=''):
   c.data.crop = 96  # pixels, a multiple of 4, or of 2**downs with a U-Net
   c.data.gray = 0.1  # probability that a photo of Y loses its colour, as those of X do
 
-  c.degradation = 'wan2020,report'  # of X, and of the validation; several: one is drawn per photo
+  c.recipe = 'wan2020,report'  # of X, and of the validation; several: one is drawn per photo
 
   c.model = ml_collections.ConfigDict()
   # The official generator is the resnet. In minutes the unet learns more: it takes a third of the
@@ -75,7 +75,7 @@ def paper(c):
   c.data.crop = 256
   c.data.scale = (0.75, 0.75)  # short side 375 to 281, as load_size 286, but in proportion
   c.data.threads = 16
-  c.degradation = 'wan2020'
+  c.recipe = 'wan2020'
   c.model.generator = 'resnet'
   c.model.width = 64
   c.model.d_width = 64
@@ -95,7 +95,7 @@ def report(c):
   c.data.subset_train, c.data.subset_val, c.data.subset_test = 400, 100, 50
   c.data.scale = (0.76, 0.76)  # jitter: 286x286, then a crop of 256
   c.data.gray = 0.0  # its recipe leaves clean photos their colour
-  c.degradation = 'report'
+  c.recipe = 'report'
   c.model.generator = 'unet'  # the text also describes a ResNet; the code imports the U-Net
   c.model.downs = 8
   c.model.norm = 'instance_affine'
@@ -120,7 +120,7 @@ def report(c):
 def tiny(c):
   """Seconds: every loss term and the history, for tests."""
   c.data.crop = 32
-  c.degradation = 'report'  # wan2020 takes longer to compile than the networks
+  c.recipe = 'report'  # wan2020 takes longer to compile than the networks
   c.model.width = c.model.d_width = 4
   c.model.downs = 2
   c.model.d_layers = 1

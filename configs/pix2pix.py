@@ -21,7 +21,7 @@ def get_config(variant=''):
   c.data.old = ''  # stays empty: pix2pix learns from pairs, and real old photos have none
   c.data.crop = 128  # pixels, a multiple of 2**downs
 
-  c.degradation = 'wan2020,report'  # of the input; several: one is drawn per photo
+  c.recipe = 'wan2020,report'  # of the input; several: one is drawn per photo
 
   c.model = ml_collections.ConfigDict()
   c.model.width = 32
@@ -72,7 +72,7 @@ def paper(c):
   c.data.crop = 256
   c.data.scale = (0.75, 0.75)  # short side 375 to 281, as load_size 286, but in proportion
   c.data.threads = 16
-  c.degradation = 'wan2020'
+  c.recipe = 'wan2020'
   c.model.width = 64
   c.model.downs = 8
   c.model.dropout_levels = (5, 6, 7)
@@ -94,7 +94,7 @@ def report(c):
   c.workdir = 'runs/pix2pix_report'
   c.data.subset_train, c.data.subset_val, c.data.subset_test = 400, 100, 50  # it ran 499 + 50
   c.data.scale = (0.76, 0.76)  # jitter: 286x286, then a crop of 256
-  c.degradation = 'report'
+  c.recipe = 'report'
   c.model.downs = 8  # the text says 7 downs and 6 ups, the notebook has 8 and 7 + 1
   c.model.norm = 'batch_tf'
   c.model.bottleneck_norm = True
@@ -119,7 +119,7 @@ def report(c):
 def tiny(c):
   """Seconds: every loss term, for tests."""
   c.data.crop = 32
-  c.degradation = 'report'  # wan2020 takes longer to compile than the networks
+  c.recipe = 'report'  # wan2020 takes longer to compile than the networks
   c.model.width = c.model.d_width = 4
   c.model.downs = 3
   c.model.dropout_levels = (2,)

@@ -55,7 +55,7 @@ def get_config(variant=''):
   c.train.sheet_rows = 8
 
   c.evaluate = sections.evaluate()
-  c.evaluate.degradations = 'report,wan2020,print'
+  c.evaluate.recipes = 'report,wan2020,print'
   c.measure = sections.measure()
 
   return sections.variants(c, variant, {'cpu': (cpu,), 'tiny': (tiny,)})
@@ -82,5 +82,5 @@ def tiny(c):
   c.train.log_every = 2
   c.train.evaluate_every = 2
   c.train.eval_batch = 4
-  c.evaluate.degradations = 'report'
+  c.evaluate.recipes = 'report'
   c.evaluate.crop = 64

@@ -76,7 +76,7 @@ def measure() -> ml_collections.ConfigDict:
 def evaluate() -> ml_collections.ConfigDict:
   """What --mode=evaluate measures."""
   e = ml_collections.ConfigDict()
-  e.degradations = 'wan2020,report'  # one table each
+  e.recipes = 'wan2020,report'  # one table each
   e.crop = 256  # the middle square of a photo
   e.limit = 0  # photos; 0: all
   return e

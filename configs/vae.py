@@ -30,7 +30,7 @@ def get_config(variant=''):
   # mapping_masked and, with mapping_masked.own_y, vae_y_masked; fusion comes last.
   c.stages = 'vae_rx,vae_y,mapping'
 
-  c.detector = ''  # run or weights of configs/scratch.py, to be released with the system
+  c.detector = ''  # run or weights of configs/detector.py, to be released with the system
   c.half = False  # release the weights as float16, in half of the space
 
   c.data = sections.data()
@@ -39,7 +39,7 @@ def get_config(variant=''):
   c.data.p_real = 0.5  # share of R in the batches of the first VAE
   c.data.gray = 0.1  # probability that a photo of R or Y loses its colour
 
-  c.degradation = 'wan2020,report'  # X and the mapping's input; several: one is drawn per photo
+  c.recipe = 'wan2020,report'  # X and the mapping's input; several: one is drawn per photo
 
   c.model = ml_collections.ConfigDict()
   c.model.width = 32
@@ -79,7 +79,7 @@ def get_config(variant=''):
   c.vae_y_masked.weights = dict(l1=10.0, kl=0.01)
   c.mapping.weights = dict(l1=10.0, latent_l1=1.0)
   c.mapping_masked.weights = dict(l1=10.0, hole_l1=5.0, latent_l1=1.0)
-  c.mapping_masked.degradation = 'print'
+  c.mapping_masked.recipe = 'print'
   c.mapping_masked.grow = (0, 3)  # pixels that a mask is larger than the damage, least and most
   c.mapping_masked.spectral = False  # spectral norm in the discriminator, as in the reference
   c.mapping_masked.own_y = False  # a VAE of Y of its own, as in the reference: vae_y_masked
@@ -88,7 +88,7 @@ def get_config(variant=''):
   # Of the gradient's norm: the first steps' is a hundred times the later ones', which Adam would
   # remember for a thousand steps.
   c.fusion.clip = 1.0
-  c.fusion.degradation = 'wan2020,report,print'
+  c.fusion.recipe = 'wan2020,report,print'
   c.fusion.grow = (0, 3)
   c.fusion.masked = False  # also told where holes are; needs mapping_masked
   c.fusion.alone = False  # of the old photo alone: what is the triplet below it worth?
@@ -130,7 +130,7 @@ def paper(c):
   c.data.crop = 256
   c.data.scale = (1.0, 1.0)
   c.data.threads = 16
-  c.degradation = 'wan2020'
+  c.recipe = 'wan2020'
   c.model.width = 64
   c.model.latent = 64
   c.model.blocks = 4
@@ -164,7 +164,7 @@ def paper(c):
   c.vae_y_masked.weights = dict(gan, kl=1.0)
   c.mapping.weights = dict(gan, latent_l1=60.0)
   c.mapping_masked.weights = dict(gan, latent_l1=60.0)
-  c.mapping_masked.degradation = 'holes'
+  c.mapping_masked.recipe = 'holes'
   c.mapping_masked.grow = (0, 0)
   c.mapping_masked.own_y = True
   c.mapping_masked.spectral = True
@@ -179,7 +179,7 @@ def report(c):
   """The student report: 400 / 100 / 50 photos of VOC 2012, its own damage, learning rate 2e-4."""
   c.workdir = 'runs/vae_report'
   c.data.subset_train, c.data.subset_val, c.data.subset_test = 400, 100, 50
-  c.degradation = 'report'
+  c.recipe = 'report'
   for name in STAGES:  # one setting for all stages, 100 + 100 epochs
     stage = c[name]
     stage.batch_size = 8  # the report names none; 400 photos give 50 steps an epoch
@@ -198,9 +198,9 @@ def tiny(c):
     if name != 'fusion':
       c[name].weights = dict(c[name].weights, gan=1.0, feature_matching=10.0)
   c.fusion.width = 4
-  c.fusion.degradation = 'report'
+  c.fusion.recipe = 'report'
   c.mapping_masked.spectral = True
-  c.mapping_masked.degradation = 'report'  # print takes longer to compile than the networks
+  c.mapping_masked.recipe = 'report'  # print takes longer to compile than the networks
   c.train.log_every = 2
   c.train.evaluate_every = 3
   c.train.eval_batch = 4

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from oldphoto_jax import detect, engine, finding, images, masks, restore, weights
+from oldphoto_jax import weights
 from oldphoto_jax.errors import OptionError
+from oldphoto_jax.photos import images, masks
+from oldphoto_jax.restoring import detect, engine, finding, restore
 
 
 def load(path: str | os.PathLike | None = None) -> 'ArrayRestorer':

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from oldphoto_jax.models.dip_networks import Network, ResNet, Skip, UNet
+from oldphoto_jax.dip.networks import Network, ResNet, Skip, UNet
 
 
 def _skip_names(net: Skip) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from oldphoto_jax import official_gans, torch_state
+from oldphoto_jax.weights import official_gans, torch_state
 
 
 def bopbtl(state: Mapping[str, Any], scales: int = 2) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import accumulation, parallel
 from oldphoto_jax.models import vae
+from oldphoto_jax.nn import accumulation
+from oldphoto_jax.training import parallel
 
 
 def test_the_mean_over_parts_is_that_of_the_batch_and_keys_stay_with_their_examples(float64):

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 import oldphoto_jax
-from oldphoto_jax import cli, degrade_files, detect, engine, images, restore, weights
+from oldphoto_jax import cli, weights
 from oldphoto_jax.degradation import ageing, recipes, scratches
 from oldphoto_jax.models import gan_networks, pix2pix
+from oldphoto_jax.photos import images
+from oldphoto_jax.restoring import degrade_files, detect, engine, restore
 from oldphoto_jax.systems import build
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import convolution, cpu_convolution
+from oldphoto_jax.nn import convolution, cpu_convolution
 
 
 def array(seed, *shape):

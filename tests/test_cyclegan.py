@@ -15,10 +15,14 @@ import safetensors.numpy
 from conftest import ROOT
 from flax import traverse_util
 
-from oldphoto_jax import averaging, checkpoints, losses, metrics, official_gans, parallel, weights
+from oldphoto_jax import weights
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import cyclegan, gan_networks
+from oldphoto_jax.nn import averaging, losses
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import cyclegan as system
+from oldphoto_jax.training import checkpoints, parallel
+from oldphoto_jax.weights import official_gans
 
 get_config = runpy.run_path(str(ROOT / 'configs' / 'cyclegan.py'))['get_config']
 
@@ -389,7 +393,7 @@ def test_evaluation_restores_and_goes_both_ways():
   np.testing.assert_allclose(images['back'], back, atol=1e-5)
   np.testing.assert_allclose(images['aged'], restore(state.g['F'], clean), atol=1e-5)
   scores, _ = evaluate(state, {}, {'old': clean, 'clean': clean})  # a photo that is left untouched
-  assert (scores['psnr_old'] == metrics.MAX_PSNR).all()
+  assert (scores['psnr_old'] == psnr_ssim.MAX_PSNR).all()
 
 
 # System ----------------------------------------------------------------------------------------

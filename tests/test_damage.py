@@ -10,10 +10,10 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from oldphoto_jax import images
 from oldphoto_jax.data import artefacts
 from oldphoto_jax.degradation import artefact, collected, damage, drawing, scratches
 from oldphoto_jax.degradation.recipes import degrade_batch
+from oldphoto_jax.photos import images
 
 RECIPE = damage.Print()
 ARTEFACTS = damage.artefacts(RECIPE)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from conftest import count_parameters
 
-from oldphoto_jax.fit import Fit, _programs, _split, _stack, canvas, fit_photos
-from oldphoto_jax.fit_files import paste, shrink
-from oldphoto_jax.fit_time import Speed, check_time, estimate, measure
-from oldphoto_jax.models import dip, dip_presets
-from oldphoto_jax.models.dip import Dip, Emv, Photo
-from oldphoto_jax.models.dip_networks import ResNet, Skip
+from oldphoto_jax.dip import presets, prior
+from oldphoto_jax.dip.fit import Fit, _programs, _split, _stack, canvas, fit_photos
+from oldphoto_jax.dip.fit_files import paste, shrink
+from oldphoto_jax.dip.fit_time import Speed, check_time, estimate, measure
+from oldphoto_jax.dip.networks import ResNet, Skip
+from oldphoto_jax.dip.prior import Dip, Emv, Photo
 
 # Small, and with a stop after some 20 to 50 iterations, different for each photo.
 NET = ResNet(4, 0)
@@ -45,12 +45,12 @@ def as_photo(image, truth=None, known=None):
 def drawn(size=16):
   """The first parameters and z for every fit with SETTINGS' network."""
   photo = as_photo(np.zeros((size, size, 3)))
-  return jax.jit(partial(dip.draw, SETTINGS))(photo, jax.random.key(3))
+  return jax.jit(partial(prior.draw, SETTINGS))(photo, jax.random.key(3))
 
 
 def run(settings, photo, iterations):
-  state = dip.start(settings, *drawn())
-  return jax.jit(partial(dip.run, settings, iterations))(photo, jax.random.key(3), state)
+  state = prior.start(settings, *drawn())
+  return jax.jit(partial(prior.run, settings, iterations))(photo, jax.random.key(3), state)
 
 
 @functools.cache
@@ -65,10 +65,10 @@ apply = jax.jit(NET.apply)
 def outputs():
   """The outputs that the first 30 iterations on `picture` see, from a Python loop."""
   settings = dataclasses.replace(SETTINGS, stop=None)
-  photo, state, images = as_photo(picture()[0]), dip.start(settings, *drawn()), []
+  photo, state, images = as_photo(picture()[0]), prior.start(settings, *drawn()), []
   for _ in range(30):
     images.append(np.asarray(apply({'params': state.params}, state.z[None])[0]))
-    state, _ = program(dip.step, settings)(photo, jax.random.key(3), state)
+    state, _ = program(prior.step, settings)(photo, jax.random.key(3), state)
   return images
 
 
@@ -80,11 +80,11 @@ def test_unknown_pixels_have_no_gradient():
   image, output = (rng.uniform(size=(6, 5, 3)).astype(np.float32) for _ in range(2))
   known = (rng.uniform(size=(6, 5, 1)) > 0.4).astype(np.float32)
   photo = as_photo(image, known=jnp.asarray(known))
-  loss, gradient = jax.value_and_grad(dip.masked_loss)(jnp.asarray(output), photo)
+  loss, gradient = jax.value_and_grad(prior.masked_loss)(jnp.asarray(output), photo)
   assert loss == pytest.approx(np.mean((known * output - known * image) ** 2), rel=1e-5)
   np.testing.assert_array_equal(gradient != 0, np.broadcast_to(known == 1, image.shape))
   changed = photo.replace(image=jnp.where(known == 1, image, 7.0))
-  assert dip.masked_loss(output, changed) == loss
+  assert prior.masked_loss(output, changed) == loss
 
 
 def test_padding_counts_in_no_mean():
@@ -92,8 +92,8 @@ def test_padding_counts_in_no_mean():
   output = np.full_like(image, 0.3)
   pad = lambda x: jnp.pad(x, ((0, 2), (0, 3), (0, 0)), constant_values=0)
   padded = jax.tree.map(pad, as_photo(image))
-  loss = dip.masked_loss(pad(output) + 0.1 * (1 - padded.real), padded)
-  assert loss == pytest.approx(float(dip.masked_loss(output, as_photo(image))), rel=1e-5)
+  loss = prior.masked_loss(pad(output) + 0.1 * (1 - padded.real), padded)
+  assert loss == pytest.approx(float(prior.masked_loss(output, as_photo(image))), rel=1e-5)
 
 
 # Downsampling -----------------------------------------------------------------------------------
@@ -103,16 +103,16 @@ def test_lanczos_equals_the_reference(fixture):
   arrays = fixture('dip_lanczos')
   for name in ('square', 'wide'):
     image = arrays[f'input/{name}'][0].transpose(1, 2, 0)
-    small = np.asarray(dip.downsample(image, 4)).transpose(2, 0, 1)
+    small = np.asarray(prior.downsample(image, 4)).transpose(2, 0, 1)
     expected = arrays[f'output/{name}'][0]
     assert np.abs(small - expected).max() <= 1e-4 * np.abs(expected).max()
-  inner = dip.lanczos_matrix(64, 4)[5]
+  inner = prior.lanczos_matrix(64, 4)[5]
   kernel = np.outer(inner, inner)[14:30, 14:30]
   np.testing.assert_allclose(kernel, arrays['output/kernel'], atol=1e-6)
 
 
 def test_lanczos_by_8_keeps_constants_and_ramps():
-  matrix = dip.lanczos_matrix(64, 8)
+  matrix = prior.lanczos_matrix(64, 8)
   assert matrix.shape == (8, 64)
   np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-5)
   # The middle of the 8 pixels under each of the inner outputs.
@@ -152,18 +152,18 @@ def test_stopping_equals_a_naive_loop(outputs):
   variance = np.asarray(curve['variance'])
   np.testing.assert_allclose(variance[:t], expected, rtol=1e-3)
   assert np.isnan(variance[t:]).all() and np.isnan(curve['loss'][t:]).all()
-  best = program(dip.result, SETTINGS)(state)
+  best = program(prior.result, SETTINGS)(state)
   np.testing.assert_allclose(best, outputs[best_t - 1], atol=1e-4)
   psnr = -10 * np.log10(np.mean((outputs[best_t - 1] - truth) ** 2))
   assert float(curve['psnr'][best_t - 1]) == pytest.approx(psnr, abs=1e-3)
-  assert dip.detect(variance[:t], stop) == (best_t, t)
+  assert prior.detect(variance[:t], stop) == (best_t, t)
 
 
 def test_detect_finds_the_stop_in_a_longer_curve():
   curve = np.array([9, 8, 0.1, 5, 4, 3, 6, 7, 6, 6, 1.0])
-  assert dip.detect(curve, Emv(burn_in=3, patience=3)) == (6, 9)
-  assert dip.detect(curve, Emv(burn_in=3, patience=30)) == (11, 11)
-  assert dip.detect(curve[:3], Emv(burn_in=10)) == (3, 3)
+  assert prior.detect(curve, Emv(burn_in=3, patience=3)) == (6, 9)
+  assert prior.detect(curve, Emv(burn_in=3, patience=30)) == (11, 11)
+  assert prior.detect(curve[:3], Emv(burn_in=10)) == (3, 3)
 
 
 def test_without_a_rule_the_last_output_is_the_result(outputs):
@@ -171,7 +171,7 @@ def test_without_a_rule_the_last_output_is_the_result(outputs):
   settings = dataclasses.replace(SETTINGS, stop=None, iterations=8)
   state, curve = run(settings, as_photo(image), 10)
   assert set(curve) == {'loss'} and int(state.t) == int(state.best_t) == 8
-  np.testing.assert_allclose(program(dip.result, SETTINGS)(state), outputs[7], atol=1e-5)
+  np.testing.assert_allclose(program(prior.result, SETTINGS)(state), outputs[7], atol=1e-5)
 
 
 def test_noise_is_fitted_last_and_the_stop_comes_before():
@@ -181,8 +181,8 @@ def test_noise_is_fitted_last_and_the_stop_comes_before():
   stop = Emv(burn_in=20, patience=60)
   settings = Dip(ResNet(8, 1), input_depth=4, iterations=300, stop=stop, reg_noise_std=1 / 30)
   photo, key = as_photo(image, truth), jax.random.key(3)
-  state = program(dip.init, settings)(photo, key)
-  state, curve = jax.jit(partial(dip.run, settings, 300))(photo, key, state)
+  state = program(prior.init, settings)(photo, key)
+  state, curve = jax.jit(partial(prior.run, settings, 300))(photo, key, state)
   t, best_t, psnr = int(state.t), int(state.best_t), np.asarray(curve['psnr'])
   assert t < 300
   assert np.nanargmax(psnr) + 1 < t and np.nanmax(psnr) > psnr[t - 1] + 3
@@ -200,7 +200,7 @@ def test_ema_is_the_result_and_starts_from_the_first_output(outputs):
   average = outputs[0]
   for x in outputs[1:4]:
     average = 0.9 * average + 0.1 * x
-  np.testing.assert_allclose(dip.result(settings, state), average, atol=1e-5)
+  np.testing.assert_allclose(prior.result(settings, state), average, atol=1e-5)
   psnr = -10 * np.log10(np.mean((average - truth) ** 2))
   assert float(curve['psnr'][-1]) == pytest.approx(psnr, abs=1e-3)
 
@@ -213,7 +213,7 @@ def test_reg_noise_is_fresh_and_the_result_comes_from_the_clean_z():
   params, z = drawn()
   np.testing.assert_array_equal(state.z, z)
   clean = apply({'params': params}, z[None])[0]
-  np.testing.assert_allclose(program(dip.result, SETTINGS)(state), clean, atol=1e-6)
+  np.testing.assert_allclose(program(prior.result, SETTINGS)(state), clean, atol=1e-6)
 
 
 def test_param_noise_moves_the_kernels_alone():
@@ -232,7 +232,7 @@ def test_param_noise_moves_the_kernels_alone():
 
 def test_inputs():
   photo = as_photo(picture(6, 8)[0])
-  z = lambda settings: np.asarray(jax.jit(lambda key: dip.draw(settings, photo, key)[1])(KEY))
+  z = lambda settings: np.asarray(jax.jit(lambda key: prior.draw(settings, photo, key)[1])(KEY))
   mesh = z(Dip(ResNet(4, 0), input='meshgrid', input_depth=2))
   np.testing.assert_allclose(mesh[:, :, 0], np.tile(np.linspace(0, 1, 8), (6, 1)), atol=1e-6)
   np.testing.assert_allclose(mesh[:, :, 1].T, np.tile(np.linspace(0, 1, 6), (8, 1)), atol=1e-6)
@@ -258,23 +258,23 @@ def test_presets():
   photo = jax.eval_shape(lambda: as_photo(jnp.zeros((64, 64, 3))))
   key = jax.eval_shape(lambda: KEY)
   for make in (
-    dip_presets.small,
-    dip_presets.report,
-    dip_presets.denoise,
-    dip_presets.inpaint,
-    dip_presets.hole,
-    dip_presets.restoration,
-    dip_presets.superres,
+    presets.small,
+    presets.report,
+    presets.denoise,
+    presets.inpaint,
+    presets.hole,
+    presets.restoration,
+    presets.superres,
   ):
     settings = make()
-    state = jax.eval_shape(partial(dip.init, settings), photo, key)
+    state = jax.eval_shape(partial(prior.init, settings), photo, key)
     assert state.z.shape == (64 * settings.factor, 64 * settings.factor, settings.input_depth)
     if make.__name__ in counts:
       assert count_parameters(state.params) == counts[make.__name__]
     assert make(channels=1).net.out_channels == 1
-  assert dip_presets.superres(8).iterations == 4000
+  assert presets.superres(8).iterations == 4000
   with pytest.raises(ValueError, match='published'):
-    dip_presets.superres(2)
+    presets.superres(2)
 
 
 # Many photos ------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_each_photo_has_its_own_stop(photos):
     assert fit.chosen <= fit.iterations and len(fit.curve['loss']) == fit.iterations
     for curve in fit.curve.values():
       assert np.isfinite(curve).all()
-    assert (fit.chosen, fit.iterations) == dip.detect(fit.curve['variance'], STOP)
+    assert (fit.chosen, fit.iterations) == prior.detect(fit.curve['variance'], STOP)
     # In [0, 1] the error is half; the padding has no part in it.
     psnr = -10 * np.log10(np.mean((fit.image - truth) ** 2) / 4)
     assert fit.curve['psnr'][fit.chosen - 1] == pytest.approx(psnr, abs=1e-3)
@@ -326,10 +326,10 @@ def test_a_photo_of_many_equals_the_same_alone(photos):
   real[:12, :14], truth[:12, :14] = 1, (data['truths'][1] + 1) / 2
   photo = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), Photo(image, known, real, truth))
   key = jax.random.fold_in(KEY, 1)
-  state = program(dip.init, SETTINGS)(photo, key)
-  state, curve = jax.jit(partial(dip.run, SETTINGS, 60))(photo, key, state)
+  state = program(prior.init, SETTINGS)(photo, key)
+  state, curve = jax.jit(partial(prior.run, SETTINGS, 60))(photo, key, state)
   t = int(state.t)
-  alone = 2 * np.asarray(program(dip.result, SETTINGS)(state))[:12, :14] - 1
+  alone = 2 * np.asarray(program(prior.result, SETTINGS)(state))[:12, :14] - 1
   curve = {name: np.asarray(value)[:t] for name, value in curve.items()}
   same(Fit(alone, int(state.best_t), t, curve), fits[1], 1e-4)
 
@@ -411,7 +411,7 @@ def test_canvas_is_a_multiple_that_the_network_takes():
 
 def test_super_resolution_of_a_gray_photo():
   _, truth = picture(24, 16, channels=1)
-  photo = np.asarray(dip.downsample(truth, 4))
+  photo = np.asarray(prior.downsample(truth, 4))
   # Coordinates as z: a net without downsampling fills the pixels between with noise of z.
   net = ResNet(4, 0, out_channels=1)
   settings = Dip(net, input='meshgrid', input_depth=2, iterations=60, stop=None, factor=4)
@@ -447,7 +447,7 @@ def test_paste_changes_the_damage_alone():
 
 
 def test_time_is_told_and_limited():
-  settings = dip_presets.denoise()
+  settings = presets.denoise()
   speed = Speed(2.0, 256, 256)
   assert estimate(settings, speed, 256, 256) == 6000
   assert estimate(settings, speed, 512, 500) == 4 * 6000

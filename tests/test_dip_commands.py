@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import cli, fit_time, images, runs, train
+from oldphoto_jax import cli
+from oldphoto_jax.dip import fit_time, presets
+from oldphoto_jax.dip.networks import ResNet
+from oldphoto_jax.dip.prior import Dip, Emv
 from oldphoto_jax.errors import ConfigError, UserError
-from oldphoto_jax.models import dip_presets
-from oldphoto_jax.models.dip import Dip, Emv
-from oldphoto_jax.models.dip_networks import ResNet
+from oldphoto_jax.photos import images
 from oldphoto_jax.systems import dip
+from oldphoto_jax.training import runs, train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -32,7 +34,7 @@ def light(monkeypatch):
   device = jax.devices()[0]
   monkeypatch.setattr(jax, 'local_devices', lambda: [device])
   monkeypatch.setitem(dip.PRESETS, 'small', tiny)
-  monkeypatch.setattr(dip_presets, 'small', tiny)
+  monkeypatch.setattr(presets, 'small', tiny)
   monkeypatch.setattr(fit_time, 'measure', lambda *_: fit_time.Speed(1e-3, 128, 128))
 
 

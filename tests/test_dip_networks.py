@@ -9,7 +9,7 @@ import pytest
 from conftest import count_parameters
 from dip_torch import from_torch, torch_names
 
-from oldphoto_jax.models.dip_networks import ResNet, Skip, UNet, upsample
+from oldphoto_jax.dip.networks import ResNet, Skip, UNet, upsample
 
 FIXTURES = {
   'dip_skip': Skip((16,) * 5, (16,) * 5, (4,) * 5, ('bilinear',) * 5),

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from oldphoto_jax import checkerboard, failure_signs
+from oldphoto_jax.metrics import checkerboard
+from oldphoto_jax.training import failure_signs
 
 
 def pattern(period, side=64, seed=0):

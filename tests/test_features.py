@@ -8,7 +8,9 @@ import skimage.data
 from PIL import Image
 from scipy import ndimage
 
-from oldphoto_jax import classifiers, features, perceptual
+from oldphoto_jax.metrics import perceptual
+from oldphoto_jax.nn import features
+from oldphoto_jax.weights import classifiers
 
 VGG19_CONVOLUTIONS = {
   # torchvision's vgg19().features: (in, out) of the convolutions up to relu5_1.

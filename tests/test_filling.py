@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oldphoto_jax import filling
+from oldphoto_jax.restoring import filling
 
 
 def photo(height=37, width=50, seed=0):

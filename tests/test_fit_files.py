@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import fit_files, fit_time, folder, images, metrics, train
-from oldphoto_jax.fit_files import Job
-from oldphoto_jax.models.dip import Dip, Emv
-from oldphoto_jax.models.dip_networks import ResNet
+from oldphoto_jax.dip import fit_files, fit_time
+from oldphoto_jax.dip.fit_files import Job
+from oldphoto_jax.dip.networks import ResNet
+from oldphoto_jax.dip.prior import Dip, Emv
+from oldphoto_jax.metrics import psnr_ssim
+from oldphoto_jax.photos import images
+from oldphoto_jax.restoring import folder
+from oldphoto_jax.training import train
 
 
 def settings(channels):
@@ -170,9 +174,9 @@ def test_truths_give_the_loss_of_the_stop_and_curves(tmp_path):
   assert said['psnr_best'] == pytest.approx(curves['psnr'].max(), abs=1e-3)
   photos = [images.to_float(images.read(path))[None] for path in (photo, out / 'a.png', truth)]
   assert said['psnr_before'] == pytest.approx(
-    float(metrics.psnr(photos[0], photos[2])[0]), abs=1e-3
+    float(psnr_ssim.psnr(photos[0], photos[2])[0]), abs=1e-3
   )
-  assert said['psnr'] == pytest.approx(float(metrics.psnr(photos[1], photos[2])[0]), abs=1e-3)
+  assert said['psnr'] == pytest.approx(float(psnr_ssim.psnr(photos[1], photos[2])[0]), abs=1e-3)
   assert said['psnr'] == pytest.approx(said['psnr_chosen'], abs=0.05)  # 8 bits
 
 

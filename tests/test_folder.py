@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import folder, images
 from oldphoto_jax.errors import ExitStatus, PhotoError
+from oldphoto_jax.photos import images
+from oldphoto_jax.restoring import folder
 
 
 def save(path, height=8, width=12, seed=0):

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from oldphoto_jax import averaging, weights
+from oldphoto_jax import weights
 from oldphoto_jax.models import fusion, mapping, vae
+from oldphoto_jax.nn import averaging
 
 ONE = vae.VAE(width=4, latent=4, blocks=1, norm=False)
 BELOW = mapping.Mapping(ONE, ONE, width=8, blocks=1)

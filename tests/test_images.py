@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
-from oldphoto_jax import images
+from oldphoto_jax.photos import images
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 XMP = b'<x:xmpmeta tiff:Orientation="6"><dc:title>Gran</dc:title></x:xmpmeta>'

@@ -15,9 +15,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from oldphoto_jax import checkpoints, runs, weights
+from oldphoto_jax import weights
 from oldphoto_jax.models import vae
 from oldphoto_jax.systems import triplet
+from oldphoto_jax.training import checkpoints, runs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -176,7 +177,7 @@ def test_evaluation_prints_the_row_of_doing_nothing(trained, place):
     (['--config.data.photos=/nowhere'], '/nowhere'),
     (['--config.stages=vae_z'], "there is no stage 'vae_z': choose from vae_rx, vae_y, mapping"),
     (['--config.stages=mapping'], 'train vae_rx first'),
-    (['--config.degradation=moon'], "there is no recipe 'moon'"),
+    (['--config.recipe=moon'], "there is no recipe 'moon'"),
     (['--config.perceptual.weights=/nowhere.pth'], '/nowhere.pth'),
     (['--config.vae_y.batch_size=6', '--config.stages=vae_y'], 'multiple of 4'),
   ],

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from oldphoto_jax import averaging, layers
+from oldphoto_jax.nn import averaging, layers
 
 
 def array(seed, *shape):

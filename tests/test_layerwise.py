@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import engine, layerwise, restore, shapes, weights
+from oldphoto_jax import weights
 from oldphoto_jax.models import cyclegan, gan_networks, mapping, pix2pix, vae
 from oldphoto_jax.models import triplet as triplet_model
+from oldphoto_jax.restoring import engine, layerwise, restore, shapes
 
 TOLERANCE = 1e-4  # of values in [-1, 1]; a level of 8 bits is 8e-3
 KEY = jax.random.key(0)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import oldphoto_jax
-from oldphoto_jax import engine, library, weights
+from oldphoto_jax import library, weights
 from oldphoto_jax.errors import OptionError, PhotoError, WeightsError
+from oldphoto_jax.restoring import engine
 
 
 def halved():

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import losses
 from oldphoto_jax.models import mapping, vae
+from oldphoto_jax.nn import losses
 
 
 def nhwc(array):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import images, masks
+from oldphoto_jax.photos import images, masks
 
 
 def save(path, pixels=None):

@@ -8,8 +8,8 @@ import skimage.data
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from oldphoto_jax import metrics
-from oldphoto_jax.metrics import ms_ssim, psnr, psnr_inside, ssim
+from oldphoto_jax.metrics import psnr_ssim
+from oldphoto_jax.metrics.psnr_ssim import ms_ssim, psnr, psnr_inside, ssim
 
 
 def to_float(images):
@@ -33,7 +33,7 @@ def pairs():
 
 def test_psnr_equals_skimage(pairs):
   expected = [peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(*pairs)]
-  expected = np.minimum(expected, metrics.MAX_PSNR)
+  expected = np.minimum(expected, psnr_ssim.MAX_PSNR)
   np.testing.assert_allclose(jax.jit(psnr)(*map(to_float, pairs)), expected, atol=1e-4)
 
 
@@ -101,7 +101,7 @@ def test_ms_ssim_refuses_photos_without_five_scales():
 def test_a_photo_compared_with_itself(pairs):
   photos = to_float(pairs[0])
   np.testing.assert_allclose(ssim(photos, photos), 1, atol=1e-6)
-  assert (psnr(photos, photos) == metrics.MAX_PSNR).all()
+  assert (psnr(photos, photos) == psnr_ssim.MAX_PSNR).all()
 
 
 def test_photos_are_clipped_then_rounded(pairs):

@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 from scipy import ndimage
 
-from oldphoto_jax import niqe
+from oldphoto_jax.metrics import niqe
 
 
 def aggd(rng, shape, left, right, n):

@@ -8,7 +8,7 @@ import re
 import numpy as np
 from PIL import Image, ImageCms
 
-from oldphoto_jax import page
+from oldphoto_jax.photos import page
 
 
 class Elements(html.parser.HTMLParser):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from conftest import count_parameters
 
-from oldphoto_jax import averaging, bopbtl, parameters, weights
+from oldphoto_jax import weights
 from oldphoto_jax.models import mapping, partial_nonlocal, vae
+from oldphoto_jax.nn import averaging, parameters
+from oldphoto_jax.weights import bopbtl
 
 
 def nhwc(array):

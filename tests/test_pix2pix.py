@@ -15,20 +15,14 @@ import safetensors.numpy
 from conftest import ROOT, count_parameters
 from flax import traverse_util
 
-from oldphoto_jax import (
-  averaging,
-  checkpoints,
-  convolution,
-  layers,
-  losses,
-  metrics,
-  official_gans,
-  parallel,
-  weights,
-)
+from oldphoto_jax import weights
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import gan_networks, pix2pix
+from oldphoto_jax.nn import averaging, convolution, layers, losses
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import pix2pix as system
+from oldphoto_jax.training import checkpoints, parallel
+from oldphoto_jax.weights import official_gans
 
 get_config = runpy.run_path(str(ROOT / 'configs' / 'pix2pix.py'))['get_config']
 
@@ -468,7 +462,7 @@ def test_evaluation_scores_each_photo(state):
   np.testing.assert_allclose(images['restored'], restored, atol=1e-6)
   # A recipe leaves some photos untouched.
   scores, _ = jax.jit(partial(pix2pix.eval_step, MODEL))(state, {}, data | {'clean': data['old']})
-  assert (scores['psnr_old'] == metrics.MAX_PSNR).all()
+  assert (scores['psnr_old'] == psnr_ssim.MAX_PSNR).all()
 
 
 def test_sizes_describe_the_model():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import prefill
+from oldphoto_jax.nn import prefill
 
 
 def _photo(height, width, channels=3):
@@ -76,7 +76,7 @@ def test_many_steps_solve_the_biharmonic_equation():
 
 def test_film_scans_reach_46_dB_without_a_network(shared):
   """The first goal of filling without harm: 46 dB over the photo and 29 in the mask."""
-  from oldphoto_jax import images
+  from oldphoto_jax.photos import images
 
   folder = shared / 'data' / 'old' / 'film_pairs'
   whole, inside = [], []

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import cli, data, degrade_files, engine, metrics, restore, weights
+from oldphoto_jax import cli, data, weights
 from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.metrics import psnr_ssim
+from oldphoto_jax.restoring import degrade_files, engine, restore
 
 SIDE = 128
 
@@ -36,7 +38,7 @@ def test_they_are_small_and_say_where_they_are_from():
 def test_they_restore_better_than_doing_nothing(aged):
   restorer = weights.load_restorer(weights.SHIPPED)
   restored = jax.jit(restorer.apply)(restorer.params, aged.old)
-  gain = metrics.psnr(restored, aged.clean) - metrics.psnr(aged.old, aged.clean)
+  gain = psnr_ssim.psnr(restored, aged.clean) - psnr_ssim.psnr(aged.old, aged.clean)
   assert float(gain.mean()) > 2
 
 
@@ -50,7 +52,7 @@ def test_they_fill_what_a_mask_marks(aged):
     photos = zip(np.asarray(old), np.asarray(mask))
     only = restore.Wishes(only_damage=True)
     filled = np.stack([restore.restore_array(system, *both, only).photo for both in photos])
-    inside = partial(metrics.psnr_inside, b=aged.clean, mask=mask)
+    inside = partial(psnr_ssim.psnr_inside, b=aged.clean, mask=mask)
     assert float(jnp.nanmean(inside(filled) - inside(old))) > least
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from oldphoto_jax import print_scores
+from oldphoto_jax.metrics import print_scores
 
 
 @pytest.fixture(scope='module')

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from oldphoto_jax import checkpoints, parallel
 from oldphoto_jax.models import vae
 from oldphoto_jax.systems import triplet
+from oldphoto_jax.training import checkpoints, parallel
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 get_config = runpy.run_path(str(ROOT / 'configs' / 'vae.py'))['get_config']

@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from oldphoto_jax import parallel
 from oldphoto_jax.data import pipeline, prints
 from oldphoto_jax.degradation import recipes, worn
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.models import repair
 from oldphoto_jax.systems import repair as system
+from oldphoto_jax.training import parallel
 
 SMALL = repair.Repair(widths=(4, 8), blocks=1, g_tx=optax.sgd(0.1))
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import engine, filling, images, restore, shapes, tiles
+from oldphoto_jax.photos import images
+from oldphoto_jax.restoring import engine, filling, restore, shapes, tiles
 
 
 def random_array(*shape, dtype=np.uint8, seed=0):

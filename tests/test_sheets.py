@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import sheets
+from oldphoto_jax.photos import sheets
 
 
 def test_every_image_is_in_its_place(tmp_path):

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import speed
-from oldphoto_jax.models import dip, dip_networks
+from oldphoto_jax.dip import networks, prior
+from oldphoto_jax.evaluation import speed
 from oldphoto_jax.systems import build, cyclegan, pix2pix, triplet
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -70,7 +70,7 @@ def test_windows_are_as_long_as_asked_and_count_calls(monkeypatch):
 
 
 def test_an_iteration_of_a_fit_is_measured_with_its_flops():
-  settings = dip.Dip(net=dip_networks.Skip((8,), (8,), (2,), ('nearest',)), input_depth=4)
+  settings = prior.Dip(net=networks.Skip((8,), (8,), (2,), ('nearest',)), input_depth=4)
   step = speed.measure_fit('skip', settings, 16, 2.0, PLAN)
   # Convolutions (pixels, side of the kernel, channels in and out); backwards it is twice as much.
   convolutions = ((256, 1, 4, 2), (64, 3, 4, 8), (64, 3, 8, 8), (256, 3, 10, 8), (256, 1, 8, 8))
@@ -87,7 +87,7 @@ def test_a_system_is_compared_with_pytorch(tmp_path):
   pytest.importorskip('torch')
   done = launch(
     f'--config={ROOT}/configs/pix2pix.py:tiny',
-    '--config.degradation=report',
+    '--config.recipe=report',
     '--config.measure.threads=1',
     '--config.measure.windows=2',
     '--config.measure.window_seconds=0.01',
@@ -133,7 +133,7 @@ def one_step_each(config, stage, section):
 
 def settle(config, name):
   """No randomness that the two sides would draw differently."""
-  config.degradation = 'report'
+  config.recipe = 'report'
   if name in ('vae_y', 'vae_rx'):
     config.model.posterior_std = 0.0
   if name == 'pix2pix':
@@ -174,23 +174,23 @@ def test_pytorch_computes_the_same_and_learns_the_same(system, name, stage):
 
 @pytest.mark.parametrize(
   'network',
-  [dip_networks.Skip((8, 8), (8, 8), (4, 4), ('bilinear', 'nearest')), dip_networks.ResNet(8, 2)],
+  [networks.Skip((8, 8), (8, 8), (4, 4), ('bilinear', 'nearest')), networks.ResNet(8, 2)],
 )
 def test_pytorch_fits_a_photo_as_we_do(network):
   pytest.importorskip('torch')
   from benchmarks.torch_reference import compare
 
-  settings, key = dip.Dip(network, input_depth=4, stop=None), jax.random.key(0)
+  settings, key = prior.Dip(network, input_depth=4, stop=None), jax.random.key(0)
   ours, make, job = compare._dip(settings, 32)
   program = make(job)
   before = ours.outputs['restored']
   np.testing.assert_allclose(program.outputs()['restored'], before, atol=1e-5)
   program.train()
   ones = jnp.ones((32, 32, 1))
-  photo = dip.Photo(jnp.asarray(job.batch['image'][0].transpose(1, 2, 0)), ones, ones)
-  state = jax.jit(partial(dip.init, settings))(photo, key)
-  state, _ = jax.jit(partial(dip.run, settings, ours.steps))(photo, key, state)
-  after = np.asarray(dip.result(settings, state)).transpose(2, 0, 1)[None]
+  photo = prior.Photo(jnp.asarray(job.batch['image'][0].transpose(1, 2, 0)), ones, ones)
+  state = jax.jit(partial(prior.init, settings))(photo, key)
+  state, _ = jax.jit(partial(prior.run, settings, ours.steps))(photo, key, state)
+  after = np.asarray(prior.result(settings, state)).transpose(2, 0, 1)[None]
   moved = np.abs(after - before).max()
   # Ten steps of Adam move what has next to no gradient either way.
   assert moved > 0.01 and np.abs(program.outputs()['restored'] - after).max() < 0.2 * moved

@@ -12,16 +12,17 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from oldphoto_jax import train, weights
+from oldphoto_jax import weights
 from oldphoto_jax.errors import UserError
-from oldphoto_jax.systems import build, cyclegan, pix2pix, scratch, triplet
+from oldphoto_jax.systems import build, cyclegan, detector, pix2pix, triplet
+from oldphoto_jax.training import train
 
-TRAINED = {'vae': triplet, 'pix2pix': pix2pix, 'cyclegan': cyclegan, 'scratch': scratch}
+TRAINED = {'vae': triplet, 'pix2pix': pix2pix, 'cyclegan': cyclegan, 'detector': detector}
 
 
 def config_of(name, workdir, **settings):
   config = runpy.run_path(str(ROOT / 'configs' / f'{name}.py'))['get_config']('tiny').unlock()
-  config.degradation = 'report'
+  config.recipe = 'report'
   config.update_from_flattened_dict(settings | {'workdir': str(workdir)})
   return config
 
@@ -40,7 +41,7 @@ WRONG = [
     ('data.test', '/nowhere', r'data\.test: there is no folder /nowhere'),
     ('data.overlays', '/nowhere', '/nowhere'),
     ('degradation', 'moon', "no recipe 'moon'"),
-    ('evaluate.degradations', 'moon', "no recipe 'moon'"),
+    ('evaluate.recipes', 'moon', "no recipe 'moon'"),
     ('data.crop', 33, r'data\.crop is 33'),
     ('evaluate.crop', 33, r'evaluate\.crop is 33'),
     ('model.dtype', 'float16', 'dtype is float32 or bfloat16'),
@@ -63,8 +64,8 @@ WRONG += [
   ('pix2pix', 'pix2pix.batch_size', 6, 'multiple of 4'),
   ('cyclegan', 'data.old', '/nowhere', r'data\.old: there is no folder'),
   ('cyclegan', 'cyclegan.gan_loss', 'moon', 'gan_loss is one of'),
-  ('scratch', 'data.old', '/nowhere', 'have no masks'),
-  ('scratch', 'scratch.weights', {'l1': 1.0}, 'no loss term l1'),
+  ('detector', 'data.old', '/nowhere', 'have no masks'),
+  ('detector', 'detector.weights', {'l1': 1.0}, 'no loss term l1'),
 ]
 
 
@@ -109,7 +110,7 @@ def test_stages_are_numbered_and_trained_in_the_order_that_is_asked_for(tmp_path
 
 
 def test_evaluation_is_a_comparison_with_doing_nothing(tmp_path):
-  config = config_of('pix2pix', tmp_path, **{'evaluate.degradations': 'report'})
+  config = config_of('pix2pix', tmp_path, **{'evaluate.recipes': 'report'})
   released = pix2pix.release(config, build.UNTRAINED)
   weights.save(tmp_path / weights.FILE, released, card={})
   rng = np.random.default_rng(0)

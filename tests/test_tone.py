@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from oldphoto_jax import parallel
 from oldphoto_jax.degradation import recipes, worn
 from oldphoto_jax.models import tone
+from oldphoto_jax.training import parallel
 
 
 def _photos(count=4, side=24):

@@ -13,18 +13,19 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from oldphoto_jax import compile_report, convolution
+from oldphoto_jax.evaluation import compile_report
 from oldphoto_jax.models import pix2pix
+from oldphoto_jax.nn import convolution
 from oldphoto_jax.systems import pix2pix as system
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # The networks alone: the recipe `report` and photos that are old already compile in less time.
-CHEAP = ('--config.degradation=report', '--config.data.old=somewhere')
+CHEAP = ('--config.recipe=report', '--config.data.old=somewhere')
 SYSTEMS = [
   ('vae', (*CHEAP, '--config.stages=vae_rx,vae_y,mapping,mapping_masked,fusion')),
   ('cyclegan', CHEAP),
-  ('scratch', ()),
+  ('detector', ()),
 ]
 
 

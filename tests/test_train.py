@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax import checkpoints, data, parallel, train
-from oldphoto_jax.averaging import AXIS
+from oldphoto_jax import data
 from oldphoto_jax.errors import ExitStatus
+from oldphoto_jax.nn.averaging import AXIS
+from oldphoto_jax.training import checkpoints, parallel, train
 
 
 class State(flax.struct.PyTreeNode):

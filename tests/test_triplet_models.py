@@ -11,9 +11,11 @@ import optax
 import pytest
 from conftest import count_parameters
 
-from oldphoto_jax import averaging, bopbtl, layers, parallel
 from oldphoto_jax.models import mapping, vae
-from oldphoto_jax.parameters import power_iteration, right_vectors, spectral_norm
+from oldphoto_jax.nn import averaging, layers
+from oldphoto_jax.nn.parameters import power_iteration, right_vectors, spectral_norm
+from oldphoto_jax.training import parallel
+from oldphoto_jax.weights import bopbtl
 
 TINY = dict(width=8, latent=8, blocks=1, d_width=8, d_scales=2)
 

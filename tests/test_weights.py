@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from oldphoto_jax import bopbtl, cli, weights
-from oldphoto_jax.models import mapping, scratch, triplet, vae
+from oldphoto_jax import cli, weights
+from oldphoto_jax.models import detector, mapping, triplet, vae
+from oldphoto_jax.weights import bopbtl
 
 
 def model(width=8):
@@ -43,14 +44,14 @@ def test_a_saved_system_restores_as_the_one_in_memory(tmp_path, trained):
 
 
 def test_a_file_is_read_once_for_restorer_and_detector(tmp_path, trained, monkeypatch):
-  net = scratch.Scratch(net=scratch.UNet(width=4, depth=1))
-  found = scratch.init(net, jax.random.key(1)).released
-  detector = weights.Weights('scratch', scratch.sizes(net), jax.device_get(found))
+  net = detector.Detector(net=detector.UNet(width=4, depth=1))
+  found = detector.init(net, jax.random.key(1)).released
+  marking = weights.Weights('detector', detector.sizes(net), jax.device_get(found))
   plain = weights.triplet(model(), trained.params)
-  whole = weights.triplet(model(), trained.params, detector=detector)
+  whole = weights.triplet(model(), trained.params, detector=marking)
   weights.save(tmp_path / 'plain', plain, card={})
   weights.save(tmp_path / 'whole', whole, card={'psnr': 1.5})
-  weights.save(tmp_path / 'detector', detector, card={})
+  weights.save(tmp_path / 'detector', marking, card={})
   read, times = pathlib.Path.read_bytes, []
   monkeypatch.setattr(pathlib.Path, 'read_bytes', lambda path: times.append(path) or read(path))
   loaded = weights.read(tmp_path / 'whole')

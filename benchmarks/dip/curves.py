@@ -27,16 +27,15 @@ from matplotlib import pyplot
 from PIL import Image, ImageOps
 from skimage import restoration
 
-from oldphoto_jax import fit
-from oldphoto_jax.models import dip, dip_presets
+from oldphoto_jax.dip import fit, presets, prior
 
 matplotlib.use('Agg')
 
 SIGMA = 25 / 255
 TASKS = ('denoise', 'inpaint')
 NETS = {
-  'small': {'denoise': dip_presets.small, 'inpaint': dip_presets.small},
-  'wide': {'denoise': dip_presets.denoise, 'inpaint': dip_presets.inpaint},
+  'small': {'denoise': presets.small, 'inpaint': presets.small},
+  'wide': {'denoise': presets.denoise, 'inpaint': presets.inpaint},
 }
 
 
@@ -106,7 +105,7 @@ def curves(args, task: str, path: pathlib.Path, seed: int) -> dict[str, np.ndarr
     settings = dataclasses.replace(
       NETS[args.net][task](),
       iterations=args.iterations,
-      stop=dip.Emv(patience=args.iterations),  # to the end: the curve shows what a stop would cost
+      stop=prior.Emv(patience=args.iterations),  # to the end: what a stop would cost
     )
     start = time.perf_counter()
 
@@ -135,7 +134,7 @@ def curves(args, task: str, path: pathlib.Path, seed: int) -> dict[str, np.ndarr
 def main():
   args = arguments()
   args.out.mkdir(parents=True, exist_ok=True)
-  stop = dip.Emv(patience=args.patience)
+  stop = prior.Emv(patience=args.patience)
   figure, axes = pyplot.subplots(
     len(args.tasks),
     len(args.photos),
@@ -152,7 +151,7 @@ def main():
       found = []  # per seed: (iteration, PSNR) of peak, stop, end
       for seed in range(args.seeds):
         curve = curves(args, task, path, seed)
-        chosen, _ = dip.detect(curve['variance'], stop)
+        chosen, _ = prior.detect(curve['variance'], stop)
         marks = (int(np.argmax(curve['psnr'])) + 1, chosen, len(curve['psnr']))
         found.append([(t, curve['psnr'][t - 1]) for t in marks])
         axis.plot(np.arange(1, len(curve['psnr']) + 1), curve['psnr'], lw=0.8, c=f'C{seed}')

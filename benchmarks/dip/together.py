@@ -15,14 +15,14 @@ import time
 import jax
 import numpy as np
 
-from oldphoto_jax import fit, speed
-from oldphoto_jax.models import dip_presets
+from oldphoto_jax.dip import fit, presets
+from oldphoto_jax.evaluation import speed
 
 ROUNDS, ITERATIONS = 5, 4
 
 
 def photos_per_hour(count: int, side: int, together: bool) -> float:
-  settings = dip_presets.small()
+  settings = presets.small()
   rng = np.random.default_rng(0)
   photos = [rng.uniform(-1, 1, (side, side, 3)) for _ in range(count)]
   few = dataclasses.replace(settings, iterations=(ROUNDS + 1) * ITERATIONS, stop=None)
@@ -48,7 +48,7 @@ def main() -> None:
   parser.add_argument('--photos', type=int, default=4)
   args = parser.parse_args()
   speed.prepare_process(args.threads)
-  iterations = dip_presets.small().iterations
+  iterations = presets.small().iterations
   print(f'| {args.photos} photos of {args.side} px, small net, {iterations} iterations | an hour |')
   print('|---|---|')
   for name, together in (('one after another', False), ('at once (vmap)', True)):

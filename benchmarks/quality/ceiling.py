@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, metrics
+from oldphoto_jax import data
 from oldphoto_jax.degradation import photographic
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import vae
 from oldphoto_jax.systems import build, triplet
 
@@ -43,7 +44,7 @@ def main():
     z = vae.encode(model, params, clean)
     noise = jax.vmap(lambda i: jax.random.normal(jax.random.key(i), z.shape[1:]))(ids)
     photo = vae.decode(model, params, z + std * noise)
-    return metrics.psnr(photo, clean), metrics.ssim(photo, clean)
+    return psnr_ssim.psnr(photo, clean), psnr_ssim.ssim(photo, clean)
 
   print('| latent noise | PSNR (dB) | SSIM |\n|---|---|---|')
   for std in sorted({0.0, model.posterior_std, 1.0}):

@@ -2,9 +2,9 @@
 
   python benchmarks/quality/sweep.py OUT --below RUN -- --config.data.photos=PHOTOS ...
 
-RUN is the folder of a triplet run with the stages below a fusion (configs/benchmark.py:cpu leaves
+RUN is the folder of a triplet run with the stages below a fusion (configs/comparison.py:cpu leaves
 one in WORKDIR/triplet); what follows -- goes to every launch.py. Each variant is a comparison of
-its own, `launch.py --config=configs/benchmark.py:cpu`, with IMAGES training images, in OUT/NAME;
+its own, `launch.py --config=configs/comparison.py:cpu`, with IMAGES training images, in OUT/NAME;
 one that is there is not trained again, and one that was stopped goes on. Scores are of
 validation photos: --config.data.test is that of data.val here, as settings are not chosen on
 test photos. Writes OUT/sweep.md.
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oldphoto_jax import benchmark
+from oldphoto_jax.evaluation import comparison
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES, CROP = 4000, 64  # of training
@@ -77,14 +77,14 @@ def run(name: str, out: pathlib.Path, below: pathlib.Path, squeezenet: str, more
         if not link.exists():
           link.symlink_to((below / stage).resolve())
     flags = [
-      '--config=configs/benchmark.py:cpu',
+      '--config=configs/comparison.py:cpu',
       f'--config.workdir={folder}',
       f'--config.compare={variant.system}',
       f'--config.reference={variant.system}',
       f'--config.images={IMAGES}',
       f'--config.data.crop={CROP}',
       f'--config.evaluate.limit={PHOTOS}',
-      f'--config.evaluate.degradations={",".join(RECIPES)}',
+      f'--config.evaluate.recipes={",".join(RECIPES)}',
       f'--config.evaluate.squeezenet={squeezenet}',
     ]
     flags += [flag.format(squeezenet) for flag in variant.flags]
@@ -107,7 +107,7 @@ def table(reports: dict[str, dict]) -> str:
     text = f'{own.mean():.{digits}f}'
     if base == name:
       return text
-    d = benchmark.difference(own, scores(base, recipe, metric), 0, 10_000)
+    d = comparison.difference(own, scores(base, recipe, metric), 0, 10_000)
     return f'{text} ({d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}])'
 
   header = ['', *(f'{recipe}: {what}' for recipe in RECIPES for what in ('PSNR', 'distance'))]

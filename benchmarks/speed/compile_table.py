@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from oldphoto_jax import compile_report
+from oldphoto_jax.evaluation import compile_report
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -30,7 +30,7 @@ STAGES = {
   'fusion': 'vae',
   'pix2pix': 'pix2pix',
   'cyclegan': 'cyclegan',
-  'scratch': 'scratch',
+  'detector': 'detector',
 }
 # Of one chip: parts of the paper's batch, of 8 examples at least: see README.md.
 PARTS = {'vae_rx': 2, 'mapping': 5, 'mapping_masked': 5, 'fusion': 5}

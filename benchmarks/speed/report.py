@@ -19,11 +19,11 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-REPORTS = ('vae', 'pix2pix', 'cyclegan', 'scratch', 'dip')
+REPORTS = ('vae', 'pix2pix', 'cyclegan', 'detector', 'dip')
 
 # The published networks in float32. The perceptual term is left out: it would be VGG-19's time.
 # The recipe is not timed here, and `report` compiles in the least time.
-PLAIN = ('--config.degradation=report', '--config.model.dtype=float32')
+PLAIN = ('--config.recipe=report', '--config.model.dtype=float32')
 SIZES = ((128, 4), (256, 1))  # pixels of the sides, photos
 WINDOWS = ('--config.measure.windows=4', '--config.measure.window_seconds=1.5')  # beside PyTorch
 # For speed.md, which measures much.
@@ -46,7 +46,7 @@ def comparisons() -> dict[str, tuple[str, ...]]:
   found = triplet('vae_y') | triplet('mapping')
   found |= triplet(
     'mapping_masked',
-    '--config.mapping_masked.degradation=report',
+    '--config.mapping_masked.recipe=report',
     '--config.mapping_masked.spectral=False',
   )
   for side, batch in SIZES:
@@ -85,7 +85,7 @@ def where(record: dict) -> str:
 def write_report(threads: int) -> None:
   """speed.md: the variants `cpu`, and Deep Image Prior's default."""
   sys.path.insert(0, str(ROOT))
-  from oldphoto_jax import speed
+  from oldphoto_jax.evaluation import speed
 
   lines = ['# Speed of all systems on CPU', '']
   for name in REPORTS:

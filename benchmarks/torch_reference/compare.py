@@ -31,14 +31,17 @@ from ml_collections import ConfigDict
 
 import launch
 from benchmarks.torch_reference import steps, worker
-from oldphoto_jax import losses, parallel, runs, speed, train
+from oldphoto_jax.dip import prior
+from oldphoto_jax.dip.networks import ResNet, Skip
 from oldphoto_jax.errors import ConfigError, UserError
-from oldphoto_jax.models import cyclegan, dip, gan_networks, mapping, pix2pix, vae
-from oldphoto_jax.models.dip_networks import ResNet, Skip
+from oldphoto_jax.evaluation import speed
+from oldphoto_jax.models import cyclegan, gan_networks, mapping, pix2pix, vae
+from oldphoto_jax.nn import losses
 from oldphoto_jax.systems import build, system, triplet
 from oldphoto_jax.systems import cyclegan as cyclegan_system
 from oldphoto_jax.systems import dip as dip_system
 from oldphoto_jax.systems import pix2pix as pix2pix_system
+from oldphoto_jax.training import parallel, runs, train
 
 STAGES = {
   'triplet': triplet.stages,
@@ -343,7 +346,7 @@ def _gan_settings(model: pix2pix.Pix2Pix | cyclegan.CycleGAN) -> dict[str, Any]:
   }
 
 
-def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
+def _dip(settings: prior.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
   """Iterations without a stop and without averages: what both sides then do is the same."""
   network = settings.net
   skip = isinstance(network, Skip)
@@ -356,8 +359,8 @@ def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
   settings = dataclasses.replace(settings, stop=None, ema=0.0)
   key, image = jax.random.key(0), jax.random.uniform(jax.random.key(1), (side, side, 3))
   ones = jnp.ones((side, side, 1))
-  photo = dip.Photo(image, ones, ones)
-  state = jax.jit(partial(dip.init, settings))(photo, key)
+  photo = prior.Photo(image, ones, ones)
+  state = jax.jit(partial(prior.init, settings))(photo, key)
   job = steps.Job(
     g=to_torch(state.params),
     d={},
@@ -370,7 +373,7 @@ def _dip(settings: dip.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
     },
     adam={'lr': settings.learning_rate, 'b1': 0.9, 'b2': 0.999},
   )
-  result = jax.jit(partial(dip.result, settings))
+  result = jax.jit(partial(prior.result, settings))
   shown, kept = np.asarray(result(state)), jax.tree.map(jnp.copy, state)
   iterations = speed.fit_program(settings, DIP_ITERATIONS)
 

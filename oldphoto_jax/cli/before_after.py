@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from oldphoto_jax import folder, images, page, sheets
 from oldphoto_jax.errors import PhotoError
+from oldphoto_jax.photos import images, page, sheets
+from oldphoto_jax.restoring import folder
 
 PAGE = 'before-after.html'
 SHEET = f'{PAGE}.png'  # no photo has this name

@@ -3,9 +3,9 @@
 import argparse
 import pathlib
 
-from oldphoto_jax import images
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, PhotoError
+from oldphoto_jax.photos import images
 
 
 def add(verbs) -> None:
@@ -96,7 +96,8 @@ def _tfds(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
   import flax
 
-  from oldphoto_jax import bopbtl, official_gans, weights
+  from oldphoto_jax import weights
+  from oldphoto_jax.weights import bopbtl, official_gans
 
   left_out = []
   if args.method == 'bopbtl':

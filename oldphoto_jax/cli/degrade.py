@@ -45,8 +45,8 @@ def add(verbs) -> None:
 def run(args: argparse.Namespace) -> int:
   if (args.overlays or args.textures) and args.recipe != 'print':
     raise OptionError('--overlays and --textures belong to --recipe print.')
-  from oldphoto_jax import degrade_files
   from oldphoto_jax.degradation import damage
+  from oldphoto_jax.restoring import degrade_files
   from oldphoto_jax.systems import build
 
   recipe = build.recipe(args.recipe, args.overlays, args.textures)

@@ -41,7 +41,8 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  from oldphoto_jax import detect, weights
+  from oldphoto_jax import weights
+  from oldphoto_jax.restoring import detect
 
   detector = weights.load_detector(args.weights or weights.SHIPPED)
   todo = detect.plan(args.photos, args.output, overwrite=args.overwrite)

@@ -49,9 +49,9 @@ def add(verbs) -> None:
 def run(args: argparse.Namespace) -> int:
   import jax
 
-  from oldphoto_jax import fit_files, weights
+  from oldphoto_jax import weights
   from oldphoto_jax.cli import before_after
-  from oldphoto_jax.models import dip_presets
+  from oldphoto_jax.dip import fit_files, presets
 
   todo = fit_files.plan(args.photos, args.output, overwrite=args.overwrite)
   mask = None
@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
     mask = options.marked_by_detector(detector, todo.sizes, args.threshold or 0.5)
   if jax.local_devices()[0].platform == 'cpu':
     # The published nets take an hour for a photo of 256x256 on two cores, this one minutes.
-    name, preset = 'small', dip_presets.small
+    name, preset = 'small', presets.small
   elif mask is None:
-    name, preset = 'denoise', dip_presets.denoise
+    name, preset = 'denoise', presets.denoise
   else:
-    name, preset = 'inpaint', dip_presets.inpaint
+    name, preset = 'inpaint', presets.inpaint
   job = fit_files.Job(
     settings=preset,
     name=f'preset {name}',

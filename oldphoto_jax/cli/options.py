@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from oldphoto_jax import images, masks
 from oldphoto_jax.errors import OptionError
+from oldphoto_jax.photos import images, masks
 
 
 def verb(
@@ -118,7 +118,7 @@ def marked_by_user(path: str) -> Damage:
 
 def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: float) -> Damage:
   """(path of a photo, photo) -> its mask, around what a detect.Detector finds."""
-  from oldphoto_jax import detect
+  from oldphoto_jax.restoring import detect
 
   mark = detect.marker(detector, sizes)
   return lambda path, photo: masks.grow(mark(images.to_float(photo)), threshold)
@@ -148,7 +148,7 @@ def progress(note: Callable = lambda result: '') -> Callable[[int, int, object],
 
 def conclude(todo, summary, done: str) -> None:
   """Counts the photos; `done` is the status of one that is done."""
-  from oldphoto_jax import folder
+  from oldphoto_jax.restoring import folder
 
   counts = (f'{summary.count(status)} {status}' for status in (done, 'kept', 'failed'))
   print(f'{", ".join(counts)}: see {todo.folder / folder.REPORT}')

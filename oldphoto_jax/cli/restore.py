@@ -65,8 +65,9 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  from oldphoto_jax import engine, restore, weights
+  from oldphoto_jax import weights
   from oldphoto_jax.cli import before_after
+  from oldphoto_jax.restoring import engine, restore
 
   source = args.weights or weights.SHIPPED
   loaded = weights.read(source)
@@ -93,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _damage(args, loaded, restorer, sizes) -> tuple[options.Damage | None, float | None]:
   """Where damage is marked, and the probability from which on the system fills its own finds."""
-  from oldphoto_jax import finding, weights
+  from oldphoto_jax import weights
+  from oldphoto_jax.restoring import finding
 
   needs = {'--only-damage': args.only_damage, '--save-mask': args.save_mask}
   option = next((name for name, given in needs.items() if given), None)

@@ -5,8 +5,8 @@ import os
 import numpy as np
 from PIL import Image
 
-from oldphoto_jax import images
 from oldphoto_jax.errors import PhotoError
+from oldphoto_jax.photos import images
 
 
 def overlays(path: str | os.PathLike, size: int = 200, most: int = 200) -> np.ndarray:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from oldphoto_jax import images
 from oldphoto_jax.data.pipeline import Crop
 from oldphoto_jax.data.sources import Source
 from oldphoto_jax.errors import PhotoError
+from oldphoto_jax.photos import images
 
 IGNORED, DAMAGED = 128, 255  # levels of a label; 0 is sound
 

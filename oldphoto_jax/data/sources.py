@@ -25,8 +25,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
-from oldphoto_jax import images
 from oldphoto_jax.errors import ConfigError, PhotoError
+from oldphoto_jax.photos import images
 
 # The colour photographs inside scikit-image's wheel. The rest are drawings, test patterns,
 # microscopy, astronomy, gray textures, and motorcycle_right.png, the same scene from the other eye.

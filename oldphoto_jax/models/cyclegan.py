@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from oldphoto_jax import averaging, checkerboard, losses, metrics
+from oldphoto_jax.metrics import checkerboard, psnr_ssim
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models import state as states
 from oldphoto_jax.models.released import Networks
+from oldphoto_jax.nn import averaging, losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,10 +255,10 @@ def eval_step(
   restored = restore(model, params['G'], old)
   back, aged = jnp.split(restore(model, params['F'], jnp.concatenate([restored, clean])), 2)
   scores = {
-    'psnr': metrics.psnr(restored, clean),
-    'ssim': metrics.ssim(restored, clean),
-    'psnr_old': metrics.psnr(old, clean),
-    'ssim_old': metrics.ssim(old, clean),
+    'psnr': psnr_ssim.psnr(restored, clean),
+    'ssim': psnr_ssim.ssim(restored, clean),
+    'psnr_old': psnr_ssim.psnr(old, clean),
+    'ssim_old': psnr_ssim.ssim(old, clean),
     'checkerboard': checkerboard.checkerboard(restored),
   }
   images = {'old': old, 'restored': restored, 'back': back, 'clean': clean, 'aged': aged}

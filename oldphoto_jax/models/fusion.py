@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import accumulation, averaging, layers, losses, metrics, parameters
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import mapping, vae
 from oldphoto_jax.models.state import State, start
+from oldphoto_jax.nn import accumulation, averaging, layers, losses, parameters
 
 # Terms of weight 0 are not computed.
 WEIGHTS = {
@@ -266,6 +267,6 @@ def eval_step(
     images['filled'] = restore(model, params, old, batch['mask'])
   names = {'restored': 'psnr', 'below': 'psnr_below', 'old': 'psnr_old', 'filled': 'psnr_filled'}
   scores = {
-    score: metrics.psnr(images[name], clean) for name, score in names.items() if name in images
+    score: psnr_ssim.psnr(images[name], clean) for name, score in names.items() if name in images
   }
-  return scores | {'ssim': metrics.ssim(restored, clean)}, images
+  return scores | {'ssim': psnr_ssim.ssim(restored, clean)}, images

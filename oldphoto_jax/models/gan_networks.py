@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from oldphoto_jax import layers
+from oldphoto_jax.nn import layers
 
 
 @dataclasses.dataclass(frozen=True)

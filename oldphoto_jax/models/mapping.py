@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import accumulation, layers, losses, metrics, parameters
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import partial_nonlocal, vae
 from oldphoto_jax.models.state import State, norms, start
+from oldphoto_jax.nn import accumulation, layers, losses, parameters
 
 # The total loss of the published code. Terms of weight 0 are not computed.
 WEIGHTS = {
@@ -309,16 +310,16 @@ def eval_step(
   z = vae.encode(model.rx, constants['rx'], whiten(old, mask) if model.masked else old)
   restored = vae.decode(model.y, constants['y'], translate(model, state.released, z, mask))
   scores = {
-    'psnr': metrics.psnr(restored, clean),
-    'ssim': metrics.ssim(restored, clean),
-    'psnr_old': metrics.psnr(old, clean),
-    'ssim_old': metrics.ssim(old, clean),
+    'psnr': psnr_ssim.psnr(restored, clean),
+    'ssim': psnr_ssim.ssim(restored, clean),
+    'psnr_old': psnr_ssim.psnr(old, clean),
+    'ssim_old': psnr_ssim.ssim(old, clean),
   }
   if model.masked:
     holes = (mask > 0).astype(jnp.float32)
     for name, photo in (('psnr_holes', restored), ('psnr_old_holes', old)):
-      inside = metrics.psnr_inside(photo, clean, holes)
-      scores[name] = jnp.nan_to_num(inside, nan=metrics.MAX_PSNR)
+      inside = psnr_ssim.psnr_inside(photo, clean, holes)
+      scores[name] = jnp.nan_to_num(inside, nan=psnr_ssim.MAX_PSNR)
   reconstruction = vae.decode(model.rx, constants['rx'], z)
   images = {'old': old, 'reconstruction': reconstruction, 'restored': restored, 'clean': clean}
   return scores, images

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from oldphoto_jax import layers
+from oldphoto_jax.nn import layers
 
 REDUCTION = 4  # pixels of a photo to one position of the latent, each way
 DIRECT = 64 * 64  # positions up to which the whole matrix of attention is held

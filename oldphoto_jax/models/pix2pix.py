@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import averaging, checkerboard, losses, metrics
 from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.metrics import checkerboard, psnr_ssim
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models.released import Networks
 from oldphoto_jax.models.state import State, norms, optimise, start
+from oldphoto_jax.nn import averaging, losses
 
 # The generator's loss; section 3.1 of the paper, lambda = 100. Terms of weight 0 are not computed.
 WEIGHTS = {'gan': 1.0, 'l1': 100.0}
@@ -172,10 +173,10 @@ def eval_step(
   old, clean = batch['old'], batch['clean']
   restored = restore(model, state.released, old)
   scores = {
-    'psnr': metrics.psnr(restored, clean),
-    'ssim': metrics.ssim(restored, clean),
-    'psnr_old': metrics.psnr(old, clean),
-    'ssim_old': metrics.ssim(old, clean),
+    'psnr': psnr_ssim.psnr(restored, clean),
+    'ssim': psnr_ssim.ssim(restored, clean),
+    'psnr_old': psnr_ssim.psnr(old, clean),
+    'ssim_old': psnr_ssim.ssim(old, clean),
     'checkerboard': checkerboard.checkerboard(restored),
   }
   return scores, {'old': old, 'restored': restored, 'clean': clean}

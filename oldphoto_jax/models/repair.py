@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import averaging, layers, losses, metrics, parameters
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import tone
 from oldphoto_jax.models.released import Networks
 from oldphoto_jax.models.state import State, start
-from oldphoto_jax.prefill import prefill
+from oldphoto_jax.nn import averaging, layers, losses, parameters
+from oldphoto_jax.nn.prefill import prefill
 
 # Terms of weight 0 are not computed.
 WEIGHTS = {
@@ -300,7 +301,7 @@ def eval_step(
   old, clean, damage = batch['old'], batch['clean'], batch['damage']
   restored, found, _ = look(model, state.released, old)
   told = fill(model, state.released, old, (damage > 0.25).astype(old.dtype))
-  psnr = lambda photo: metrics.psnr(photo, clean)
+  psnr = lambda photo: psnr_ssim.psnr(photo, clean)
   mean = lambda x: x.mean((1, 2, 3), dtype=jnp.float32)
   marked, true = found >= 0.5, damage >= 0.5
   scores = {

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from oldphoto_jax import averaging
+from oldphoto_jax.nn import averaging
 
 
 class State(struct.PyTreeNode):

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import averaging, losses, metrics
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models.state import State, start
+from oldphoto_jax.nn import averaging, losses
 
 SIDE = 64  # pixels of the thumbnails that the network is trained on and reads
 QUANTILES = (0.005, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 0.995)
@@ -162,7 +163,7 @@ def eval_step(
   del constants
   fixed, gate = _corrected(model, state.released, batch['old'])
   fixed = fixed.clip(-1, 1)
-  psnr = lambda photo: metrics.psnr(photo, batch['clean'])
+  psnr = lambda photo: psnr_ssim.psnr(photo, batch['clean'])
   after, before = psnr(fixed), psnr(batch['old'])
   scores = {
     'psnr': after,

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from oldphoto_jax.models import fusion, mapping, scratch, vae
+from oldphoto_jax.models import detector as detector_model
+from oldphoto_jax.models import fusion, mapping, vae
 from oldphoto_jax.models.released import Networks
 
 
@@ -24,7 +25,7 @@ class Triplet:
   mapping: mapping.Mapping
   masked: mapping.Mapping | None = None
   fused: fusion.Fusion | None = None
-  detector: scratch.Scratch | None = None
+  detector: detector_model.Detector | None = None
 
 
 def init(model: Triplet, key: jax.Array) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def init(model: Triplet, key: jax.Array) -> dict[str, Any]:
   if model.fused is not None:
     params['fusion'] = fusion.init(model.fused, key).g
   if model.detector is not None:
-    params['detector'] = scratch.init(model.detector, key).released
+    params['detector'] = detector_model.init(model.detector, key).released
   return params
 
 
@@ -84,7 +85,7 @@ def sizes(model: Triplet) -> dict[str, Any]:
     sizes['fusion'] = {'width': fused.width, 'depth': fused.depth, 'blocks': fused.blocks}
     sizes['fusion'] |= {'masked': fused.masked is not None, 'alone': fused.alone}
   if model.detector is not None:
-    sizes['detector'] = scratch.sizes(model.detector)
+    sizes['detector'] = detector_model.sizes(model.detector)
   return sizes
 
 
@@ -100,7 +101,7 @@ def from_sizes(sizes: dict[str, Any]) -> Triplet:
     t_sizes = {'width': sizes['t_width'], 'blocks': sizes['t_blocks']}
     return mapping.Mapping(one, one, **t_sizes, residual=sizes['t_residual'], **masked)
 
-  plain, masked, fused, detector = between(sizes), None, None, None
+  plain, masked, fused, finder = between(sizes), None, None, None
   if (m := sizes.get('masked')) is not None:
     masked = between(m, masked=True, mask_pool=m['mask_pool'], scaled=m['scaled'])
   if 'fusion' in sizes:
@@ -114,8 +115,8 @@ def from_sizes(sizes: dict[str, Any]) -> Triplet:
       alone=f.get('alone', False),  # not in the files of version 0.1
     )
   if 'detector' in sizes:
-    detector = scratch.from_sizes(sizes['detector'])
-  return Triplet(plain, masked, fused, detector)
+    finder = detector_model.from_sizes(sizes['detector'])
+  return Triplet(plain, masked, fused, finder)
 
 
 def networks(sizes: dict[str, Any]) -> Networks:

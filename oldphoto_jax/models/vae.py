@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oldphoto_jax import accumulation, layers, losses, metrics, parameters
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models.state import State, norms, start
+from oldphoto_jax.nn import accumulation, layers, losses, parameters
 
 DOWNSAMPLING = 4  # sides of a photo must be multiples of this
 
@@ -333,7 +334,7 @@ def eval_step(
   image = batch['image']
   output = decode(model, state.released, encode(model, state.released, image))
   scores = {
-    'psnr': metrics.psnr(output, image),
-    'ssim': metrics.ssim(output, image),
+    'psnr': psnr_ssim.psnr(output, image),
+    'ssim': psnr_ssim.ssim(output, image),
   }
   return scores, {'input': image, 'reconstruction': output}

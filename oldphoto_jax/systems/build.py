@@ -14,19 +14,15 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import (
-  benchmark,
-  checkpoints,
-  classifiers,
-  data,
-  features,
-  parallel,
-  train,
-)
+from oldphoto_jax import data
 from oldphoto_jax.data import artefacts, sources
 from oldphoto_jax.degradation import names as recipe_names
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.errors import CheckpointError, ConfigError
+from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.nn import features
+from oldphoto_jax.training import checkpoints, parallel, train
+from oldphoto_jax.weights import classifiers
 
 _log = logging.getLogger(__name__)
 
@@ -95,11 +91,11 @@ def first(source: data.Source, limit: int) -> data.Source:
   return sources.Chosen(source, list(range(min(limit, len(source))))) if limit else source
 
 
-def tests(config: ConfigDict, source: data.Source) -> list[benchmark.Test]:
-  """The middle squares of a source, damaged by each recipe of `evaluate.degradations`."""
+def tests(config: ConfigDict, source: data.Source) -> list[comparison.Test]:
+  """The middle squares of a source, damaged by each recipe of `evaluate.recipes`."""
   return [
-    benchmark.age(train_recipe(config, name), name, source, config.evaluate.crop, config.seed)
-    for name in names(config.evaluate.degradations)
+    comparison.age(train_recipe(config, name), name, source, config.evaluate.crop, config.seed)
+    for name in names(config.evaluate.recipes)
   ]
 
 

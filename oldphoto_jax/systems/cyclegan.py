@@ -7,11 +7,12 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, train, weights
+from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import cyclegan
 from oldphoto_jax.systems import build, gans, system
+from oldphoto_jax.training import train
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def stages(
 ) -> dict[str, Callable[[], train.Stage]]:
   """The one stage; see system.trained. X is real where the config names old photos."""
   del networks
-  d, recipe = config.data, build.train_recipe(config, config.degradation)
+  d, recipe = config.data, build.train_recipe(config, config.recipe)
   others = photos.train if photos.old is None else photos.old
   return {
     STAGE: partial(
@@ -96,7 +97,7 @@ def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
 def check(config: ConfigDict) -> None:
   """Says what plays the old photos where there are none."""
   if not config.data.old:
-    _log.info('data.old is not set: X is made of clean photos by the recipe %s', config.degradation)
+    _log.info('data.old is not set: X is made of clean photos by the recipe %s', config.recipe)
 
 
 SYSTEM = system.trained(STAGE, stages=stages, release=release, needed=(STAGE,), check=check)

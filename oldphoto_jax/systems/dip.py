@@ -9,23 +9,27 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, fit_files, folder, images, masks, runs, speed, train
+from oldphoto_jax import data
+from oldphoto_jax.dip import fit_files, presets
+from oldphoto_jax.dip.prior import Dip, Emv
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.models import dip_presets
-from oldphoto_jax.models.dip import Dip, Emv
+from oldphoto_jax.evaluation import speed
+from oldphoto_jax.photos import images, masks
+from oldphoto_jax.restoring import folder
 from oldphoto_jax.systems import system
+from oldphoto_jax.training import runs, train
 
 _log = logging.getLogger(__name__)
 
 PRESETS = {
-  'small': dip_presets.small,
-  'report': dip_presets.report,
-  'denoise': dip_presets.denoise,
-  'inpaint': dip_presets.inpaint,
-  'hole': dip_presets.hole,
-  'restoration': dip_presets.restoration,
-  'superres': dip_presets.superres,
-  'superres8': partial(dip_presets.superres, 8),
+  'small': presets.small,
+  'report': presets.report,
+  'denoise': presets.denoise,
+  'inpaint': presets.inpaint,
+  'hole': presets.hole,
+  'restoration': presets.restoration,
+  'superres': presets.superres,
+  'superres8': partial(presets.superres, 8),
 }
 RESTORED, SAMPLES, REPORT = 'restored', 'samples', 'report.md'
 SAMPLE_SIDE, SAMPLE_SIGMA, SAMPLE_COUNT = 128, 25 / 255, 2  # a minute each on a laptop's CPU

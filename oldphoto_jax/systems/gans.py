@@ -5,8 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from oldphoto_jax import losses
 from oldphoto_jax.models import gan_networks
+from oldphoto_jax.nn import losses
 from oldphoto_jax.systems import build
 
 NORMS = {

@@ -5,10 +5,11 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, train, weights
+from oldphoto_jax import data, weights
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import pix2pix
 from oldphoto_jax.systems import build, gans, system
+from oldphoto_jax.training import train
 
 STAGE = 'pix2pix'
 
@@ -43,7 +44,7 @@ def stages(
 ) -> dict[str, Callable[[], train.Stage]]:
   """The one stage; see system.trained."""
   del networks
-  prepare = build.prepare_pairs(build.train_recipe(config, config.degradation))
+  prepare = build.prepare_pairs(build.train_recipe(config, config.recipe))
   stream = data.Photos(photos.train, build.crop(config.data))
   return {
     STAGE: partial(

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, train, weights
+from oldphoto_jax import data, weights
 from oldphoto_jax.data import artefacts, prints
 from oldphoto_jax.degradation import collected, damage, distractors, photographic, recipes, worn
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import repair, state, tone
 from oldphoto_jax.systems import build, system
+from oldphoto_jax.training import train
 
 
 def model(config: ConfigDict) -> repair.Repair:

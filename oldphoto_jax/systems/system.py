@@ -16,19 +16,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import (
-  benchmark,
-  compile_report,
-  images,
-  parallel,
-  runs,
-  sheets,
-  speed,
-  train,
-  weights,
-)
+from oldphoto_jax import weights
 from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.evaluation import comparison, compile_report, speed
+from oldphoto_jax.photos import images, sheets
 from oldphoto_jax.systems import build
+from oldphoto_jax.training import parallel, runs, train
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +46,7 @@ class System:
 
 
 def scores(config: ConfigDict) -> str:
-  """The run's weights beside doing nothing, on each recipe of `evaluate.degradations`.
+  """The run's weights beside doing nothing, on each recipe of `evaluate.recipes`.
 
   A comparison (see benchmark.py) of two rows. Writes evaluation.md, evaluation.json and a sheet for
   each recipe into the run's folder.
@@ -65,25 +58,25 @@ def scores(config: ConfigDict) -> str:
   restorer = weights.load_restorer(config.workdir)
   if e.crop % restorer.multiple:
     raise ConfigError(f'evaluate.crop is {e.crop}, not a multiple of {restorer.multiple}')
-  rows = [benchmark.nothing(), benchmark.restoring(RESTORED, restorer)]
+  rows = [comparison.nothing(), comparison.restoring(RESTORED, restorer)]
   source = build.test_photos(config, build.photos(config.data, config.seed))
   tests = build.tests(config, source)
-  judge = benchmark.judge('', '')
+  judge = comparison.judge('', '')
   with tempfile.TemporaryDirectory() as place:
-    results = benchmark.compare(
+    results = comparison.compare(
       rows, tests, judge, place, pictures=config.train.sheet_rows, commit=runs.commit()
     )
-  extra = {test.name: benchmark.extra_scores(test, judge) for test in tests}
-  report = benchmark.report(rows, tests, results, extra, benchmark.NOTHING, config.seed, 10_000)
-  _, *tables = benchmark.tables(report)  # the first is of the systems, and there is only one
-  text = f'Restored by {restorer.name}.\n\n{benchmark.markdown(tables)}'
+  extra = {test.name: comparison.extra_scores(test, judge) for test in tests}
+  report = comparison.report(rows, tests, results, extra, comparison.NOTHING, config.seed, 10_000)
+  _, *tables = comparison.tables(report)  # the first is of the systems, and there is only one
+  text = f'Restored by {restorer.name}.\n\n{comparison.markdown(tables)}'
   images.write_bytes(folder / 'evaluation.md', text.encode(), overwrite=True)
   record = {'restorer': restorer.name} | report
   images.write_bytes(
     folder / 'evaluation.json', json.dumps(record, indent=1).encode(), overwrite=True
   )
   for test in tests:
-    grid = benchmark.grid(test, results[test.name], config.train.sheet_rows)
+    grid = comparison.grid(test, results[test.name], config.train.sheet_rows)
     sheets.save_png(folder / f'evaluation_{test.name}.png', grid)
   return text
 
@@ -121,7 +114,7 @@ def trained(
       if stage not in opened:
         raise ConfigError(f'there is no stage {stage!r}: choose from {", ".join(opened)}')
       opened[stage]()
-    build.recipe(config.evaluate.degradations)
+    build.recipe(config.evaluate.recipes)
 
   def run(config: ConfigDict) -> None:
     # All that can fail comes before the folder is made, so that a corrected command finds none.

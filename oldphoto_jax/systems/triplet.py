@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from oldphoto_jax import data, train, weights
+from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.errors import WeightsError
 from oldphoto_jax.models import fusion, mapping, vae
 from oldphoto_jax.systems import build, system
+from oldphoto_jax.training import train
 
 _log = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ def _photos(config: ConfigDict, photos: build.Photos) -> data.Photos:
 
 def _stage_rx(config, photos, m, networks) -> train.Stage:
   del networks
-  d, recipe = config.data, build.train_recipe(config, config.degradation)
+  d, recipe = config.data, build.train_recipe(config, config.recipe)
   aging = recipes.Aging() if photos.old is None else None
   real = photos.train if photos.old is None else photos.old
   return build.stage(
@@ -253,7 +254,7 @@ def _stage_mapping(config, photos, m, networks) -> train.Stage:
     photos,
     'mapping',
     stream=_photos(config, photos),
-    prepare=build.prepare_pairs(build.train_recipe(config, config.degradation)),
+    prepare=build.prepare_pairs(build.train_recipe(config, config.recipe)),
     constants={
       'rx': networks.of('vae_rx', m.rx, vae.init),
       'y': networks.of('vae_y', m.y, vae.init),
@@ -277,7 +278,7 @@ def _stage_masked(config, photos, m, networks) -> train.Stage:
     'mapping_masked',
     init=init,
     stream=_photos(config, photos),
-    prepare=prepare_holes(build.train_recipe(config, c.degradation), tuple(c.grow)),
+    prepare=prepare_holes(build.train_recipe(config, c.recipe), tuple(c.grow)),
     constants={
       'rx': networks.of('vae_rx', m.rx, vae.init),
       'y': networks.of(_y_of_masked(config), m.y_masked, vae.init),
@@ -297,7 +298,7 @@ def _stage_fusion(config, photos, m, networks) -> train.Stage:
     photos,
     'fusion',
     stream=_photos(config, photos),
-    prepare=prepare_holes(build.train_recipe(config, c.degradation), tuple(c.grow)),
+    prepare=prepare_holes(build.train_recipe(config, c.recipe), tuple(c.grow)),
     constants={'triplet': _below(config, m, networks, c.masked), 'perceptual': m.perceptual},
     columns=('old', 'below', 'restored', *filled, 'clean'),
   )
@@ -352,10 +353,10 @@ def _detector(config: ConfigDict) -> weights.Weights | None:
   if not config.detector:
     return None
   detector = weights.load(config.detector)
-  if detector.system != 'scratch':
+  if detector.system != weights.DETECTOR:
     raise WeightsError(
       f'{config.detector} holds the system {detector.system}: config.detector takes the run or '
-      'weights of configs/scratch.py'
+      'weights of configs/detector.py'
     )
   return detector
 

@@ -1,0 +1,81 @@
+"""How long a fit of Deep Image Prior takes: measured on a small photo, scaled by the area."""
+
+import dataclasses
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+
+from oldphoto_jax.dip import prior
+from oldphoto_jax.dip.fit import canvas
+from oldphoto_jax.dip.prior import Dip, Photo
+from oldphoto_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+  """A measured speed: seconds of one iteration on a photo of height x width."""
+
+  seconds: float
+  height: int
+  width: int
+
+
+def measure(settings: Dip, height: int, width: int, iterations: int = 2) -> Speed:
+  """Times `iterations` iterations on one photo and device, compiled and run once before."""
+  channels, key = settings.net.out_channels, jax.random.key(0)
+  height, width = canvas(settings, [(height, width)])
+  ones = jnp.ones((height, width, 1))
+  photo = Photo(jnp.full((height, width, channels), 0.5), ones, ones)
+  # Both runs stay below the settings' cap: a photo that is done would cost nothing.
+  settings = dataclasses.replace(settings, iterations=max(settings.iterations, 2 * iterations + 1))
+  # The time does not depend on the values, and zeros need no program of their own.
+  shapes = jax.eval_shape(functools.partial(prior.init, settings), photo, key)
+  state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  run = jax.jit(functools.partial(prior.run, settings, iterations), donate_argnums=2)
+  state, _ = jax.block_until_ready(run(photo, key, state))
+  start = time.perf_counter()
+  jax.block_until_ready(run(photo, key, state))
+  return Speed((time.perf_counter() - start) / iterations, height, width)
+
+
+def estimate(settings: Dip, speed: Speed, height: int, width: int) -> float:
+  """Seconds of a whole fit, if it does not stop early: `speed` scaled by the area."""
+  h, w = canvas(settings, [(height, width)])
+  return speed.seconds * h * w / (speed.height * speed.width) * settings.iterations
+
+
+def check_time(settings: Dip, speed: Speed, height: int, width: int, limit: float) -> str:
+  """A sentence on how long a fit of a height x width photo takes at most.
+
+  Args:
+    limit: seconds.
+
+  Raises:
+    UserError: if that is over `limit`, with the size that would keep to it.
+  """
+  seconds = estimate(settings, speed, height, width)
+  text = (
+    f'a {width}x{height} photo takes at most {duration(seconds)}: {settings.iterations} '
+    f'iterations, timed at {speed.width}x{speed.height} and scaled by the area'
+  )
+  if seconds <= limit:
+    return text
+  long = max(height, width)
+  fits = [
+    side
+    for side in range(settings.net.multiple, long, max(settings.net.multiple, 16))
+    if estimate(settings, speed, *(round(s * side / long) for s in (height, width))) <= limit
+  ]
+  advice = f'{fits[-1]} px on its longer side keep to it' if fits else 'fit fewer iterations'
+  raise UserError(f'{text}, over the limit of {duration(limit)}; {advice}')
+
+
+def duration(seconds: float) -> str:
+  """In seconds, minutes or hours, for sentences."""
+  if seconds < 100:
+    return f'{seconds:.0f} s'
+  if seconds < 6000:
+    return f'{seconds / 60:.0f} min'
+  return f'{seconds / 3600:.1f} h'

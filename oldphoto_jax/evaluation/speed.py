@@ -1,0 +1,371 @@
+"""How fast a system is on this machine: train steps, restoring, input, memory, and what it could.
+
+Times are medians over windows, each of as many calls as fill some seconds; compilation is told by
+itself and the last output of a window is waited for. FLOPs are XLA's count for the program.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oldphoto_jax.dip import prior
+from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.restoring import engine
+from oldphoto_jax.training import parallel, train
+
+SIDES = (256, 1024)  # pixels of the photos that are restored
+MATMUL = 2048  # side of the matrices whose product is the machine's measured peak
+# Of Deep Image Prior in one call, as a fit runs them in chunks; fewer than its 100, for 1024² takes
+# seconds for each.
+ITERATIONS = 4
+_STATUS, _CLEAR = pathlib.Path('/proc/self/status'), pathlib.Path('/proc/self/clear_refs')
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+  """How long to look: `count` windows of about `seconds` each."""
+
+  count: int = 5
+  seconds: float = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """The train step of one stage, or an iteration of Deep Image Prior.
+
+  Attributes:
+    stage: its name.
+    batch, side: examples a step over all devices, and pixels of their sides.
+    compile_seconds: tracing and compilation.
+    ms: milliseconds a step.
+    images_per_second: examples.
+    gflop: of the compiled program, a step and device; of a batch in parts as in compile_report.Row.
+    gflops: gflop by time.
+    share: of the measured peak, of one device.
+    peak_mib: most memory held while compiling and running it.
+    pipeline: images per second of the input pipeline alone; None without one.
+    pipeline_core: the same for one busy core.
+    degradation: images per second of the preparation on the device alone; None without one.
+  """
+
+  stage: str
+  batch: int
+  side: int
+  compile_seconds: float
+  ms: float
+  images_per_second: float
+  gflop: float
+  gflops: float
+  share: float
+  peak_mib: float
+  pipeline: float | None = None
+  pipeline_core: float | None = None
+  degradation: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Restoring:
+  """Restoring one photo of side x side pixels: milliseconds, of compilation too."""
+
+  side: int
+  compile_seconds: float
+  ms: float
+
+
+def prepare_process(threads: int) -> None:
+  """Lets JAX's CPU backend have `threads` threads; 0: all. Call before anything touches a device.
+
+  Compiled programs are not cached, for the time of compilation is measured.
+
+  Raises:
+    ConfigError: where the system cannot limit them.
+  """
+  if threads and not hasattr(os, 'sched_setaffinity'):
+    raise ConfigError('measure.threads is for Linux: leave it out')
+  if threads:
+    # The backend takes as many threads as it finds cores to run on.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+  jax.config.update('jax_enable_compilation_cache', False)
+
+
+def cores() -> int:
+  """How many cores this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def windows(run: Callable[[int], None], plan: Windows) -> list[float]:
+  """Seconds of one call in each window; `run(n)` makes n calls and waits for the last."""
+  start = time.perf_counter()
+  run(1)
+  n = max(1, round(plan.seconds / max(time.perf_counter() - start, 1e-9)))
+  seconds = []
+  for _ in range(plan.count):
+    start = time.perf_counter()
+    run(n)
+    seconds.append((time.perf_counter() - start) / n)
+  return seconds
+
+
+def matmul_peak(plan: Windows) -> float:
+  """GFLOP/s of the product of two float32 matrices on one device: the best window."""
+  a = jax.random.normal(jax.random.key(0), (MATMUL, MATMUL))
+  product = jax.jit(jnp.matmul)
+  product(a, a).block_until_ready()
+
+  def run(n):
+    for _ in range(n):
+      last = product(a, a)
+    last.block_until_ready()
+
+  return 2 * MATMUL**3 / min(windows(run, plan)) / 1e9
+
+
+def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
+  """Measures a stage's train step on all devices, its input and its degradation.
+
+  Args:
+    stage: with untrained networks or trained ones.
+    peak: see `matmul_peak`.
+    plan: see `Windows`.
+  """
+  _reset_peak()
+  key = jax.random.key(0)
+  pipeline, pipeline_core = _pipeline(stage, plan)
+  batches = stage.batches()
+  on_device, batch, _ = next(parallel.prefetch(batches, 1))
+  batches.close()
+  state = parallel.replicate(jax.jit(stage.init)(key))
+  constants = parallel.replicate(stage.constants)
+  step = parallel.train_step(stage.prepare, stage.train_step)
+  start = time.perf_counter()
+  program = step.lower(state, constants, on_device, key).compile()
+  compiled = time.perf_counter() - start
+
+  def run(n):
+    nonlocal state
+    for _ in range(n):
+      state, _ = program(state, constants, on_device, key)
+    jax.block_until_ready(state)
+
+  run(1)
+  seconds = statistics.median(windows(run, plan))
+  size = len(batch['id'])
+  return _step(
+    stage.name,
+    (size, batch['image'].shape[1]),
+    (compiled, seconds),
+    program,
+    peak,
+    parts=stage.accumulate or 1,
+    pipeline=pipeline,
+    pipeline_core=pipeline_core,
+    degradation=_degradation(stage, batch, plan),
+  )
+
+
+def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Windows) -> Step:
+  """Measures an iteration of Deep Image Prior on one photo of side x side pixels and one device."""
+  _reset_peak()
+  key, ones = jax.random.key(0), jnp.ones((side, side, 1))
+  photo = prior.Photo(jnp.full((side, side, settings.net.out_channels), 0.5), ones, ones)
+  state = jax.jit(partial(prior.init, settings))(photo, key)
+  start = time.perf_counter()
+  program = fit_program(settings, ITERATIONS).lower(photo, key, state).compile()
+  compiled = time.perf_counter() - start
+
+  def run(n):
+    nonlocal state
+    for _ in range(n):
+      state, _ = program(photo, key, state)
+    jax.block_until_ready(state)
+
+  run(1)
+  seconds = statistics.median(windows(run, plan)) / ITERATIONS
+  return _step(name, (1, side), (compiled, seconds), program, peak)
+
+
+def fit_program(settings: prior.Dip, iterations: int) -> Any:
+  """`iterations` of them as a fit runs them, (photo, key, state) -> (state, curve), jitted.
+
+  Of a photo that is never done: one that is costs nothing.
+  """
+  never = 2**30
+  stop = settings.stop and dataclasses.replace(settings.stop, patience=never)
+  settings = dataclasses.replace(settings, iterations=never, stop=stop)
+  return jax.jit(partial(prior.run, settings, iterations), donate_argnums=2)
+
+
+def _step(
+  name: str, shape: tuple[int, int], times: tuple[float, float], program: Any, peak: float,
+  parts: int = 1, pipeline: float | None = None, pipeline_core: float | None = None,
+  degradation: float | None = None,
+) -> Step:  # fmt: skip
+  (batch, side), (compiled, seconds) = shape, times
+  gflop = program.cost_analysis()['flops'] * parts / 1e9
+  return Step(
+    stage=name,
+    batch=batch,
+    side=side,
+    compile_seconds=compiled,
+    ms=1e3 * seconds,
+    images_per_second=batch / seconds,
+    gflop=gflop,
+    gflops=gflop / seconds,
+    share=gflop / seconds / peak,
+    peak_mib=_peak_mib(),
+    pipeline=pipeline,
+    pipeline_core=pipeline_core,
+    degradation=degradation,
+  )
+
+
+def measure_restorer(restorer: engine.Restorer, side: int, plan: Windows) -> Restoring:
+  """Measures restoring one photo as `oldphoto restore` does, without reading and writing files."""
+  run_one = engine.program(restorer.apply, restorer.params)
+  photo = np.random.default_rng(0).uniform(-1, 1, (1, side, side, 3)).astype(np.float32)
+  start = time.perf_counter()
+  run_one(photo)
+  first = time.perf_counter() - start
+
+  def run(n):
+    for _ in range(n):
+      run_one(photo)
+
+  seconds = statistics.median(windows(run, plan))
+  return Restoring(side, max(0.0, first - seconds), 1e3 * seconds)
+
+
+def restoring_of_fit(step: Step, settings: prior.Dip) -> Restoring:
+  """A whole fit without a stop, from the time of an iteration."""
+  return Restoring(step.side, step.compile_seconds, step.ms * settings.iterations)
+
+
+def _pipeline(stage: train.Stage, plan: Windows) -> tuple[float, float]:
+  """Images per second of the stage's input alone: by the clock, and by seconds of busy cores."""
+  batches = stage.batches()
+  size = len(next(batches)['id'])
+  count, wall, cpu = 0, time.perf_counter(), time.process_time()
+  while count == 0 or time.perf_counter() - wall < plan.count * plan.seconds:
+    next(batches)
+    count += size
+  wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+  batches.close()
+  return count / wall, count / cpu
+
+
+def _degradation(stage: train.Stage, batch: dict[str, Any], plan: Windows) -> float:
+  """Images per second of the stage's preparation, on one device."""
+
+  @jax.jit
+  def prepare(batch, key):
+    keys, _ = parallel.example_keys(key, batch['id'])
+    return stage.prepare(batch, keys)
+
+  batch, key = jax.device_put(batch), jax.random.key(0)
+  jax.block_until_ready(prepare(batch, key))
+
+  def run(n):
+    for _ in range(n):
+      last = prepare(batch, key)
+    jax.block_until_ready(last)
+
+  return len(batch['id']) / statistics.median(windows(run, plan))
+
+
+def _reset_peak() -> None:
+  """Lets the peak of this process's memory begin anew, where the system can."""
+  if _CLEAR.exists():
+    try:
+      _CLEAR.write_text('5')
+    except OSError:  # not allowed here: the peak is then that since the start
+      return
+
+
+def _peak_mib() -> float:
+  """Most memory of the device since the start, or on CPU of this process since `_reset_peak`."""
+  stats = jax.local_devices()[0].memory_stats()
+  if stats and 'peak_bytes_in_use' in stats:
+    return stats['peak_bytes_in_use'] / 2**20
+  if _STATUS.exists():
+    for line in _STATUS.read_text().splitlines():
+      if line.startswith('VmHWM:'):
+        return int(line.split()[1]) / 2**10
+  kilo = 2**20 if platform.system() == 'Darwin' else 2**10
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / kilo
+
+
+def describe() -> dict[str, Any]:
+  """What the figures are of: device, threads, versions, flags."""
+  device = jax.devices()[0]
+  return {
+    'device': device.device_kind,
+    'devices': jax.device_count(),
+    'machine': _processor(),
+    'cores': cores(),
+    'load': os.getloadavg()[0],
+    'versions': {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')},
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'date': time.strftime('%Y-%m-%d'),
+  }
+
+
+def _processor() -> str:
+  path = pathlib.Path('/proc/cpuinfo')
+  if path.exists():
+    for line in path.read_text().splitlines():
+      if line.startswith('model name'):
+        return line.split(':', 1)[1].strip()
+  return platform.processor() or platform.machine()
+
+
+def table(peak: float, steps: Sequence[Step], restoring: Sequence[Restoring]) -> str:
+  """The figures as Markdown."""
+  lines = [
+    f'Peak of a device, product of {MATMUL}x{MATMUL} float32 matrices: {peak:.0f} GFLOP/s',
+    '',
+    '| stage | batch | compile s | step ms | images/s | GFLOP | GFLOP/s | of peak | peak MiB | '
+    'input images/s (a core) | degradation images/s |',
+    '|' + '---|' * 11,
+  ]
+  number = lambda x, form='.1f': '' if x is None else format(x, form)
+  for x in steps:
+    source = '' if x.pipeline is None else f'{x.pipeline:.0f} ({x.pipeline_core:.0f})'
+    lines.append(
+      f'| {x.stage} | {x.batch} x {x.side}² | {x.compile_seconds:.1f} | {x.ms:.1f} | '
+      f'{x.images_per_second:.2f} | {x.gflop:.2f} | {x.gflops:.1f} | {x.share:.0%} | '
+      f'{x.peak_mib:.0f} | {source} | {number(x.degradation)} |'
+    )
+  if restoring:
+    lines += ['', '| restoring | compile s | ms a photo |', '|---|---|---|']
+  for x in restoring:
+    lines.append(f'| {x.side}² | {x.compile_seconds:.1f} | {x.ms:.0f} |')
+  return '\n'.join(lines)
+
+
+def write(
+  path: pathlib.Path, peak: float, steps: Sequence[Step], restoring: Sequence[Restoring],
+  config: dict[str, Any], commit: str | None,
+) -> None:  # fmt: skip
+  """Writes the figures as JSON, with what they are of."""
+  record = describe() | {
+    'commit': commit,
+    'matmul_gflops': peak,
+    'steps': [dataclasses.asdict(step) for step in steps],
+    'restoring': [dataclasses.asdict(x) for x in restoring],
+    'config': config,
+  }
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(record, indent=1) + '\n')

@@ -1,0 +1,263 @@
+"""A trained system, compiled, for photos of any size: what `restore`, `detect` and others run.
+
+An engine takes and gives arrays, and hides how a photo goes through a network: padded to few
+shapes, in overlapping tiles where it is large. There are three kinds. A `Tiled` one takes each tile
+by itself. A `Layerwise` one is for networks that need the whole photo. A `Repairing` one also finds
+damage and revives tones.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oldphoto_jax.models import tone
+from oldphoto_jax.restoring import filling, layerwise, shapes, tiles, toning
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Restorer:
+  """A trained system, ready to be compiled."""
+
+  # (params, photos float32 [B, H, W, 3] in [-1, 1]) -> the same shape and range; not jitted yet.
+  apply: Callable[[Any, jax.Array], jax.Array]
+  params: Any
+  multiple: int  # H and W must be multiples of it
+  name: str  # says which weights these are, in the report
+  # The same for photos with holes, (params, photos, masks [B, H, W, 1], above 0 = hole) -> (blind,
+  # seeing), [B, H, W, 3] each: filled without and with a look at what the holes show. A system with
+  # one filling gives it twice. None where the system has no networks of its own for holes: they are
+  # filled with what it makes of the photo.
+  fill: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+  # Whether it needs the whole photo: it has instance norms, or a receptive field that is larger
+  # than the overlap of tiles.
+  layerwise: bool = False
+  # (params, photos) -> (restored photos, probability of damage [B, H, W, 1]) in one pass; None
+  # where the system finds no damage itself.
+  look: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+  # (params, thumbnails, weights [B, h, w, 1]) -> what models.tone.apply takes; None where it
+  # leaves tones alone.
+  correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
+
+
+class Engine(Protocol):
+  """What restores photos of any size, float32 [H, W, 3] in [-1, 1]."""
+
+  @property
+  def plan(self) -> shapes.Plan:
+    """The shapes that are compiled, each when it is first needed."""
+
+  @property
+  def name(self) -> str:
+    """Says which weights these are, in the report."""
+
+  def restore(self, photo: np.ndarray) -> np.ndarray:
+    """The restored photo [H, W, 3], not clipped."""
+
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The restored photo, and the probability of damage [H, W, 1], or None if it finds none."""
+
+  def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    """What belongs into the holes of a photo, so that it fits into what is around them.
+
+    Args:
+      photo: float32 [H, W, 3].
+      around: what the filling is put into, such as the restored photo, [H, W, 3].
+      holes: bool [H, W, 1]; somewhere, and not everywhere.
+
+    Returns:
+      float32 [H, W, 3]; its values outside of the holes do not matter.
+    """
+
+  def revive(
+    self, photo: np.ndarray, mask: np.ndarray | None, strength: float
+  ) -> tuple[np.ndarray, float]:
+    """The photo with its tones revived, and how far: 0 not at all, 1 wholly.
+
+    Args:
+      photo: float32 [H, W, 3] in [-1, 1].
+      mask: float32 [H, W, 1], damage, whose tones do not count; None: there is none.
+      strength: 1 does all that the system thinks right, 0 nothing.
+    """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tiled:
+  """An engine of jitted programs, which see one tile at a time."""
+
+  plan: shapes.Plan
+  name: str
+  run: Callable[[np.ndarray], np.ndarray]  # [1, h, w, 3] -> [1, h, w, C]
+  # ([1, h, w, 3], [1, h, w, 1]) -> (blind, seeing), [1, h, w, 3] each.
+  run_fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+
+  def restore(self, photo: np.ndarray) -> np.ndarray:
+    return in_tiles(self.run, photo, self.plan, self.plan.shape(photo.shape[:2]))
+
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
+    return self.restore(photo), None
+
+  def revive(
+    self, photo: np.ndarray, mask: np.ndarray | None, strength: float
+  ) -> tuple[np.ndarray, float]:
+    return photo, 0.0
+
+  def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    return filling.into(around, holes, *self.fillings(photo, holes))
+
+  def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(blind, seeing) of the whole photo, not yet matched to anything."""
+    x = np.concatenate([photo, holes], -1)  # one array, so that tiles cut the holes, too
+    both = self._in_tiles(self._fill_tile, x, filling.tile_shape(holes), filling.OVERLAP)
+    return both[..., :3], both[..., 3:]
+
+  def _fill_tile(self, tile: np.ndarray) -> np.ndarray:
+    photo, holes = tile[..., :3], tile[..., 3:]
+    return np.concatenate(self.run_fill(photo, holes) if holes.any() else (photo, photo), -1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layerwise:
+  """An engine of networks that see the whole photo: each layer runs over all tiles."""
+
+  plan: shapes.Plan
+  name: str
+  network: layerwise.Network  # [1, h, w, 3] -> [1, h, w, 3]
+  filler: layerwise.Network  # [1, h, w, 4], the last channel above 0 in holes -> [1, h, w, 6]
+
+  def restore(self, photo: np.ndarray) -> np.ndarray:
+    return self._through(self.network, photo)
+
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
+    return self.restore(photo), None
+
+  def revive(
+    self, photo: np.ndarray, mask: np.ndarray | None, strength: float
+  ) -> tuple[np.ndarray, float]:
+    return photo, 0.0
+
+  def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    return filling.into(around, holes, *self.fillings(photo, holes))
+
+  def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """See Tiled."""
+    both = self._through(self.filler, np.concatenate([photo, holes], -1))
+    return both[..., :3], both[..., 3:]
+
+  def _through(self, network: layerwise.Network, x: np.ndarray) -> np.ndarray:
+    return network.restore(x, self.plan.shape(x.shape[:2]), self.plan.overlap)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Repairing:
+  """An engine of one network that finds damage, fills it and cleans around it, in tiles.
+
+  What it fills comes from the photo itself, so nothing has to be matched to what is around.
+  """
+
+  plan: shapes.Plan
+  name: str
+  run_look: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+  run_fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+  # (thumbnail, weight) -> (knots, matrix, gate); None: tones stay.
+  run_correction: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]] | None = None
+
+  def restore(self, photo: np.ndarray) -> np.ndarray:
+    return self.look(photo)[0]
+
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(tile: np.ndarray) -> np.ndarray:
+      return np.concatenate(self.run_look(tile), -1)
+
+    both = in_tiles(run, photo, self.plan, self.plan.shape(photo.shape[:2]))
+    return both[..., :3], both[..., 3:]
+
+  def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    def run(tile: np.ndarray) -> np.ndarray:
+      marked = tile[..., 3:]
+      return self.run_fill(tile[..., :3], marked)[0] if marked.any() else tile[..., :3]
+
+    marked = np.concatenate([photo, holes], -1)
+    shape = filling.tile_shape(holes, filling.REPAIR_SIDE)
+    return in_tiles(run, marked, self.plan, shape, filling.OVERLAP)
+
+  def revive(
+    self, photo: np.ndarray, mask: np.ndarray | None, strength: float
+  ) -> tuple[np.ndarray, float]:
+    if self.run_correction is None or strength == 0:
+      return photo, 0.0
+    knots, matrix, gate = (x[0] for x in self.run_correction(*toning.thumbnail(photo, mask)))
+    amount = strength * float(gate)
+    return toning.correct(photo, knots, matrix, amount, tone.LARGEST), amount
+
+
+def in_tiles(
+  run: Callable[[np.ndarray], np.ndarray],
+  x: np.ndarray,
+  plan: shapes.Plan,
+  shape: tuple[int, int],
+  overlap: int | None = None,
+) -> np.ndarray:
+  """`run` over [H, W, D] in tiles of `shape`, each padded to it, blended where they overlap."""
+
+  def one(rows: slice, columns: slice) -> np.ndarray:
+    part = x[rows, columns]
+    return run(shapes.pad(part, shape)[None])[0, : part.shape[0], : part.shape[1]]
+
+  overlap = plan.overlap if overlap is None else overlap
+  return tiles.blend(one, x.shape[:2], shape, overlap, plan.grid)
+
+
+def compiled(
+  restorer: Restorer,
+  sizes: Iterable[tuple[int, int]] = (),
+  *,
+  tile: int = 2048,
+  overlap: int = 64,
+  max_shapes: int = 4,
+) -> Tiled | Layerwise | Repairing:
+  """The engine of a trained system.
+
+  Args:
+    restorer: the system.
+    sizes: height and width of the photos to come, so that few programs serve them all. A photo of
+      another size takes a shape of its own.
+    tile: photos with a side longer than this are cut into tiles of it, to spare memory.
+    overlap: pixels over which neighbouring tiles are blended.
+    max_shapes: number of programs to compile at most for `sizes`.
+
+  Raises:
+    ValueError: `overlap` is not from 1 to half of the tile.
+  """
+  plan = shapes.plan(sizes, restorer.multiple, tile=tile, overlap=overlap, max_shapes=max_shapes)
+  params = jax.device_put(restorer.params)
+  if restorer.layerwise:
+
+    def apply_fill(params, x):
+      if restorer.fill is None:
+        fillings = (restorer.apply(params, x[..., :3]),) * 2
+      else:
+        fillings = restorer.fill(params, x[..., :3], x[..., 3:])
+      return jnp.concatenate(fillings, -1)
+
+    networks = (layerwise.Network(f, params, plan.grid) for f in (restorer.apply, apply_fill))
+    return Layerwise(plan, restorer.name, *networks)
+  if restorer.look is not None:
+    correction = None
+    if restorer.correction is not None:
+      correction = program(restorer.correction, params)
+    looking, filler = (program(f, params) for f in (restorer.look, restorer.fill))
+    return Repairing(plan, restorer.name, looking, filler, correction)
+  run = program(restorer.apply, params)
+  if restorer.fill is None:  # what is compiled for photos serves their holes, too
+    return Tiled(plan, restorer.name, run, lambda photos, holes: (run(photos),) * 2)
+  return Tiled(plan, restorer.name, run, program(restorer.fill, params))
+
+
+def program(apply: Callable, params: Any) -> Callable:
+  """`apply`, jitted for each shape, with its parameters on the device; from and to NumPy."""
+  jitted, params = jax.jit(apply), jax.device_put(params)
+  return lambda *arrays: jax.tree.map(np.asarray, jitted(params, *arrays))

@@ -1,0 +1,114 @@
+"""Filled damage that fits into the photo around it.
+
+A network fills a hole with the colours of a clean photo; the photo around may be faded, yellow or
+kept as it is. What the two differ by next to the hole is carried on into it.
+
+Of two fillings, one sees what a hole still shows and one does not: the first is right about the
+sound rim of a generous mask and about stains that let the photo through, the second about tears.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+from oldphoto_jax.restoring import shapes
+
+SIDE, OVERLAP = 256, 64  # pixels of the tiles in which holes are filled: see tile_shape
+REPAIR_SIDE = 512  # the same for models.repair, whose receptive field is larger
+
+# Difference of the fillings, of [-1, 1], at which the seeing one counts for exp(-1). Chosen of 0.2
+# to 0.9: benchmarks/detector/README.md.
+AGREEMENT = 0.4
+
+
+def into(
+  around: np.ndarray, holes: np.ndarray, blind: np.ndarray, seeing: np.ndarray
+) -> np.ndarray:
+  """One filling of two, which fits into what is around the holes: see `match` and `believe`.
+
+  Args:
+    around: what the filling is put into, float32 [H, W, 3].
+    holes: bool [H, W, 1]; not everywhere.
+    blind, seeing: the whole photo, filled without and with a look into the holes, [H, W, 3].
+  """
+  return believe(*(match(filled, around, holes) for filled in (blind, seeing)))
+
+
+def tile_shape(holes: np.ndarray, side: int = SIDE) -> tuple[int, int]:
+  """Height and width of the tiles in which a photo's holes, bool [H, W, 1], are filled.
+
+  Not those in which it is restored: attention that was trained on small photos picks colours from
+  all over a large one, and one answer in tiles of one size does not depend on the memory there is.
+  `side`, or twice the side of the largest square inside a hole, so that a tile shows what is around
+  it.
+  """
+  depth = ndimage.distance_transform_cdt(holes[..., 0]).max()  # chessboard distance from the edge
+  ladder = shapes.LADDER
+  most = next((rung for rung in ladder if rung >= max(side, 4 * depth)), ladder[-1])
+  return tuple(next(rung for rung in ladder if rung >= min(n, most)) for n in holes.shape[:2])
+
+
+def believe(blind: np.ndarray, seeing: np.ndarray, agreement: float = AGREEMENT) -> np.ndarray:
+  """`seeing` where the two agree about a pixel, `blind` where they do not, between in between.
+
+  Args:
+    blind: filled without a look at what is in the holes, float32 [H, W, C].
+    seeing: filled with it, the same shape.
+    agreement: difference at which `seeing` counts for exp(-1).
+  """
+  difference = np.abs(blind - seeing).mean(-1, keepdims=True)
+  return blind + np.exp(-((difference / agreement) ** 2)) * (seeing - blind)
+
+
+def match(filled: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
+  """`filled` with its slow differences from `around` taken away, so that holes show no seam.
+
+  Args:
+    filled: the photo with its holes filled; its other pixels say how the filling differs from
+      `around`. float32 [H, W, C].
+    around: what the result is put into, [H, W, C]; what it holds inside the holes does not matter.
+    holes: bool [H, W, 1]; not everywhere.
+
+  Returns:
+    float32 [H, W, C].
+  """
+  return filled + extend(np.where(holes, 0, around - filled), ~holes)
+
+
+def extend(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """Values for all pixels from the known ones, smoother the farther from them (push and pull).
+
+  Each unknown pixel takes the mean of the known ones in the smallest neighbourhood that has any,
+  of 2x2, 4x4, 8x8 ... pixels, interpolated linearly between neighbourhoods (Gortler et al. 1996,
+  "The Lumigraph", section 3.4).
+
+  Args:
+    values: [H, W, C]; 0 where unknown.
+    known: bool [H, W, 1] or weights in [0, 1]; not 0 everywhere.
+  """
+  known = known.astype(np.float32)
+  height, width = values.shape[:2]
+  if known.min() >= 1 or height * width == 1:
+    return values
+  # To even sides by repeating the last row or column, which changes no mean of known pixels much.
+  pad = ((0, height % 2), (0, width % 2), (0, 0))
+  weights = np.pad(known, pad, 'edge')
+  sums = _sum_2x2(np.pad(values * known, pad, 'edge'))
+  totals = _sum_2x2(weights)
+  coarse = extend(sums / np.maximum(totals, 1e-12), np.minimum(totals, 1))
+  fine = _double(coarse)[:height, :width]
+  return known * values + (1 - known) * fine
+
+
+def _sum_2x2(x: np.ndarray) -> np.ndarray:
+  return x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]
+
+
+def _double(x: np.ndarray) -> np.ndarray:
+  """Twice the sides, linear between the centres of the pixels."""
+  for axis in (0, 1):
+    ends = [(1, 1) if i == axis else (0, 0) for i in range(3)]
+    padded = np.moveaxis(np.pad(x, ends, 'edge'), axis, 0)
+    here, before, after = padded[1:-1], padded[:-2], padded[2:]
+    pairs = np.stack([0.75 * here + 0.25 * before, 0.75 * here + 0.25 * after], 1)
+    x = np.moveaxis(pairs.reshape(-1, *here.shape[1:]), 0, axis)
+  return x

@@ -1,0 +1,286 @@
+"""Networks that see the whole photo on photos of any size: layer by layer, each over all tiles.
+
+Instance norm takes the mean and the spread of a map over the whole photo. A tile restored by itself
+would be normalised by its own: a dark tile and a light one would come out alike. And at the bottom
+of a U-Net a tile's edge reaches its middle. So the layers up to a norm are run on all tiles, which
+gives the statistics of that norm, before any tile goes on to the next. What later layers need of
+the maps so far stays in the host's memory for the whole photo; the device holds one tile at a time.
+Every layer is computed once, but for maps that are too large to keep.
+
+Networks are not written anew for this: the program that JAX traces is cut at the marks which
+layers.instance_norm, layers.ResnetBlock and the batch norms of gan_networks leave in it.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
+
+from oldphoto_jax.nn import layers
+from oldphoto_jax.restoring import shapes, tiles
+
+# Bytes a pixel of the photo up to which a map is kept: 32 channels of float32 at full resolution,
+# 128 at half, 512 at a quarter. Larger ones are computed a second time where they are needed.
+KEPT = 128
+
+
+class Network:
+  """A network compiled for photos of any size, whose instance norms see the whole photo.
+
+  All other layers between two marks have to see a neighbourhood only: attention looks at one tile,
+  and dropout draws for each tile.
+  """
+
+  def __init__(self, apply: Callable[[Any, jax.Array], jax.Array], params: Any, grid: int):
+    """`apply`: (params, [1, H, W, D]) -> [1, H, W, C], for H and W that are multiples of `grid`."""
+    self._apply, self._params, self.grid = apply, jax.device_put(params), grid
+    self._run = jax.jit(apply)
+    self._run_padded = jax.jit(self._normalised_by_part)
+    self._cut = functools.cache(self._trace)
+
+  def __call__(self, photos: np.ndarray) -> np.ndarray:
+    """The network as it is: [1, H, W, D] to [1, H, W, C]."""
+    return np.asarray(self._run(self._params, photos))
+
+  def restore(self, photo: np.ndarray, shape: tuple[int, int], overlap: int) -> np.ndarray:
+    """One photo of any size: float32 [H, W, D] to [H, W, C].
+
+    Args:
+      photo: norms take their statistics of it, and not of what it is padded by.
+      shape: that it is padded to; a larger photo is cut into tiles of this height and width. Layers
+        on reduced maps take larger ones, in no more memory.
+      overlap: pixels by which tiles overlap; a layer between two norms should see no more than half
+        of them to either side. With that, tiles change nothing but the rounding.
+    """
+    height, width = size = photo.shape[:2]
+    if height > shape[0] or width > shape[1]:
+      padded = shapes.pad(photo, tuple(shapes.bucket(side, self.grid) for side in size))
+      restored = self._in_tiles(padded, size, shape, overlap)
+    elif size == tuple(shape):
+      restored = self(photo[None])[0]
+    else:
+      padded = shapes.pad(photo, shape)[None]
+      restored = np.asarray(self._run_padded(self._params, padded, np.array(size)))[0]
+    return restored[:height, :width]
+
+  def _in_tiles(
+    self, padded: np.ndarray, size: tuple[int, int], tile: tuple[int, int], overlap: int
+  ) -> np.ndarray:
+    """`restore` of a photo, padded to multiples of the grid, whose own sides are `size`."""
+    whole = padded.shape[:2]
+    shape = tuple(min(max(side, 2 * self.grid), end) for side, end in zip(tile, whole))
+    plan = self._cut(shape, padded.shape[2])
+    maps, moments = {}, {}
+    for target in plan.targets:
+      factor = plan.factor(target)
+      cut = self._cut(tuple(min(factor * x, end) for x, end in zip(shape, whole)), padded.shape[2])
+      reach = min(factor * overlap, min(cut.shape) - self.grid)
+      run = functools.partial(self._on_tile, cut, target, padded, maps, moments)
+      kept, parts = None, []
+      for here, core in _places(whole, cut.shape, reach, self.grid):
+        value, *statistics = run(*here, [np.clip(c, 0, end) for c, end in zip(core, size)])
+        parts.append([np.asarray(x, np.float64) for x in statistics])
+        if plan.is_kept(target) or target == plan.result:
+          value = np.asarray(value)[0]
+          if kept is None:
+            scale = cut.shape[0] // value.shape[0]
+            kept = np.empty((*(end // scale for end in whole), value.shape[-1]), value.dtype)
+          into = tuple(slice(-(-a // scale), -(-b // scale)) for a, b in core)
+          of = tuple(
+            slice(x.start - y.start // scale, x.stop - y.start // scale) for x, y in zip(into, here)
+          )
+          kept[into] = value[of]
+      if plan.is_norm(target):
+        moments[target] = _pooled(parts)
+      maps = {i: x for i, x in maps.items() if plan.last_use[i] > target}
+      if kept is not None:
+        maps[target] = kept
+    return maps[plan.result]
+
+  def _on_tile(self, cut, target, padded, maps, moments, rows, columns, core):
+    """The value of a target on a tile; for a norm also count, mean, variance of its core."""
+    needed = cut.sources(target)
+    photo = padded[None, rows, columns] if cut.photo in needed else None
+    parts = {}
+    for i in needed & maps.keys():
+      scale = padded.shape[0] // maps[i].shape[0]
+      part = [slice(x.start // scale, x.stop // scale) for x in (rows, columns)]
+      parts[i] = maps[i][None, *part]
+    start = np.array([rows.start, columns.start])
+    core = np.asarray(core) - start[:, None]
+    return cut.program(target)(self._params, photo, parts, moments, core)
+
+  def _trace(self, shape: tuple[int, int], channels: int) -> '_Cut':
+    photo = jax.ShapeDtypeStruct((1, *shape, channels), jnp.float32)
+    return _Cut(jax.make_jaxpr(self._apply)(self._params, photo), shape)
+
+  def _normalised_by_part(self, params, photos, size):
+    """The network on padded photos, with statistics of the first `size` rows and columns."""
+    closed = jax.make_jaxpr(self._apply)(params, photos)
+    env = _environment(closed, params, photos)
+    shape = photos.shape[1:3]
+    for eqn in closed.jaxpr.eqns:
+      kind = _mark(eqn)
+      if kind == layers.MAP:
+        x = env[eqn.invars[0]].astype(jnp.float32)
+        weights = _weights(x.shape, shape, [(0, size[0]), (0, size[1])])
+      if kind == layers.MEAN:
+        mean = env[eqn.outvars[0]] = _mean(x, weights)
+      elif kind == layers.VARIANCE:
+        env[eqn.outvars[0]] = _mean((x - mean) ** 2, weights)
+      else:
+        _evaluate(eqn, env)
+    return env[closed.jaxpr.outvars[0]]
+
+
+class _Cut:
+  """The program of one tile, cut at its marks, which go by the number of their equation.
+
+  Attributes:
+    shape: height and width of the tile.
+    photo: the number that stands for the tile itself.
+    result: the number that stands for the program's result.
+    targets: what is computed one after the other: inputs of norms, sums of residual blocks, and
+      the result.
+    last_use: of targets that are kept, the last target which needs them.
+  """
+
+  def __init__(self, closed: ClosedJaxpr, shape: tuple[int, int]):
+    self.shape, self._closed, self._eqns = shape, closed, closed.jaxpr.eqns
+    self._maker = {var: i for i, eqn in enumerate(self._eqns) for var in eqn.outvars}
+    self._marks = {i: kind for i, eqn in enumerate(self._eqns) if (kind := _mark(eqn))}
+    self.photo, self.result = -1, len(self._eqns)
+    kinds = (layers.MAP, layers.CUT)
+    self.targets = [i for i, kind in self._marks.items() if kind in kinds] + [self.result]
+    self.sources = functools.cache(lambda target: self._path(target)[1])
+    self.program = functools.cache(self._program)
+    self.last_use = {i: target for target in self.targets for i in self.sources(target)}
+
+  def is_norm(self, target: int) -> bool:
+    """Whether a target is the input of a norm."""
+    return self._marks.get(target) == layers.MAP
+
+  def is_kept(self, target: int) -> bool:
+    """Whether a target is needed for later ones, and small enough to be kept for the photo."""
+    return target in self.last_use
+
+  def factor(self, target: int) -> int:
+    """How many times larger the sides of tiles may be on the way to a target, a power of two."""
+    most = max(map(self._bytes, self._maker))
+    path, sources = self._path(target)
+    variables = [x for i in {*path, *sources} - {self.photo} for x in self._eqns[i].outvars]
+    return 2 ** int(math.log2(most / max(map(self._bytes, variables))) / 2)
+
+  def _bytes(self, var: Var) -> float:
+    """Of a pixel of the photo."""
+    return math.prod(var.aval.shape) * var.aval.dtype.itemsize / math.prod(self.shape)
+
+  def _variable(self, target: int) -> Var:
+    if target == self.result:
+      return self._closed.jaxpr.outvars[0]
+    return self._eqns[target].invars[0]
+
+  def _path(self, target: int) -> tuple[list[int], set[int]]:
+    """Equations that lead to a target, and the marks (and the photo) that they start from."""
+    path, sources, todo = set(), set(), [self._variable(target)]
+    photo = self._closed.jaxpr.invars[-1]
+    while todo:
+      var = todo.pop()
+      i = self._maker.get(var) if isinstance(var, Var) else None
+      if var is photo:
+        sources.add(self.photo)
+      elif i is None or i in path:
+        continue
+      elif i in self._marks and (
+        self._marks[i] in (layers.MEAN, layers.VARIANCE) or self._bytes(var) <= KEPT
+      ):
+        sources.add(i)
+      else:
+        path.add(i)
+        todo += self._eqns[i].invars
+    return sorted(path), sources
+
+  def _program(self, target: int) -> Callable:
+    path, sources = self._path(target)
+
+    @jax.jit
+    def run(params, photo, maps, moments, core):
+      env = _environment(self._closed, params, photo)
+      for i, kind in self._marks.items():
+        if kind == layers.MAP:
+          norm = i
+        if i in sources:
+          at = {layers.MEAN: 0, layers.VARIANCE: 1}.get(kind)
+          env[self._eqns[i].outvars[0]] = maps[i] if at is None else moments[norm][at]
+      for i in path:
+        _evaluate(self._eqns[i], env)
+      value = env[self._variable(target)]
+      if not self.is_norm(target):
+        return (value,)
+      x = value.astype(jnp.float32)
+      weights = _weights(x.shape, self.shape, core)
+      mean = _mean(x, weights)
+      return value, weights.sum(), mean, _mean((x - mean) ** 2, weights)
+
+    return run
+
+
+def _mark(eqn: JaxprEqn) -> str | None:
+  """The name of a mark, None for other equations."""
+  name = eqn.params.get('name') if eqn.primitive.name == 'name' else None
+  return name if name in layers.MARKS else None
+
+
+def _environment(closed: ClosedJaxpr, params: Any, photo: jax.Array) -> dict[Var, Any]:
+  jaxpr = closed.jaxpr
+  arguments = [*jax.tree.leaves(params), photo]
+  return dict(zip(jaxpr.constvars, closed.consts)) | dict(zip(jaxpr.invars, arguments))
+
+
+def _evaluate(eqn: JaxprEqn, env: dict[Var, Any]) -> None:
+  inputs = [x for x in eqn.invars if isinstance(x, Var)]
+  alone = ClosedJaxpr(Jaxpr([], inputs, eqn.outvars, [eqn]), [])
+  env.update(zip(eqn.outvars, jaxpr_as_fun(alone)(*(env[x] for x in inputs))))
+
+
+def _weights(shape: Sequence[int], tile: tuple[int, int], core: Sequence) -> jax.Array:
+  """[1, h, w, 1]: 1 where a map of a tile lies in the core ((top, bottom), (left, right))."""
+  rows, columns = (
+    (position >= start) & (position < end)
+    for position, (start, end) in (
+      (jnp.arange(n) * (side // n), c) for n, side, c in zip(shape[1:3], tile, core)
+    )
+  )
+  return (rows[:, None] & columns)[None, :, :, None].astype(jnp.float32)
+
+
+def _mean(x: jax.Array, weights: jax.Array) -> jax.Array:
+  return (x * weights).sum((1, 2), keepdims=True) / jnp.maximum(weights.sum(), 1)
+
+
+def _pooled(parts: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and variance of all, from (count, mean, variance) of each part."""
+  counts, means, variances = (np.stack(x) for x in zip(*parts))
+  share = (counts / counts.sum()).reshape(-1, 1, 1, 1, 1)
+  mean = (share * means).sum(0)
+  variance = (share * (variances + (means - mean) ** 2)).sum(0)
+  return mean.astype(np.float32), variance.astype(np.float32)
+
+
+def _places(
+  whole: tuple[int, int], shape: tuple[int, int], overlap: int, grid: int
+) -> Iterator[tuple[tuple[slice, slice], tuple[tuple[int, int], ...]]]:
+  """Tiles as (rows, columns), each with its core: the cores cover the photo without overlap."""
+  sides = []
+  for side, tile in zip(whole, shape):
+    spans = tiles.spans(side, tile, overlap, grid)
+    between = [(a_end + b_start) // 2 for (_, a_end), (b_start, _) in itertools.pairwise(spans)]
+    sides.append(list(zip(spans, itertools.pairwise([0, *between, side]))))
+  for (rows, row_core), (columns, column_core) in itertools.product(*sides):
+    yield (slice(*rows), slice(*columns)), (row_core, column_core)

@@ -1,0 +1,223 @@
+"""Photos in, restored photos out: the walk of one photo, and of a folder of them.
+
+`restore_array` is the walk, and knows no files. `restore_photos` does it for a folder.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from oldphoto_jax.errors import PhotoError
+from oldphoto_jax.photos import images, masks
+from oldphoto_jax.restoring import finding, folder
+from oldphoto_jax.restoring.engine import Engine
+from oldphoto_jax.restoring.engine import Restorer as Restorer  # for those who make one
+
+TONE = 0.6  # of what the network of tones thinks right, by default: benchmarks/prints
+MASKS = 'masks'  # folder of saved masks below the output folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+  """What is wanted of a restoration.
+
+  Attributes:
+    strength: 1 is the restored photo, 0 the original, between is a blend of the two. Damage is
+      filled all the same.
+    only_damage: nothing but the damage changes, as with strength and tone 0.
+    find: probability from which on damage that the system finds itself is filled, where no mask
+      says what is damaged; None: nothing is looked for.
+    tone: how far faded tones are revived: 0 not at all, 1 as far as the system thinks right.
+  """
+
+  strength: float = 1.0
+  only_damage: bool = False
+  find: float | None = None
+  tone: float = 0.0
+
+  def __post_init__(self):
+    for name in ('strength', 'tone'):
+      if not 0 <= getattr(self, name) <= 1:
+        raise ValueError(f'{name} is {getattr(self, name)}; it must be from 0 to 1.')
+
+
+class Restored(NamedTuple):
+  """A restored photo, and what was done to it.
+
+  Attributes:
+    photo: float32 [H, W, 3], not clipped.
+    mask: float32 [H, W, 1] in [0, 1], what was filled; None: there was neither mask nor search.
+    tone: how far tones were revived: 0 not at all, 1 wholly.
+  """
+
+  photo: np.ndarray
+  mask: np.ndarray | None
+  tone: float
+
+
+def restore_array(
+  engine: Engine,
+  photo: np.ndarray,
+  mask: np.ndarray | None = None,
+  wishes: Wishes = Wishes(),
+) -> Restored:
+  """Restores one photo: finds its damage, fills it, cleans the rest and revives the tones.
+
+  Args:
+    engine: the trained system.
+    photo: float32 [H, W, 3] in [-1, 1].
+    mask: float32 [H, W, 1] in [0, 1], 1 = damaged: 1 is filled, 0 is not, between is a blend.
+      None: damage is looked for if `wishes` say so.
+    wishes: what is wanted.
+
+  Raises:
+    PhotoError: the mask covers the whole photo.
+  """
+  searching = mask is None and wishes.find is not None
+  strength = 0.0 if wishes.only_damage else wishes.strength
+  clean = photo
+  if strength > 0 or searching:
+    looked, probability = engine.look(photo)
+    # This form is exact at both ends.
+    clean = strength * looked + (1 - strength) * photo
+    if searching and probability is not None:
+      mask = finding.decide(probability, wishes.find)
+  if mask is not None and mask.min() > 0:
+    raise PhotoError(
+      'its mask covers the whole photo, so nothing is left to restore it from; mark less.'
+    )
+  restored = clean
+  if mask is not None and mask.any():
+    filled = engine.fill(photo, clean, mask > 0)
+    if searching:
+      mask = finding.worth_filling(photo, filled, mask)
+    restored = np.where(mask > 0, mask * filled + (1 - mask) * clean, clean)
+  if wishes.only_damage:
+    return Restored(restored, mask, 0.0)
+  restored, toned = engine.revive(restored, mask, wishes.tone)
+  return Restored(restored, mask, toned)
+
+
+def restore_photo(
+  engine: Engine,
+  photo: images.Photo,
+  mask: np.ndarray | None = None,
+  wishes: Wishes = Wishes(),
+) -> tuple[images.Photo, Restored]:
+  """`restore_array` of a photo of levels, which keeps its depth, grayness and metadata.
+
+  With `only_damage`, pixels where the mask is 0 keep the original's levels.
+
+  Raises:
+    PhotoError: the mask covers the whole photo, or the engine gave values that are not finite.
+  """
+  done = restore_array(engine, images.to_float(photo), mask, wishes)
+  restored = images.from_float(images.keep_gray(done.photo, photo.pixels), photo)
+  if wishes.only_damage:
+    kept = (
+      photo.pixels if done.mask is None else np.where(done.mask > 0, restored.pixels, photo.pixels)
+    )
+    restored = dataclasses.replace(restored, pixels=kept)
+  return restored, done
+
+
+def plan(
+  paths: Iterable[str | os.PathLike],
+  out: str | os.PathLike,
+  *,
+  overwrite: bool = False,
+  save_masks: bool = False,
+) -> folder.Plan:
+  """What `restore_photos` has to do: see folder.plan.
+
+  Each output has its input's name and place below the folder; only a GIF becomes NAME.gif.png.
+  With `save_masks`, there are also masks/NAME.png.
+  """
+  return folder.plan(
+    paths,
+    out,
+    lambda name: {'output': folder.like_original(name)},
+    also=lambda name: {'mask': MASKS / name.with_suffix('.png')} if save_masks else {},
+    overwrite=overwrite,
+  )
+
+
+def restore_photos(
+  engine: Engine,
+  todo: folder.Plan,
+  wishes: Wishes = Wishes(),
+  *,
+  mask: Callable[[pathlib.Path, images.Photo], np.ndarray] | None = None,
+  progress: Callable[[int, int, folder.Result], None] | None = None,
+  show: Callable[[folder.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
+) -> folder.Summary:
+  """Restores photos into a folder, and writes its report.json.
+
+  Each output has its input's size, format, bit depth, transparency and tags. An interrupted job can
+  simply be run again. What the report has of a photo beside folder.Result: `shape`, the height and
+  width of the program that restored it (its padding changes the numbers near the photo's edge),
+  `damaged`, the share of the pixels that were filled, `changed`, the share of the others that moved
+  by more than four levels of 255, and `tone`, how far tones were revived.
+
+  Args:
+    engine: the trained system, compiled for `todo.sizes`.
+    todo: of `plan`.
+    wishes: what is wanted.
+    mask: (path of a photo, photo) -> its damage, as restore_array takes it. May raise PhotoError.
+    progress: called after each photo with (photos done, photos in all, result).
+    show: called with each restored photo: (its item, before, after with the warnings, mask).
+
+  Raises:
+    PhotoError: a folder cannot be made.
+    ValueError: there is neither `mask` nor search where one is needed.
+  """
+  saves_masks = any('mask' in item.outputs for item in todo.items)
+  if mask is None and wishes.find is None and (wishes.only_damage or saves_masks):
+    raise ValueError('without masks there is no damage to restore alone, and no mask to save.')
+
+  def one(item: folder.Item) -> folder.Done:
+    photo = images.read(item.path)
+    given = None if mask is None else mask(item.path, photo)
+    restored, done = restore_photo(engine, photo, given, wishes)
+    if saves_masks:
+      images.make_folder(item.outputs['mask'].parent)
+      images.write(masks.to_photo(done.mask, photo.dpi), item.outputs['mask'], overwrite=True)
+    warnings = photo.warnings + folder.changed_name(item, photo)
+    nothing = done.mask is None or not done.mask.any()
+    if wishes.only_damage and nothing and item.output.suffix == item.path.suffix:
+      images.make_folder(item.output.parent)
+      images.write_bytes(item.output, item.path.read_bytes(), overwrite=todo.overwrite)
+    else:
+      folder.write(todo, restored, item.output)
+      warnings += folder.compressed_again(photo) if wishes.only_damage else ()
+    if show is not None:
+      show(item, photo, dataclasses.replace(restored, warnings=warnings), done.mask)
+    return folder.Done(
+      photo.size,
+      warnings,
+      {'shape': engine.plan.shape(photo.size), **_facts(photo, restored, done)},
+    )
+
+  return folder.run(
+    todo,
+    folder.each(one),
+    {'weights': engine.name, **dataclasses.asdict(wishes)},
+    'restored',
+    'use smaller tiles',
+    progress=progress,
+  )
+
+
+def _facts(before: images.Photo, after: images.Photo, done: Restored) -> dict[str, Any]:
+  """What the report says of a photo: shares of pixels, rounded as nobody needs more digits."""
+  moved = np.abs(images.to_float(after) - images.to_float(before)).max(-1) > 4 / 127.5
+  filled = np.zeros(moved.shape, bool) if done.mask is None else done.mask[..., 0] > 0
+  return {
+    'damaged': None if done.mask is None else round(float(filled.mean()), 6),
+    'changed': round(float((moved & ~filled).mean()), 6),
+    'tone': round(done.tone, 3),
+  }

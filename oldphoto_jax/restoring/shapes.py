@@ -1,0 +1,93 @@
+"""Few shapes for photos of every size: a compiled program has one, and compiling takes long."""
+
+import collections
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from oldphoto_jax.restoring import tiles
+
+# Sides that photos are padded to: steps of a third to a half at first, of a quarter later.
+LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """The shapes that photos are padded to, or cut into tiles of.
+
+  Attributes:
+    multiple: the sides are multiples of it.
+    tile: photos with a longer side are cut into tiles.
+    overlap: pixels over which neighbouring tiles are blended.
+    shapes: (height, width) each, from small to large.
+  """
+
+  multiple: int
+  tile: int
+  overlap: int
+  shapes: tuple[tuple[int, int], ...] = ()
+
+  @property
+  def grid(self) -> int:
+    """Tiles start at its multiples: there a network that halves the sides sees them as in whole."""
+    return math.lcm(tiles.GRID, self.multiple)
+
+  def shape(self, size: tuple[int, int]) -> tuple[int, int]:
+    """The smallest of the shapes for a photo of this height and width; its own if none will do."""
+    need = needed(size, self.multiple, self.tile)
+    fitting = [shape for shape in self.shapes if shape[0] >= need[0] and shape[1] >= need[1]]
+    return min(fitting, key=math.prod, default=need)
+
+
+def plan(
+  sizes: Iterable[tuple[int, int]],
+  multiple: int,
+  *,
+  tile: int = 2048,
+  overlap: int = 64,
+  max_shapes: int = 4,
+) -> Plan:
+  """At most `max_shapes` shapes for photos of these sizes, with little padding.
+
+  Starts from each photo's own shape and joins the pair that adds the fewest padded pixels, until
+  few enough are left. Photos of other sizes may come, too.
+
+  Raises:
+    ValueError: `overlap` is not from 1 to half of the tile.
+  """
+  if not 0 < 2 * overlap <= tile:
+    raise ValueError(f'overlap is {overlap}; it must be from 1 to half of the tile, {tile // 2}.')
+  counts = collections.Counter(needed(size, multiple, tile) for size in sizes)
+
+  def joined(a, b):
+    return max(a[0], b[0]), max(a[1], b[1])
+
+  def cost(pair):
+    area = math.prod(joined(*pair))
+    return sum(counts[shape] * (area - math.prod(shape)) for shape in pair)
+
+  while len(counts) > max(max_shapes, 1):
+    a, b = min(itertools.combinations(sorted(counts), 2), key=cost)
+    count = counts.pop(a) + counts.pop(b)
+    counts[joined(a, b)] += count
+  return Plan(multiple, tile, overlap, tuple(sorted(counts, key=math.prod)))
+
+
+def bucket(side: int, multiple: int) -> int:
+  """The side that a side is padded to: from LADDER, then multiples of 512; rounded up."""
+  rung = next((rung for rung in LADDER if rung >= side), math.ceil(side / 512) * 512)
+  return math.ceil(rung / multiple) * multiple
+
+
+def needed(size: tuple[int, int], multiple: int, tile: int) -> tuple[int, int]:
+  """The smallest shape for a photo of this height and width, or for its tiles."""
+  return tuple(bucket(min(side, tile), multiple) for side in size)
+
+
+def pad(photo: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  """Pads [H, W, C] at the bottom and right by reflection, repeated where the photo is small."""
+  height, width = photo.shape[:2]
+  return np.pad(photo, ((0, shape[0] - height), (0, shape[1] - width), (0, 0)), 'reflect')

@@ -1,0 +1,442 @@
+"""The comparison, from its config: trains or loads what is compared, then measures and writes."""
+
+import dataclasses
+import functools
+import json
+import logging
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from oldphoto_jax import data, weights
+from oldphoto_jax.dip import fit
+from oldphoto_jax.dip.prior import Dip
+from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.evaluation.comparison import NOTHING, Row, Test, Training
+from oldphoto_jax.photos import images, masks, page, sheets
+from oldphoto_jax.restoring import engine
+from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, triplet
+from oldphoto_jax.systems.system import System
+from oldphoto_jax.training import runs, train
+
+_log = logging.getLogger(__name__)
+
+SYSTEMS = {module.SYSTEM.name: module.SYSTEM for module in (pix2pix, cyclegan, triplet, dip)}
+JSON, MARKDOWN, PAGE, RESULTS = 'comparison.json', 'comparison.md', 'comparison.html', 'results'
+OLD = 'old photos'
+MASKED = ', true mask'  # ends the labels of rows that are told where the damage is
+
+
+def check(config: ConfigDict) -> None:
+  """Looks, before hours of training, at what can be wrong.
+
+  Raises:
+    ConfigError: for several hosts, or settings that do not fit together.
+    UserError: for files that do not fit, or settings of a system that cannot work.
+  """
+  if jax.process_count() > 1:
+    raise ConfigError(
+      'the comparison runs on one host: train large systems on several hosts by their own configs, '
+      'and name their weights with config.load'
+    )
+  names, more = _compared(config), _more(config)
+  for name in names:
+    if _loaded_path(config, name):
+      weights.load(_loaded_path(config, name))
+    elif config.systems[name].system not in SYSTEMS:
+      raise ConfigError(
+        f'the comparison cannot run the system {config.systems[name].system!r} of {name!r}'
+      )
+    else:
+      own = own_config(config, name)
+      SYSTEMS[own.system].check(own)
+  for path in more.values():
+    weights.load(path)
+  build.recipe(config.evaluate.recipes)
+  if config.reference not in (*names, *more, NOTHING):
+    known = ', '.join([*names, *more, NOTHING])
+    raise ConfigError(f'reference is {config.reference!r}: choose from {known}')
+  if config.data.old_reference and not config.data.old_test:
+    raise ConfigError('data.old_reference belongs to data.old_test: set that as well')
+  _judge(config)
+
+
+def run(config: ConfigDict) -> None:
+  """Trains, restores, scores, and writes the tables, the grids and the page into the workdir.
+
+  Raises:
+    train.Stopped: after SIGTERM; the same command goes on.
+    UserError: see `check`; photos that are missing.
+  """
+  folder, judge = pathlib.Path(config.workdir), _judge(config)
+  for column in comparison.missing_columns(judge, config.evaluate.crop):
+    _log.info('no column %s', column)
+  tests = _tests(config)
+  rows = _rows(config)
+  environment = runs.environment()
+  with train.Terminated() as terminated:
+    results = comparison.compare(
+      rows,
+      tests,
+      judge,
+      folder / RESULTS,
+      pictures=config.evaluate.pictures,
+      commit=environment['commit'],
+      stop=lambda: terminated.requested,
+    )
+  extra = {test.name: comparison.extra_scores(test, judge) for test in tests}
+  report = comparison.report(
+    rows, tests, results, extra, config.reference, config.seed, config.evaluate.resamples
+  )
+  report = {'settings': settings(config), 'environment': environment} | report
+  _write(folder, config, report, tests, results)
+
+
+def settings(config: ConfigDict) -> dict[str, Any]:
+  """The settings that the numbers depend on, without paths of this machine."""
+  e = config.evaluate
+  return {
+    'seed': config.seed,
+    'training images': config.images,
+    'training crop': config.data.crop,
+    'training recipe': config.recipe,
+    'test crop': e.crop,
+    'bootstrap resamples': e.resamples,
+    'Deep Image Prior': {'preset': config.systems.dip.preset, **config.systems.dip.fit.to_dict()},
+  }
+
+
+# What is compared -------------------------------------------------------------------------------
+
+
+def own_config(config: ConfigDict, name: str) -> ConfigDict:
+  """A system's config with what all share: photos, crop, recipe, seed, length; its folder."""
+  own = config.systems[name].copy_and_resolve_references()
+  own.seed = config.seed
+  if not _is_trained(own):
+    return own
+  own.workdir = str(pathlib.Path(config.workdir) / name)
+  own.recipe = config.recipe
+  own.evaluate.crop = config.evaluate.crop
+  for field, value in config.data.items():
+    # A system that mixes real old photos with others. They have no pairs to learn from, and would
+    # be a different task for CycleGAN.
+    takes_real = 'p_real' in own.data
+    if field in own.data and (field != 'old' or takes_real):
+      own.data[field] = value
+  if config.images:
+    stages = [own[s] for s in build.stage_names(own)]
+    total = sum(stage.steps * stage.batch_size for stage in stages)
+    for stage in stages:
+      stage.steps = max(1, round(stage.steps * config.images / total))
+      if 'recipe' in stage:  # instead of its system's
+        stage.recipe = config.recipe
+  return own
+
+
+def _is_trained(own: ConfigDict) -> bool:
+  """Whether a system learns and releases weights. Deep Image Prior does not."""
+  return 'export' in SYSTEMS[own.system].modes
+
+
+def trained(config: ConfigDict, name: str) -> pathlib.Path:
+  """Trains a system from where its run is: the file of its weights."""
+  own = own_config(config, name)
+  system, folder = SYSTEMS[own.system], pathlib.Path(own.workdir)
+  runs.check(own, system.may_change)
+  file = folder / weights.FILE
+  ends = [folder / s / 'checkpoints' / str(own[s].steps) for s in build.stage_names(own)]
+  if not all(end.is_dir() for end in ends):
+    _log.info('%s: training into %s', name, folder)
+    system.modes['run'](own)
+  elif not file.is_file() or file.stat().st_mtime < max(end.stat().st_mtime for end in ends):
+    system.modes['export'](own)
+  else:
+    _log.info('%s: %s is complete', name, folder)
+  return file
+
+
+def _compared(config: ConfigDict) -> list[str]:
+  names = build.names(config.compare)
+  for name in names:
+    if name not in config.systems:
+      known = ', '.join(config.systems)
+      raise ConfigError(f'compare: there is no system {name!r}; choose from {known}')
+  return names
+
+
+def _more(config: ConfigDict) -> dict[str, str]:
+  """Name -> path of further weights."""
+  found = {}
+  for part in filter(None, config.more.split(',')):
+    name, equals, path = (x.strip() for x in part.partition('='))
+    if not (name and equals and path) or name in found or name in config.systems:
+      raise ConfigError(
+        f'more: {part!r} is not NAME=PATH with a name of its own; several have commas between'
+      )
+    found[name] = path
+  return found
+
+
+def _loaded_path(config: ConfigDict, name: str) -> str:
+  return config.load.get(name, '')
+
+
+def _rows(config: ConfigDict) -> list[Row]:
+  """All rows, in the order of the tables; trains what is missing."""
+  rows = [comparison.nothing(), comparison.classical(False), comparison.classical(True)]
+  # One system at a time is in memory: its rows follow each other.
+  programs = functools.lru_cache(maxsize=1)(_programs)
+  for name in _compared(config):
+    if _loaded_path(config, name):
+      rows += weights_rows(name, _loaded_path(config, name), programs)
+    elif _is_trained(config.systems[name]):
+      rows += weights_rows(name, trained(config, name), programs)
+    else:
+      rows += _dip_rows(config, name)
+  for name, path in _more(config).items():
+    rows += weights_rows(name, path, programs)
+  return rows
+
+
+def _programs(path: str, with_fusion: bool):
+  found = weights.load(path)
+  if not with_fusion:
+    found = weights.without_fusion(found)
+  restorer = weights.restorer(found, path)
+  return engine.compiled(restorer)
+
+
+def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> list[Row]:
+  """The rows of a file of weights: as it is, and with the true mask if it can fill holes.
+
+  Of a triplet system with a fusion there are rows without it, under `name`, and with it.
+
+  Args:
+    name: the label.
+    path: a run's folder or a file.
+    programs: (path, with fusion) -> engine.compiled of it.
+
+  Raises:
+    WeightsError: see weights.load.
+  """
+  file = pathlib.Path(path)
+  file = file / weights.FILE if file.is_dir() else file
+  loaded = weights.read(path)
+  whole = loaded.weights
+  rows = []
+  for fused in (False, True) if 'fusion' in whole.model else (False,):
+    found = whole if fused else weights.without_fusion(whole)
+    can_fill = weights.restorer(found, name).fill is not None
+    for masked in (False, True) if can_fill else (False,):
+      stages = _stages_behind(found, masked)
+      rows.append(
+        Row(
+          label=f'{name}{" with fusion" * fused}{MASKED * masked}',
+          open=functools.partial(_open, programs, str(file), fused),
+          identity=f'{found.system} {loaded.digest}{" with fusion" * fused}',
+          masked=masked,
+          parameters=_count(found, 'mapping_masked' in stages),
+          training=training(file.parent, loaded.card, found.system, stages),
+        )
+      )
+  return rows
+
+
+def _open(programs: Callable, path: str, fused: bool) -> comparison.Restore:
+  return comparison.by_engine(programs(path, fused))
+
+
+def _stages_behind(found: weights.Weights, masked: bool) -> list[str]:
+  """The stages whose training a row of these weights rests on."""
+  if found.system != 'triplet':
+    return [found.system]
+  names = ['vae_rx', 'vae_y', 'mapping']
+  fusion = found.model.get('fusion')
+  if masked or (fusion is not None and fusion['masked']):
+    names += ['vae_y_masked', 'mapping_masked']  # the first is there where it has its own VAE
+  return names + (['fusion'] if fusion is not None else [])
+
+
+def _count(found: weights.Weights, masked: bool) -> int:
+  """Parameters that a row uses; running statistics of batch norm are none."""
+  unused = {'detector', 'batch_stats'} | (set() if masked else {'masked'})
+  used = {k: v for k, v in found.params.items() if k not in unused}
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(used))
+
+
+def training(
+  folder: pathlib.Path, card: dict[str, Any], system: str, stages: list[str]
+) -> Training:
+  """What is known of a training: from the run's folder, else from the card of its weights.
+
+  Args:
+    folder: with metrics.jsonl in a folder a stage, where it is a run's.
+    card: of the weights; its 'run' is the config as JSON.
+    system: of the weights.
+    stages: names.
+  """
+  own = json.loads(card['run']) if 'run' in card else None
+  if own is None or own.get('system') != system:
+    return Training()
+  if 'vae_y_masked' in stages and not own['mapping_masked']['own_y']:
+    stages = [s for s in stages if s != 'vae_y_masked']
+  logs = {s: folder / s / 'metrics.jsonl' for s in stages}
+  if all(log.is_file() for log in logs.values()):
+    measured = [_measured(log, own[s]['batch_size']) for s, log in logs.items()]
+    total, seconds = (sum(values) for values in zip(*measured))
+  else:
+    total, seconds = sum(own[s]['steps'] * own[s]['batch_size'] for s in stages), None
+  d, network = own['data'], own.get('perceptual', {})
+  used = network.get('weights') and any(own[s]['weights'].get('perceptual') for s in stages)
+  recipes = [
+    own['recipe'],
+    *(own[s]['recipe'] for s in stages if 'recipe' in own[s]),
+  ]
+  return Training(
+    images=total,
+    seconds=seconds,
+    photos=d['tfds_name'] or pathlib.PurePath(d['photos']).name or 'sample photos',
+    recipe=' + '.join(dict.fromkeys(recipes)),
+    crop=d['crop'],
+    perceptual=network['network'] if used else '',
+  )
+
+
+def _measured(log: pathlib.Path, batch_size: int) -> tuple[int, float]:
+  """Images and seconds of a stage's training, from its metrics.jsonl."""
+  lines = [json.loads(line) for line in log.read_text().splitlines()]
+  before, seconds = 0, 0.0
+  for line in lines:
+    if 'images_per_second' in line:
+      seconds += (line['step'] - before) * batch_size / line['images_per_second']
+      before = line['step']
+  return before * batch_size, seconds
+
+
+def _dip_rows(config: ConfigDict, name: str) -> list[Row]:
+  prior = dip.settings(config.systems[name], 3)
+  chunk, e = config.systems[name].chunk, config.evaluate
+  parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_dip_shapes(prior)))
+  return [
+    Row(
+      label=f'{name}{MASKED * masked}',
+      open=functools.partial(_fit, prior, chunk, config.seed),
+      identity=f'{prior} seed {config.seed}',
+      masked=masked,
+      limit=e.dip_photos,
+      parameters=parameters,
+    )
+    for masked in ((False, True) if e.dip_masked else (False,))
+  ]
+
+
+def _dip_shapes(prior: Dip):
+  z = jax.ShapeDtypeStruct((1, 256, 256, prior.input_depth), np.float32)
+  return jax.eval_shape(prior.net.init, jax.random.key(0), z)['params']
+
+
+def _fit(prior: Dip, chunk: int, seed: int) -> comparison.Restore:
+  """The whole image of the network; what a mask marks counts as unknown."""
+
+  def one(photo, weight):
+    (found,) = fit.fit_photos(
+      prior, [photo], None if weight is None else [weight], jax.random.key(seed), chunk=chunk
+    )
+    return found.image
+
+  return one
+
+
+# What it is compared on -------------------------------------------------------------------------
+
+
+def _judge(config: ConfigDict) -> comparison.Judge:
+  e = config.evaluate
+  return comparison.judge(e.squeezenet, e.niqe, e.lpips_alexnet, e.lpips_linear)
+
+
+def _tests(config: ConfigDict) -> list[Test]:
+  """The test photos under every recipe, then real old photos."""
+  opened = build.photos(config.data, config.seed)
+  tests = build.tests(config, build.test_photos(config, opened))
+  if config.data.old_test:
+    tests.append(_old(config))
+  return tests
+
+
+def _old(config: ConfigDict) -> Test:
+  source = data.folder(config.data.old_test)
+  count = min(config.evaluate.old_limit or len(source), len(source))
+  names, old = list(source.names[:count]), [source[i] for i in range(count)]
+  if not config.data.old_reference:
+    return Test(OLD, names, old)
+  reference = []
+  for name, photo in zip(names, old):
+    path = masks.find_named(config.data.old_reference, source.root / name, 'reference')
+    reference.append(images.read_rgb8(path))
+    if reference[-1].shape != photo.shape:
+      raise ConfigError(f'{path} has not the size of its photo {source.root / name}')
+  return Test(OLD, names, old, reference=reference)
+
+
+# What is written --------------------------------------------------------------------------------
+
+
+def _write(
+  folder: pathlib.Path,
+  config: ConfigDict,
+  report: dict[str, Any],
+  tests: list[Test],
+  results: dict[str, dict[str, comparison.Results]],
+) -> None:
+  images.write_bytes(folder / JSON, json.dumps(report, indent=1).encode(), overwrite=True)
+  tables, lead = comparison.tables(report), _lead(config, report)
+  text = f'# Comparison\n\n{lead}\n\n{comparison.markdown(tables)}'
+  images.write_bytes(folder / MARKDOWN, text.encode(), overwrite=True)
+  sections = [page.Section(t.title, t.text, t.header, t.rows) for t in tables]
+  for test in tests:
+    grid = comparison.grid(test, results[test.name], config.evaluate.pictures)
+    name = f'grid_{test.name.replace(" ", "_")}.png'
+    sheets.save_png(folder / name, grid)
+    place = next(i for i, s in enumerate(sections) if s.title == test.name)
+    shown = _entries(test, results[test.name], config)
+    sections[place] = dataclasses.replace(sections[place], picture=grid, entries=shown)
+  page.write_report(folder / PAGE, sections, title='Comparison', lead=lead)
+  _log.info('see %s and %s\n%s', folder / PAGE, folder / MARKDOWN, text)
+
+
+def _entries(
+  test: Test, results: dict[str, comparison.Results], config: ConfigDict
+) -> tuple[page.Entry, ...]:
+  """The first photos, damaged and by the last row of the reference that knows no mask."""
+  rows = [r for r in (config.reference, f'{config.reference} with fusion') if r in results]
+  if not rows or config.reference == NOTHING:
+    return ()
+  count = min(config.evaluate.pictures, len(results[rows[-1]].pictures))
+  return tuple(
+    page.Entry(name, before=old, after=restored, note=f'After: {rows[-1]}')
+    for name, old, restored in zip(test.photos[:count], test.old, results[rows[-1]].pictures)
+  )
+
+
+def _lead(config: ConfigDict, report: dict[str, Any]) -> str:
+  e, environment = config.evaluate, report['environment']
+  text = (
+    f'Middle {e.crop}x{e.crop} of each test photo, damaged with fold_in(key({config.seed}), its '
+    f'number); PSNR, SSIM and MS-SSIM of 8-bit RGB, over the whole frame. Bootstrap of '
+    f'{e.resamples} resamples, seed {config.seed}. '
+  )
+  if e.squeezenet:
+    text += 'The SqueezeNet distance is LPIPS without its learnt weights, and not LPIPS. '
+  text += 'Rows with the true mask are told where content is lost, which no photo tells. '
+  return f'{text}Code: commit {environment["commit"]}; {environment["devices"][1]}.'
+
+
+SYSTEM = System('comparison', {'run': run}, check)

@@ -1,0 +1,110 @@
+"""What is kept with a run: settings, versions, device, commit; the guard against mixing runs."""
+
+import fnmatch
+import importlib.metadata
+import json
+import os
+import pathlib
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.training import parallel
+
+FILE = 'run.json'
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+# Settings of any system that may change when a run goes on: they change no number of a step already
+# taken, except for the number of steps, which also moves the decay of the learning rate.
+FREE = (
+  'workdir', 'train.*', 'evaluate.*', 'measure.*', 'data.threads', 'data.workers', 'data.cache_gb',
+  '*.steps',
+)  # fmt: skip
+
+
+def check(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
+  """Checks that the run in `config.workdir`, if there is one, has the same settings.
+
+  Args:
+    config: the settings of now.
+    may_change: patterns of names, like FREE, of settings that may differ.
+
+  Raises:
+    ConfigError: where the folder holds a run with other settings.
+  """
+  folder = pathlib.Path(config.workdir)
+  path = folder / FILE
+  if not path.exists():
+    return
+  free = (*FREE, *may_change)
+  settings = _fixed(json.loads(config.to_json()), free)
+  before = _fixed(json.loads(path.read_text())['config'], free)
+  new = sorted(settings.keys() - before.keys())
+  if new:
+    logging.warning(
+      '%s was started by a version without these settings; using their values of now: %s',
+      folder,
+      ', '.join(f'{name}={settings[name]}' for name in new),
+    )
+  for name in sorted(before):
+    if before[name] != settings.get(name):
+      raise ConfigError(
+        f'{folder} holds a run with {name} = {before[name]}, not {settings.get(name)}: go on '
+        'with its settings, or choose another folder with --config.workdir'
+      )
+
+
+def start(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
+  """Makes the run's folder and writes run.json, after `check`, whose arguments these are."""
+  check(config, may_change)
+  if not parallel.is_main():
+    return
+  path = pathlib.Path(config.workdir) / FILE
+  path.parent.mkdir(parents=True, exist_ok=True)
+  description = {'config': json.loads(config.to_json()), **environment()}
+  temporary = path.with_suffix('.part')
+  temporary.write_text(json.dumps(description, indent=2))
+  temporary.replace(path)
+  logging.info('run folder: %s', path.parent)
+
+
+def environment() -> dict[str, Any]:
+  """What computes: devices, processes, versions, flags, and the commit of the code."""
+  return {
+    'devices': [jax.device_count(), jax.devices()[0].device_kind],
+    'processes': jax.process_count(),
+    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'commit': commit(),
+  }
+
+
+def _fixed(tree: dict, free: Sequence[str], prefix: str = '') -> dict[str, Any]:
+  """The settings that may not change, by dotted names."""
+  rows = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      rows |= _fixed(value, free, f'{prefix}{name}.')
+    elif not any(fnmatch.fnmatchcase(prefix + name, pattern) for pattern in free):
+      rows[prefix + name] = value
+  return rows
+
+
+def commit() -> str | None:
+  """The git commit of the code, with + where files differ from it; None outside a checkout."""
+  here = pathlib.Path(__file__).parent
+  try:
+    commit = subprocess.run(
+      ['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    changed = subprocess.run(
+      ['git', 'status', '--porcelain', '-uno'], cwd=here, capture_output=True, text=True, check=True
+    ).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return commit + ('+' if changed else '')

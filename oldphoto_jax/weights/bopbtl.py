@@ -1,0 +1,183 @@
+"""Import of the official checkpoints of Wan et al. 2020 (Bringing-Old-Photos-Back-to-Life).
+
+`read_*` take a state dict to the parameters of one of our networks; `import_*` take files to
+weights that can be saved. All raise WeightsError if a key is missing or left over.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from oldphoto_jax import weights
+from oldphoto_jax.errors import WeightsError
+from oldphoto_jax.models import detector
+from oldphoto_jax.weights import torch_state
+
+
+def read_vae(state: Mapping[str, Any]) -> dict[str, Any]:
+  """`netG_VAE` of the official code -> {'encoder', 'decoder'} of models.vae."""
+  read = torch_state.Reader(state, 'VAE checkpoint')
+  encoder = {
+    'conv_in': read.conv('encoder.1'),
+    'down0': read.conv('encoder.4'),
+    'down1': read.conv('encoder.7'),
+  } | {f'block{i}': _resnet_block(read, f'encoder.{10 + i}') for i in range(4)}
+  decoder = {f'block{i}': _resnet_block(read, f'decoder.{i}') for i in range(4)} | {
+    'up0': read.conv_transpose('decoder.4'),
+    'up1': read.conv_transpose('decoder.7'),
+    'conv_out': read.conv('decoder.11'),
+  }
+  return read.done({'encoder': encoder, 'decoder': decoder})
+
+
+def read_mapping(state: Mapping[str, Any]) -> dict[str, Any]:
+  """`Mapping_Model` (stage "quality") of the official code -> parameters of models.mapping.T.
+
+  The number of residual blocks is read from the keys.
+  """
+  read = torch_state.Reader(state, 'mapping checkpoint')
+  blocks = len({key.split('.')[1] for key in state if '.conv_block.' in key})
+  params = {f'up{i}': read.conv(f'model.{3 * i}') for i in range(4)}
+  params |= {f'block{i}': _resnet_block(read, f'model.{12 + i}') for i in range(blocks)}
+  first = 12 + blocks
+  params |= {f'down{i}': read.conv(f'model.{first + 3 * i}') for i in range(3)}
+  params['conv_out'] = read.conv(f'model.{first + 9}')
+  return read.done(params)
+
+
+def read_masked_mapping(state: Mapping[str, Any]) -> dict[str, Any]:
+  """`Mapping_Model_with_mask` (stage "scratch") -> parameters of a masked models.mapping.T.
+
+  The number of residual blocks after the partial non-local block is read from the keys.
+  """
+  read = torch_state.Reader(state, 'scratch mapping checkpoint')
+  blocks = len({k.split('.')[1] for k in state if k.startswith('after_NL.') and '.conv_b' in k})
+  params = {f'up{i}': read.conv(f'before_NL.{3 * i}') for i in range(4)}
+  params['nonlocal'] = {name: read.conv(f'NL.{name}') for name in ('g', 'theta', 'phi', 'W')}
+  refining = {f'block{i}': _resnet_block(read, f'NL.res_block.{i}') for i in range(3)}
+  params['nonlocal'] |= refining
+  params |= {f'block{i}': _resnet_block(read, f'after_NL.{i}') for i in range(blocks)}
+  params |= {f'down{i}': read.conv(f'after_NL.{blocks + 3 * i}') for i in range(3)}
+  params['conv_out'] = read.conv(f'after_NL.{blocks + 9}')
+  return read.done(params)
+
+
+def read_detector(state: Mapping[str, Any]) -> dict[str, Any]:
+  """`UNet` of the official scratch detection -> {'params', 'batch_stats'} of models.detector.UNet.
+
+  The depth is read from the keys. Batch norm's counters may be missing.
+
+  Raises:
+    WeightsError: if any other key is missing or left over, or a blur is not the network's.
+  """
+  state = {k: v for k, v in state.items() if not k.endswith('.num_batches_tracked')}
+  read = torch_state.Reader(state, 'detector checkpoint')
+  depth = len({key.split('.')[1] for key in state if key.startswith('down_sample.')})
+  params, stats = {'conv_in': read.conv('first.1'), 'conv_out': read.conv('last.1')}, {}
+
+  def block(name, key, place):
+    params[name] = read.conv(f'{key}.{place}')
+    norm = f'{name}_norm'
+    params[norm], stats[norm] = read.batch_norm(f'{key}.{place + 1}')
+
+  for i in range(depth):
+    block(f'pool{i}', f'down_sample.{i}', 1)
+    blur = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    if not np.allclose(read(f'down_sample.{i}.4.filt'), blur):
+      raise WeightsError(f'detector checkpoint: down_sample.{i}.4.filt is not the blur [1, 2, 1]')
+    up = f'up_path.{depth - 1 - i}'
+    params[f'up{i}'] = read.conv(f'{up}.up.2')
+    for j, place in ((1, 1), (2, 5)):
+      block(f'down{i}_conv{j}', f'down_path.{i}.block', place)
+      block(f'up{i}_conv{j}', f'{up}.conv_block.block', place)
+  return read.done({'params': params, 'batch_stats': stats})
+
+
+# The official folder, below Global/checkpoints/restoration.
+_FILES = {
+  'rx': 'VAE_A_quality/latest_net_G.pth',
+  'y': 'VAE_B_quality/latest_net_G.pth',
+  'mapping': 'mapping_quality/latest_net_mapping_net.pth',
+}
+# For photos with scratches; taken where both are there.
+_MASKED_FILES = {
+  'y': 'VAE_B_scratch/latest_net_G.pth',
+  'mapping': 'mapping_scratch/latest_net_mapping_net.pth',
+}
+_LEFT_OUT = 'mapping_Patch_Attention/latest_net_mapping_net.pth'
+
+
+def import_triplet(folder: str | os.PathLike) -> tuple[weights.Weights, list[str]]:
+  """Reads the official checkpoints of Wan et al., stages "quality" and, where it is, "scratch".
+
+  Args:
+    folder: holds VAE_A_quality/, VAE_B_quality/ and mapping_quality/, and for scratches
+      VAE_B_scratch/ and mapping_scratch/; or the official repository's
+      Global/checkpoints/restoration/ with them.
+
+  Returns:
+    Weights of the triplet system, and a sentence for each file that was left out.
+
+  Raises:
+    WeightsError: where a file is missing or unreadable, or a key or shape does not fit.
+  """
+  folder = pathlib.Path(folder)
+  nested = folder / 'Global' / 'checkpoints' / 'restoration'
+  root = nested if nested.is_dir() else folder
+  missing = [name for name in _FILES.values() if not (root / name).is_file()]
+  if missing:
+    raise WeightsError(f'{root} lacks {", ".join(missing)} of the official checkpoints')
+  states = {key: torch_state.load(root / name) for key, name in _FILES.items()}
+  rx, y = read_vae(states['rx']), read_vae(states['y'])
+  t = read_mapping(states['mapping'])
+  kernel, latent = rx['encoder']['conv_in']['kernel'], rx['encoder']['down1']['kernel']
+  sizes = {'width': kernel.shape[-1], 'latent': latent.shape[-1], 'blocks': 4, 'norm': True}
+  params = {'rx': {'encoder': rx['encoder']}, 'y': {'decoder': y['decoder']}, 'mapping': t}
+  sizes |= _mapping_sizes(t)
+
+  left_out = []
+  files = {key: root / name for key, name in _MASKED_FILES.items()}
+  if all(path.is_file() for path in files.values()):
+    masked = {'y': {'decoder': read_vae(torch_state.load(files['y']))['decoder']}}
+    masked['mapping'] = read_masked_mapping(torch_state.load(files['mapping']))
+    params['masked'] = masked
+    sizes['masked'] = _mapping_sizes(masked['mapping'])
+    sizes['masked'] |= {'mask_pool': 'reference', 'scaled': False}
+  else:
+    lacking = ' and '.join(str(path) for path in files.values() if not path.is_file())
+    left_out.append(f'the masked branch is left out: {lacking} is not there')
+  if (root / _LEFT_OUT).is_file():
+    left_out.append(
+      f'{root / _LEFT_OUT} is left out: the high-resolution variant that copies patches is '
+      'not supported, the scratch mapping fills holes at any size here'
+    )
+  imported = weights.Weights('triplet', sizes, params)
+  weights.check(imported, str(root))
+  return imported, left_out
+
+
+def _mapping_sizes(t: dict[str, Any]) -> dict[str, Any]:
+  blocks = sum(name.startswith('block') for name in t)
+  return {'t_width': t['up3']['kernel'].shape[-1], 't_blocks': blocks, 't_residual': False}
+
+
+def import_detector(path: str | os.PathLike) -> weights.Weights:
+  """Reads the official detector, Global/checkpoints/detection/FT_Epoch_latest.pt.
+
+  Raises:
+    WeightsError: if the file is missing, unreadable, or not that network.
+  """
+  params = read_detector(torch_state.load(path, 'model_state'))
+  depth = sum(name.startswith('pool') and name.endswith('norm') for name in params['params'])
+  width = params['params']['conv_in']['kernel'].shape[-1]
+  model = detector.Detector(net=detector.UNet(width=width, depth=depth))
+  imported = weights.Weights('detector', detector.sizes(model), params)
+  weights.check(imported, str(path))
+  return imported
+
+
+def _resnet_block(read: torch_state.Reader, key: str) -> dict[str, Any]:
+  return {'conv1': read.conv(f'{key}.conv_block.1'), 'conv2': read.conv(f'{key}.conv_block.5')}

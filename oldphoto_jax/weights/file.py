@@ -1,0 +1,283 @@
+"""Released weights: one safetensors file per system, with its sizes and a card inside."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+import safetensors.numpy
+
+from oldphoto_jax.errors import WeightsError
+from oldphoto_jax.models import cyclegan, fusion, mapping, pix2pix, repair
+from oldphoto_jax.models import detector as detector_model
+from oldphoto_jax.models import triplet as triplet_model
+from oldphoto_jax.models.released import Networks
+from oldphoto_jax.restoring import detect, restore
+
+FILE = 'weights.safetensors'  # its name in the folder of a run
+FORMAT = 'oldphoto_jax/1'
+
+# The system that comes with the package: see MODEL_CARD.md beside it.
+SHIPPED = pathlib.Path(__file__).parent.parent / 'pretrained' / FILE
+
+# What a file may hold: the name of a system, and what makes its networks from their sizes.
+NETWORKS: dict[str, Callable[[dict[str, Any]], Networks]] = {
+  'triplet': triplet_model.networks,
+  'pix2pix': pix2pix.networks,
+  'cyclegan': cyclegan.networks,
+  'detector': detector_model.networks,
+  'repair': repair.networks,
+}
+DETECTOR = 'detector'  # the one system that restores nothing
+FORMER = {'scratch': DETECTOR}  # names in files of version 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """A trained system.
+
+  Attributes:
+    system: which networks, one of NETWORKS. Of CycleGAN only the restoring generator.
+    model: their sizes, JSON values by name.
+    params: nested dicts of float32 arrays.
+  """
+
+  system: str
+  model: dict[str, Any]
+  params: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loaded:
+  """A file of weights, read, hashed and checked once.
+
+  Attributes:
+    file: where it is.
+    weights: what it holds.
+    card: where they are from, see `save`.
+    digest: twelve digits that tell the file from all others.
+  """
+
+  file: pathlib.Path
+  weights: Weights
+  card: dict[str, Any]
+  digest: str
+
+  @property
+  def name(self) -> str:
+    """Identifies these weights in reports."""
+    return f'{self.weights.system} {self.file.name} {self.digest}'
+
+  def restorer(self) -> restore.Restorer:
+    """The system, ready to restore.
+
+    Raises:
+      WeightsError: if it is a detector.
+    """
+    if self.weights.system == DETECTOR:
+      raise WeightsError(
+        f'{self.file} holds a detector, which marks damage and restores nothing: use it with '
+        '`oldphoto detect`, and give the weights of a system that restores here'
+      )
+    return restorer(self.weights, self.name)
+
+  def find_detector(self) -> detect.Detector | None:
+    """The detector that this file is, or that a triplet system was released with; else None."""
+    weights = self.weights
+    if 'detector' in weights.model:
+      weights = Weights(DETECTOR, weights.model['detector'], weights.params['detector'])
+    if weights.system != DETECTOR:
+      return None
+    networks = _networks(weights)
+    return detect.Detector(networks.apply, weights.params, networks.multiple, self.name)
+
+  def detector(self) -> detect.Detector:
+    """The detector, ready to mark damage.
+
+    Raises:
+      WeightsError: if there is none in this file.
+    """
+    found = self.find_detector()
+    if found is None:
+      raise WeightsError(
+        f'{self.file} holds a system that restores photos, without a detector of damage: use it '
+        'with `oldphoto restore`, and train a detector with configs/detector.py'
+      )
+    return found
+
+
+def save(
+  path: str | os.PathLike, weights: Weights, card: dict[str, Any], half: bool = False
+) -> None:
+  """Writes one safetensors file; an older file is replaced in one move.
+
+  Args:
+    path: of the file.
+    weights: what to write.
+    card: where the weights are from (run, data, licences, scores); any JSON values.
+    half: as float16, in half of the space. They are float32 again when loaded.
+  """
+  path = pathlib.Path(path)
+  flat = flax.traverse_util.flatten_dict(weights.params, sep='/')
+  dtype = np.float16 if half else np.float32
+  arrays = {name: np.ascontiguousarray(value, dtype) for name, value in flat.items()}
+  metadata = {
+    'format': FORMAT,
+    'system': weights.system,
+    'model': json.dumps(weights.model),
+    'card': json.dumps(card),
+  }
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    temporary.touch()  # with the rights of any new file: safetensors' own are for the owner alone
+    rights = temporary.stat().st_mode
+    safetensors.numpy.save_file(arrays, temporary, metadata)
+    temporary.chmod(rights)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike) -> Loaded:
+  """Reads a file of weights, or the one in a run's folder, and checks every name and shape.
+
+  Raises:
+    WeightsError: if there is none, or it is not ours, damaged or incomplete.
+  """
+  file = _file(path)
+  try:
+    data = file.read_bytes()
+    arrays = safetensors.numpy.load(data)
+    # The header, which has arrived whole: its length in 8 bytes, then JSON.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
+    metadata = header.get('__metadata__', {})
+  except Exception as error:
+    raise WeightsError(f'{file} cannot be read as safetensors: {error}') from error
+  if metadata.get('format') != FORMAT:
+    raise WeightsError(f'{file} is not a file of oldphoto_jax weights (format {FORMAT})')
+  flat = {name: value.astype(np.float32) for name, value in arrays.items()}
+  params = flax.traverse_util.unflatten_dict(flat, sep='/')
+  system = FORMER.get(metadata['system'], metadata['system'])
+  weights = Weights(system, json.loads(metadata['model']), params)
+  check(weights, str(file))
+  card = json.loads(metadata.get('card', '{}'))
+  return Loaded(file, weights, card, hashlib.sha256(data).hexdigest()[:12])
+
+
+def load(path: str | os.PathLike) -> Weights:
+  """What `read` finds, if nothing but the weights is wanted."""
+  return read(path).weights
+
+
+def load_restorer(path: str | os.PathLike) -> restore.Restorer:
+  """What `oldphoto restore --weights` uses; raises WeightsError, see Loaded.restorer."""
+  return read(path).restorer()
+
+
+def load_detector(path: str | os.PathLike) -> detect.Detector:
+  """What `oldphoto detect --weights` uses; raises WeightsError, see Loaded.detector."""
+  return read(path).detector()
+
+
+def restorer(weights: Weights, name: str) -> restore.Restorer:
+  """The restoring function of trained weights; `name` identifies them in reports."""
+  networks = _networks(weights)
+  return restore.Restorer(
+    networks.apply,
+    weights.params,
+    networks.multiple,
+    name,
+    fill=networks.fill,
+    layerwise=networks.layerwise,
+    look=networks.look,
+    correction=networks.correction,
+  )
+
+
+def triplet(
+  model: mapping.Mapping,
+  params: dict[str, Any],
+  masked: mapping.Mapping | None = None,
+  fused: fusion.Fusion | None = None,
+  detector: Weights | None = None,
+) -> Weights:
+  """Weights of the triplet system, of models as in models.triplet.Triplet.
+
+  Args:
+    model, masked, fused: the models.
+    params: in the layout of models.triplet.init, but for the detector's.
+    detector: weights of a detector.
+  """
+  found = None
+  if detector is not None:
+    found = detector_model.from_sizes(detector.model)
+    params = params | {'detector': detector.params}
+  whole = triplet_model.Triplet(model, masked, fused, found)
+  return Weights('triplet', triplet_model.sizes(whole), params)
+
+
+def without_fusion(weights: Weights) -> Weights:
+  """The triplet system as Wan et al. have it, out of weights that may hold a fusion as well."""
+  model, params = (
+    {k: v for k, v in d.items() if k != 'fusion'} for d in (weights.model, weights.params)
+  )
+  return Weights(weights.system, model, params)
+
+
+def check(weights: Weights, what: str) -> None:
+  """Checks that the parameters have the names and shapes that their sizes ask for.
+
+  Raises:
+    WeightsError: otherwise, or for an unknown system; `what` names the file.
+  """
+  try:
+    networks = _networks(weights)
+  except WeightsError as error:
+    raise WeightsError(f'{what}: {error}') from error
+  check_shapes(weights.params, jax.eval_shape(networks.init, jax.random.key(0)), what)
+
+
+def check_shapes(params: Any, like: Any, what: str) -> None:
+  """Raises WeightsError unless both trees have the same names and shapes."""
+  have, want = (
+    {name: tuple(leaf.shape) for name, leaf in flax.traverse_util.flatten_dict(t, sep='/').items()}
+    for t in (params, like)
+  )
+  if have != want:
+    name = sorted(set(have.items()) ^ set(want.items()))[0][0]
+    raise WeightsError(
+      f'{what}: {name} is {have.get(name, "missing")} in the file, '
+      f'{want.get(name, "not part of the network")} in the network'
+    )
+
+
+def _networks(weights: Weights) -> Networks:
+  if weights.system not in NETWORKS:
+    raise WeightsError(f'the system {weights.system!r} is unknown to this version')
+  try:
+    return NETWORKS[weights.system](weights.model)
+  except KeyError as error:
+    raise WeightsError(f'the size {error} of the {weights.system} networks is missing') from error
+  except ValueError as error:  # such as a kind of generator that a later version has
+    raise WeightsError(str(error)) from error
+
+
+def _file(path: str | os.PathLike) -> pathlib.Path:
+  path = pathlib.Path(path)
+  if path.is_dir():
+    if not (path / FILE).is_file():
+      raise WeightsError(
+        f'{path} holds no {FILE}: the run has not finished; '
+        'launch.py --mode=export writes it from the newest checkpoints'
+      )
+    return path / FILE
+  if not path.is_file():
+    raise WeightsError(f'there is no file of weights {path}')
+  return path
