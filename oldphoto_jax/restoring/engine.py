@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oldphoto_jax.models import tone
-from oldphoto_jax.restoring import filling, layerwise, shapes, tiles, toning
+from oldphoto_jax.restoring import filling, finding, layerwise, shapes, tiles, toning
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -173,7 +173,8 @@ class Repairing:
       return np.concatenate(self.run_look(tile), -1)
 
     both = in_tiles(run, photo, self.plan, self.plan.shape(photo.shape[:2]))
-    return both[..., :3], both[..., 3:]
+    clean = both[..., :3]
+    return photo + finding.need(photo, clean) * (clean - photo), both[..., 3:]
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     def run(tile: np.ndarray) -> np.ndarray:

@@ -1,0 +1,50 @@
+"""When in doubt, less: what is filled, and what is cleaned."""
+
+import numpy as np
+
+from oldphoto_jax.restoring import finding
+
+
+def _probability(*regions):
+  """[30, 40, 1]: each region (rows, columns, value) on zeros."""
+  probability = np.zeros((30, 40, 1), np.float32)
+  for rows, columns, value in regions:
+    probability[rows, columns] = value
+  return probability
+
+
+def test_a_sure_find_goes_on_where_it_is_faint():
+  faint_end = (slice(10, 11), slice(5, 30), 0.3), (slice(10, 11), slice(5, 8), 0.9)
+  mask = finding.decide(_probability(*faint_end), 0.5)[..., 0]
+  assert mask[10, 5:30].all()
+  assert mask[9:12, 4:31].all() and mask.sum() == 3 * 27  # and a pixel around it
+
+
+def test_a_faint_find_without_a_sure_pixel_is_left():
+  assert finding.decide(_probability((slice(10, 12), slice(5, 30), 0.45)), 0.5).max() == 0
+
+
+def test_nothing_found_is_an_empty_mask():
+  mask = finding.decide(_probability(), 0.5)
+  assert mask.shape == (30, 40, 1) and mask.dtype == np.float32 and mask.max() == 0
+
+
+def test_pieces_that_filling_hardly_changes_are_left_out():
+  photo = np.zeros((30, 40, 3), np.float32)
+  mask = _probability((slice(2, 6), slice(2, 6), 1.0), (slice(20, 24), slice(20, 24), 1.0))
+  filled = photo.copy()
+  filled[2:6, 2:6] += 0.5
+  filled[20:24, 20:24] += 0.01
+  kept = finding.worth_filling(photo, filled, mask)
+  assert kept[2:6, 2:6].all() and kept[20:24, 20:24].max() == 0
+  assert finding.worth_filling(photo, filled, np.zeros_like(mask)).max() == 0
+
+
+def test_a_sound_photo_needs_no_cleaning_and_a_noisy_one_all_of_it():
+  rng = np.random.default_rng(0)
+  photo = rng.uniform(-0.5, 0.5, (30, 40, 3)).astype(np.float32)
+  assert finding.need(photo, photo) == 0
+  textured = photo.copy()
+  textured[:5] += 0.3  # a few pixels change a lot: no sign of noise
+  assert finding.need(photo, textured) == 0
+  assert finding.need(photo, photo + rng.normal(0, 0.12, photo.shape)) == 1
