@@ -7,8 +7,8 @@ THRESHOLD = 0.4  # probability of sure damage, of models.repair: see benchmarks/
 LOW = 0.5  # share of the threshold down to which a find goes on from its sure pixels
 GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
-# Median change, of [-1, 1], below which a photo is sound and stays, and from which on it is cleaned:
-# noise of 15 levels asks for changes of 4 and more, sound photos for 1 (benchmarks/prints).
+# Median change, of [-1, 1]: below the first a photo is sound and stays, from the second on it is
+# cleaned. Noise of 15 levels asks for changes of 4 and more, sound photos for 1.
 SOUND, NOISY = 2 / 127.5, 4 / 127.5
 
 

@@ -88,14 +88,22 @@ class Loaded:
     return restorer(self.weights, self.name)
 
   def find_detector(self) -> detect.Detector | None:
-    """The detector that this file is, or that a triplet system was released with; else None."""
+    """What finds damage in this file: a detector, one released with a triplet, or the system."""
     weights = self.weights
     if 'detector' in weights.model:
       weights = Weights(DETECTOR, weights.model['detector'], weights.params['detector'])
-    if weights.system != DETECTOR:
-      return None
     networks = _networks(weights)
-    return detect.Detector(networks.apply, weights.params, networks.multiple, self.name)
+    if weights.system == DETECTOR:
+      return detect.Detector(networks.apply, weights.params, networks.multiple, self.name)
+    if networks.look is None:
+      return None
+    look = networks.look
+    return detect.Detector(
+      lambda params, photos: look(params, photos)[1],
+      weights.params,
+      networks.multiple,
+      self.name,
+    )
 
   def detector(self) -> detect.Detector:
     """The detector, ready to mark damage.
