@@ -1,7 +1,6 @@
 """The command: what it writes, what it says, and its exit codes."""
 
 import dataclasses
-import functools
 import json
 import os
 import subprocess
@@ -16,7 +15,6 @@ from PIL import Image
 import oldphoto_jax
 from oldphoto_jax import cli, weights
 from oldphoto_jax.degradation import ageing, recipes, scratches
-from oldphoto_jax.models import gan_networks, pix2pix
 from oldphoto_jax.photos import images
 from oldphoto_jax.restoring import degrade_files, detect, engine, restore
 from oldphoto_jax.systems import build
@@ -29,17 +27,31 @@ def save(path, height=24, width=32, seed=0):
   return path
 
 
+@dataclasses.dataclass
+class Half:
+  """Weights that make a photo half as strong; see weights.Loaded."""
+
+  file: str = 'half'
+  found: object = None
+
+  def restorer(self):
+    apply = lambda params, batch: batch * params
+    return engine.Restorer(apply, jnp.float32(0.5), 16, 'half, sha256 0f')
+
+  def find_detector(self):
+    return self.found
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
-  """Runs the command line; weights called 'half' make a photo half as strong."""
+  """Runs the command line; the weights called 'half' are Half."""
 
-  def load(path):
+  def read(path):
     if path not in ('half', weights.SHIPPED):
       raise weights.WeightsError('this is no weights file.')
-    apply = lambda params, batch: batch * params
-    return engine.Restorer(apply, jnp.float32(0.5), 16, 'half, sha256 0f'), None
+    return Half()
 
-  monkeypatch.setattr(weights, 'load_with_detector', load)
+  monkeypatch.setattr(weights, 'read', read)
 
   def command(*words):
     try:
@@ -100,8 +112,7 @@ def test_damage_is_looked_for_only_on_request(run, tmp_path, monkeypatch):
     code, _, errors = run(*words, option)
     assert code == 2
     assert f'{option} needs to know what is damaged, and half holds no detector' in errors
-  restorer, _ = weights.load_with_detector('half')
-  monkeypatch.setattr(weights, 'load_with_detector', lambda path: (restorer, 'its detector'))
+  monkeypatch.setattr(weights, 'read', lambda path: Half(found='its detector'))
   assert run(*words, '--overwrite', '--find-damage')[0] == 0
   assert asked == [[(24, 32)]]
 
@@ -195,27 +206,21 @@ def test_a_bug_keeps_its_traceback(run, tmp_path, monkeypatch):
 def test_a_folder_is_listed_once(run, tmp_path, monkeypatch, caplog):
   save(tmp_path / 'in/a.png')
   (tmp_path / 'in/b.heic').touch()
-  restorer, _ = weights.load_with_detector('half')
   nothing = lambda detector, sizes: lambda photo: np.zeros((*photo.shape[:2], 1), np.float32)
   monkeypatch.setattr(detect, 'marker', nothing)
-  monkeypatch.setattr(weights, 'load_with_detector', lambda path: (restorer, 'its detector'))
+  monkeypatch.setattr(weights, 'read', lambda path: Half(found='its detector'))
   assert run('restore', tmp_path / 'in', '-o', tmp_path / 'out', '--find-damage')[0] == 0
   assert len([record for record in caplog.records if '.heic' in record.getMessage()]) == 1
 
 
-def test_weights_are_read_and_hashed_once(monkeypatch, tmp_path):
-  model = pix2pix.Pix2Pix(generator=gan_networks.UNet(width=4, downs=2, dropout_levels=()))
-  params = jax.jit(functools.partial(pix2pix.init, model))(jax.random.key(0)).released
-  file = tmp_path / 'weights'
-  weights.save(file, weights.Weights('pix2pix', pix2pix.sizes(model), params), card={})
+def test_weights_are_read_once(run, tmp_path, monkeypatch):
   read = []
-  for name in ('load', 'digest'):
-    function = getattr(weights, name)
-    count = lambda path, name=name, function=function: read.append(name) or function(path)
-    monkeypatch.setattr(weights, name, count)
-  restorer, detector = weights.load_with_detector(file)
-  assert sorted(read) == ['digest', 'load']
-  assert restorer.name.startswith('pix2pix weights ') and detector is None
+  monkeypatch.setattr(weights, 'read', lambda path: read.append(path) or Half(found='a detector'))
+  nothing = lambda detector, sizes: lambda photo: np.zeros((*photo.shape[:2], 1), np.float32)
+  monkeypatch.setattr(detect, 'marker', nothing)
+  photo = save(tmp_path / 'a.png')
+  assert run('restore', photo, '-o', tmp_path / 'out', '--weights', 'w', '--find-damage')[0] == 0
+  assert read == ['w']
 
 
 @pytest.mark.parametrize('recipe', ['wan2020', 'report', 'aging'])

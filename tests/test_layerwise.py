@@ -125,7 +125,7 @@ def test_instance_norms_go_layer_by_layer(norm, batch):
     'pix2pix': gan_networks.sizes(unet) | dict(test_dropout=False, test_batch_statistics=norm),
   }
   for system, sizes in systems.items():
-    like = jax.eval_shape(weights.NETWORKS[system](sizes).init, KEY)
+    like = jax.eval_shape(weights.file.NETWORKS[system](sizes).init, KEY)
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), like)
     restorer = weights.restorer(weights.Weights(system, sizes, params), 'test')
     traced = str(jax.make_jaxpr(restorer.apply)(params, jnp.zeros((1, 64, 64, 3))))

@@ -111,7 +111,7 @@ class Tiled:
   def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(blind, seeing) of the whole photo, not yet matched to anything."""
     x = np.concatenate([photo, holes], -1)  # one array, so that tiles cut the holes, too
-    both = self._in_tiles(self._fill_tile, x, filling.tile_shape(holes), filling.OVERLAP)
+    both = in_tiles(self._fill_tile, x, self.plan, filling.tile_shape(holes), filling.OVERLAP)
     return both[..., :3], both[..., 3:]
 
   def _fill_tile(self, tile: np.ndarray) -> np.ndarray:
