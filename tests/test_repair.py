@@ -197,3 +197,44 @@ def test_squares_of_prints_are_cut_with_their_labels():
     assert (bright != (drawn['damaged'] > 0)).mean() < 0.05
     shares.append((drawn['damaged'] > 0).mean())
   assert np.mean(np.array(shares) > 0.005) > 0.7  # damage is sought
+
+
+def test_the_engine_finds_fills_and_leaves_the_rest(trained):
+  """The walk of a photo: what is found is filled, and with only_damage nothing else moves."""
+  from oldphoto_jax.restoring import engine, restore
+
+  def look_at(params, photo):  # damage is what is white
+    return photo, (photo.min(-1, keepdims=True) > 0.9).astype(jnp.float32)
+
+  def fill_gray(params, photo, mask):
+    return (jnp.where(mask > 0, 0.0, photo),) * 2
+
+  system = engine.compiled(
+    engine.Restorer(None, None, 16, 'white', fill=fill_gray, look=look_at), [(200, 220)]
+  )
+  photo = _photos(1, 220)[0, :200] * 0.3
+  photo[50:60, 40:90] = 1.0
+  for only in (False, True):
+    done = restore.restore_array(system, photo, None, restore.Wishes(1.0, only, find=0.4))
+    assert done.mask[52:58, 42:88].min() == 1 and done.mask.mean() < 0.05
+    np.testing.assert_allclose(done.photo[52:58, 42:88], 0)
+    untouched = done.mask[..., 0] == 0
+    np.testing.assert_allclose(done.photo[untouched], photo[untouched], atol=1e-6)
+  told = restore.restore_array(system, photo, np.zeros((200, 220, 1), np.float32))
+  np.testing.assert_allclose(told.photo, photo, atol=1e-6)  # an empty mask is believed
+
+
+def test_weights_of_repair_restore_and_detect(tmp_path):
+  from oldphoto_jax import weights
+
+  net = repair.Repair(widths=(4, 8), blocks=1)
+  params = {'repair': jax.device_get(repair.init(net, jax.random.key(0)).g)}
+  saved = weights.Weights('repair', repair.sizes(net), params)
+  weights.save(tmp_path / 'w.safetensors', saved, card={}, half=True)
+  loaded = weights.read(tmp_path / 'w.safetensors')
+  restorer, detector = loaded.restorer(), loaded.find_detector()
+  photo = _photos(1)
+  np.testing.assert_allclose(restorer.apply(restorer.params, photo), photo, atol=1e-6)
+  found = detector.apply(detector.params, photo)
+  np.testing.assert_allclose(found, repair.PRIOR, rtol=1e-2)
+  assert restorer.correction is None  # no network of tones was saved

@@ -169,12 +169,24 @@ class Repairing:
     return self.look(photo)[0]
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    clean, probability = self._look(photo)
+    # Wide damage fills the view at full size, and is seen on smaller copies of the photo.
+    coarse = []
+    for n in finding.COARSER:
+      sides = [side // n for side in photo.shape[:2]]
+      if min(sides) >= finding.COARSEST:
+        _, found = self._look(shapes.resized(photo, *sides))
+        coarse.append(shapes.resized(found, *photo.shape[:2]))
+    if coarse:
+      probability = (probability + np.maximum.reduce(coarse)) / 2
+    return photo + finding.need(photo, clean) * (clean - photo), probability
+
+  def _look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     def run(tile: np.ndarray) -> np.ndarray:
       return np.concatenate(self.run_look(tile), -1)
 
     both = in_tiles(run, photo, self.plan, self.plan.shape(photo.shape[:2]))
-    clean = both[..., :3]
-    return photo + finding.need(photo, clean) * (clean - photo), both[..., 3:]
+    return both[..., :3], both[..., 3:]
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     def run(tile: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
+from PIL import Image
 
 from oldphoto_jax.restoring import tiles
 
@@ -91,3 +92,10 @@ def pad(photo: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
   """Pads [H, W, C] at the bottom and right by reflection, repeated where the photo is small."""
   height, width = photo.shape[:2]
   return np.pad(photo, ((0, shape[0] - height), (0, shape[1] - width), (0, 0)), 'reflect')
+
+
+def resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
+  """[H, W, C] -> float32 [height, width, C]: means where it shrinks, linear where it grows."""
+  planes = (Image.fromarray(x[..., c].astype(np.float32)) for c in range(x.shape[-1]))
+  size, kernel = (width, height), Image.Resampling.BILINEAR  # which averages where it shrinks
+  return np.stack([np.asarray(plane.resize(size, kernel)) for plane in planes], -1)

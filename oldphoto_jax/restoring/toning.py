@@ -1,7 +1,8 @@
 """Reviving the tones of a photo: what models.tone learnt, on photos of any size."""
 
 import numpy as np
-from PIL import Image
+
+from oldphoto_jax.restoring import shapes
 
 SIDE = 64  # pixels of the thumbnail whose statistics decide
 FRAME = 0.03  # share of each side that may be border or worn edge, and does not count
@@ -18,18 +19,14 @@ def thumbnail(photo: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, n
   Returns:
     float32 [1, SIDE, SIDE, 3] and [1, SIDE, SIDE, 1].
   """
-  planes = [photo[..., c] for c in range(3)]
-  planes.append(np.zeros(photo.shape[:2], np.float32) if mask is None else mask[..., 0])
-  small = [
-    np.asarray(Image.fromarray(plane.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BOX))
-    for plane in planes
-  ]
-  weight = 1 - small[3]
+  small = shapes.resized(photo, SIDE, SIDE)
+  weight = np.ones((SIDE, SIDE, 1), np.float32)
+  if mask is not None:
+    weight -= shapes.resized(mask, SIDE, SIDE)
   frame = round(FRAME * SIDE)
   inner = np.zeros_like(weight)
   inner[frame : SIDE - frame, frame : SIDE - frame] = 1
-  weight = (weight * inner)[None, ..., None].astype(np.float32)
-  return np.stack(small[:3], -1)[None], weight
+  return small[None], (weight * inner)[None]
 
 
 def correct(
