@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make demo   restores damaged sample photos, or a folder: make demo PHOTOS=scans
 #   make test   all tests but the slow ones
+# Both install into .venv: the command is .venv/bin/oldphoto.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,10 +34,11 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
