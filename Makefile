@@ -1,9 +1,9 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make demo   restores damaged sample photos, or a folder: make demo PHOTOS=scans
 #   make test   all tests but the slow ones
-# Both install into .venv: the command is .venv/bin/oldphoto.
 PYTHON ?= python3
 VENV := .venv
+# Where the command `oldphoto` is after that.
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
