@@ -1,5 +1,8 @@
-"""What the READMEs say can be typed: their commands, settings, options, targets and links exist."""
+"""What the documents say can be typed: commands, settings, options, targets, files, links exist."""
 
+import ast
+import inspect
+import json
 import pathlib
 import re
 import shlex
@@ -9,13 +12,14 @@ from absl import flags
 from ml_collections import config_flags
 
 import launch
-from oldphoto_jax import cli
+from oldphoto_jax import cli, library
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
   path
   for path in [
     *ROOT.glob('*.md'),
+    *ROOT.glob('docs/*.md'),
     *ROOT.glob('benchmarks/**/*.md'),
     *ROOT.glob('oldphoto_jax/**/*.md'),
   ]
@@ -32,7 +36,7 @@ def commands(text):
     lines += block.replace('\\\n', ' ').splitlines()
   lines += [' '.join(code.split()) for code in inline]
   for line in lines:
-    line = line.partition('  #')[0].strip()
+    line = line.partition('  #')[0].strip().removeprefix('.venv/bin/')
     if line.count('"') % 2:  # the end of a command for another machine
       line = line.rstrip('"')
     for start in (
@@ -105,16 +109,50 @@ def test_targets_of_make_exist(words):
   assert re.search(rf'^{words[1]}:', (ROOT / 'Makefile').read_text(), re.M)
 
 
-@pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(path):
-  text = path.read_text()
-  headings = {
+def named(path):
+  return str(path.relative_to(ROOT))
+
+
+def blocks(path):
+  """The Python in a document, by block; of a notebook, by cell."""
+  if path.suffix == '.ipynb':
+    cells = json.loads(path.read_text())['cells']
+    return [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code']
+  return re.findall(r'^```python\n(.*?)^```', path.read_text(), re.S | re.M)
+
+
+@pytest.mark.parametrize('path', [*DOCUMENTS, *ROOT.glob('docs/*.ipynb')], ids=named)
+def test_python_takes_these_arguments(path):
+  restore = inspect.signature(library.ArrayRestorer.restore)
+  for block in blocks(path):
+    for node in ast.walk(ast.parse(block)):
+      if isinstance(node, ast.Call) and ast.unparse(node.func) == 'restorer.restore':
+        restore.bind('self', *node.args, **{k.arg: k.value for k in node.keywords})
+
+
+@pytest.mark.parametrize('path', DOCUMENTS, ids=named)
+def test_files_in_the_text_exist(path):
+  if path.name == 'CHANGELOG.md':  # which also has the former names
+    return
+  text = re.sub(r'^```.*?^```', '', path.read_text(), flags=re.S | re.M)
+  for name in re.findall(r'`((?:[a-z_]+/)+\w+\.(?:py|md|ipynb))\b', text):
+    assert any((place / name).is_file() for place in (ROOT, ROOT / 'oldphoto_jax')), name
+
+
+def headings(text):
+  return {
     re.sub(r'[^\w -]', '', line.lstrip('# ').lower()).replace(' ', '-')
     for line in text.splitlines()
     if line.startswith('#')
   }
-  for target in re.findall(r'\]\(([^)\s]+)\)', text):
-    if target.startswith('#'):
-      assert target[1:] in headings, target
-    elif not target.startswith('http'):
-      assert (path.parent / target.partition('#')[0]).exists(), target
+
+
+@pytest.mark.parametrize('path', DOCUMENTS, ids=named)
+def test_links_lead_somewhere(path):
+  for target in re.findall(r'\]\(([^)\s]+)\)', path.read_text()):
+    if target.startswith('http'):
+      continue
+    name, _, heading = target.partition('#')
+    file = path.parent / name if name else path
+    assert file.exists(), target
+    assert not heading or heading in headings(file.read_text()), target

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     job,
     todo,
     progress=options.progress(),
-    show=pages and pages.show,
+    show=pages.show if pages else None,
     tell=functools.partial(print, flush=True),
   )
   options.conclude(todo, summary, 'restored')

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     wishes,
     mask=mask,
     progress=options.progress(),
-    show=pages and pages.show,
+    show=pages.show if pages else None,
   )
   options.conclude(todo, summary, 'restored')
   if pages:

@@ -120,7 +120,7 @@ class Unpaired:
     return len(self.photos)
 
   def draw(self, photo: int, rng: np.random.Generator) -> dict[str, Any]:
-    other_photo = rng.integers(len(self.others))
+    other_photo = int(rng.integers(len(self.others)))
     (image,) = self.crop(rng, self.photos[photo])
     (other,) = self.crop(rng, self.others[other_photo])
     return {

@@ -39,7 +39,8 @@ _log = logging.getLogger(__name__)
 class Source(Protocol):
   """What every source offers; for type annotations only."""
 
-  names: Sequence[str]
+  @property
+  def names(self) -> Sequence[str]: ...
 
   def __len__(self) -> int: ...
 

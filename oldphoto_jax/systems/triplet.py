@@ -194,7 +194,7 @@ def stages(
   chosen = [config[name].weights for name in build.stage_names(config) if name in STAGES]
   wanted = any(terms.get('perceptual', 0) for terms in chosen)
   m = models(config, networks.perceptual(config.perceptual, wanted))
-  opened = {
+  opened: dict[str, Callable] = {
     'vae_rx': _stage_rx,
     'vae_y': partial(_stage_y, 'vae_y', m.y),
     'mapping': _stage_mapping,

@@ -17,11 +17,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from oldphoto_jax.data import Batches
 from oldphoto_jax.errors import ConfigError, OptionError
 from oldphoto_jax.nn.averaging import AXIS
 
 Batch = dict[str, Any]
-Step = Callable[..., Any]
+Step = Any  # a compiled function of (state, constants, batch, key), which can also be lowered
 
 
 def initialize(
@@ -147,7 +148,7 @@ def shard(batch: Batch) -> Batch:
   return jax.tree.map(lambda x: np.reshape(x, (n, size // n, *x.shape[1:])), batch)
 
 
-def prefetch(batches: Iterator[Batch], size: int = 2) -> Iterator[tuple[Batch, Batch, dict]]:
+def prefetch(batches: Batches, size: int = 2) -> Iterator[tuple[Batch, Batch, dict]]:
   """Sends batches to the devices ahead of their use.
 
   Yields:
