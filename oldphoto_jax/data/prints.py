@@ -56,7 +56,8 @@ def prints(labels: Sequence[str | os.PathLike], photos: Sequence[str | os.PathLi
       raise PhotoError(f'{folder}: there is no label NAME.png in it; give a folder of labels.')
     files = {file.stem: file for file in found} | files
   candidates = {}
-  for path, _ in images.find_photos(photos):
+  folders = [pathlib.Path(folder).expanduser() for folder in photos]
+  for path, _ in images.find_photos(folders):
     candidates.setdefault(path.stem, path)
   read, masks = [], []
   for name in sorted(files):

@@ -128,7 +128,7 @@ def count(
   """
   counts, first = [], []
   for old, mask in zip(test.old, test.mask):
-    found = mark(images.Photo(old))
+    found = mark(images.to_float(images.Photo(old)))
     counts.append(detection.count(found, mask))
     if len(first) < SHEET_ROWS:
       first.append(found)
