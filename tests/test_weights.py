@@ -44,7 +44,7 @@ def test_a_saved_system_restores_as_the_one_in_memory(tmp_path, trained):
 
 
 def test_a_file_is_read_once_for_restorer_and_detector(tmp_path, trained, monkeypatch):
-  net = detector.Detector(net=detector.UNet(width=4, depth=1))
+  net = detector.Detector(net=detector.DetectorUNet(width=4, depth=1))
   found = detector.init(net, jax.random.key(1)).released
   marking = weights.Weights('detector', detector.sizes(net), jax.device_get(found))
   plain = weights.triplet(model(), trained.params)

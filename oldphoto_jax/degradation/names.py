@@ -4,7 +4,7 @@ import numpy as np
 
 from oldphoto_jax.errors import ConfigError
 
-RECIPES = ('wan2020', 'report', 'aging', 'print', 'holes')
+RECIPES = ('wan2020', 'report', 'ageing', 'print', 'holes')
 
 
 def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray | None = None):
@@ -28,7 +28,7 @@ def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray 
     overlays=None if overlays is None else (0.4, collected.Overlays(overlays)),
     textures=None if textures is None else (0.3, collected.Textures(textures)),
   )
-  made = recipes.Wan2020(), recipes.Report(), recipes.Aging(), a_print, recipes.Holes(a_print)
+  made = recipes.Wan2020(), recipes.Report(), recipes.Ageing(), a_print, recipes.Holes(a_print)
   known = dict(zip(RECIPES, made, strict=True))
   parts = []
   for name in names.replace(' ', '').split(','):

@@ -7,7 +7,7 @@ A recipe is a frozen dataclass of strengths and probabilities; calling it is a p
 A key gives one photo, alone or in any batch. Between two compiled programs (vmapped or not, CPU
 or GPU) the last bit of a float may differ and move a pixel over a rounding edge by a level; JPEG
 may carry that over a block. Measured between vmapped and mapped on CPU, 48 photos of 128×128 a
-recipe: none for `Report` and `Aging`, 0.02 % of the values for `Wan2020`.
+recipe: none for `Report` and `Ageing`, 0.02 % of the values for `Wan2020`.
 """
 
 import dataclasses
@@ -175,7 +175,7 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True)
-class Aging:
+class Ageing:
   """A print that faded: the stand-in for real old photos (domain R) where none are given.
 
   Unlike `Wan2020` on purpose, or an encoder could not tell the domains apart and aligning them

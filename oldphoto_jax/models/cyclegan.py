@@ -44,8 +44,8 @@ class CycleGAN:
     g_tx, d_tx: optimisers of G with F, and of D_X with D_Y.
   """
 
-  generator: gan_networks.UNet | gan_networks.ResNet = gan_networks.ResNet()
-  discriminator: gan_networks.PatchDiscriminator = gan_networks.PatchDiscriminator(
+  generator: gan_networks.GanUNet | gan_networks.GanResNet = gan_networks.GanResNet()
+  discriminator: gan_networks.GanPatchDiscriminator = gan_networks.GanPatchDiscriminator(
     norm=gan_networks.INSTANCE
   )
   gan_loss: Callable[[jax.Array, float], jax.Array] = losses.lsgan

@@ -53,7 +53,7 @@ def blur_pool(x):
   return x
 
 
-class UNet(nn.Module):
+class DetectorUNet(nn.Module):
   """Luma [B, H, W, 1] in [-1, 1] -> logits [B, H, W, 1]; positive: damaged.
 
   Level i works at 1/2**i of the size with width * 2**i channels; every convolution but the first,
@@ -124,7 +124,7 @@ class Detector:
     g_tx: optimiser.
   """
 
-  net: UNet = UNet()
+  net: DetectorUNet = DetectorUNet()
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   focal_gamma: float = 2.0
   focal_alpha: float = 0.25
@@ -284,7 +284,7 @@ def from_sizes(sizes: dict[str, Any]) -> Detector:
   Raises:
     KeyError: if a size is missing.
   """
-  return Detector(net=UNet(width=sizes['width'], depth=sizes['depth']))
+  return Detector(net=DetectorUNet(width=sizes['width'], depth=sizes['depth']))
 
 
 def networks(sizes: dict[str, Any]) -> Networks:

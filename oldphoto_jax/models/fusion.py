@@ -30,7 +30,7 @@ WEIGHTS = {
 }
 
 
-class UNet(nn.Module):
+class FusionUNet(nn.Module):
   """Old photo, restored photo [B, H, W, 3], holes [B, H, W, 1] -> photo [B, H, W, 3].
 
   Level i works at 1/2**i of the sides with `width` * 2**i channels, `most` at most; residual
@@ -109,8 +109,8 @@ class Fusion:
   feature_weights: tuple[float, ...] = ()
 
   @property
-  def net(self) -> UNet:
-    return UNet(self.width, depth=self.depth, blocks=self.blocks, dtype=self.dtype)
+  def net(self) -> FusionUNet:
+    return FusionUNet(self.width, depth=self.depth, blocks=self.blocks, dtype=self.dtype)
 
   @property
   def multiple(self) -> int:

@@ -96,7 +96,7 @@ def _masks(keys, shapes, keep: float) -> list[jax.Array]:
   ]
 
 
-class UNet(nn.Module):
+class GanUNet(nn.Module):
   """U-Net generator: [B, H, W, 3] in [-1, 1] -> the same shape in (-1, 1).
 
   `downs` 4x4 stride-2 convolutions and as many transposed ones, joined by skips. Level 1 is the
@@ -195,7 +195,7 @@ class UNet(nn.Module):
     return jnp.tanh(x.astype(jnp.float32))
 
 
-class ResNet(nn.Module):
+class GanResNet(nn.Module):
   """Residual generator of CycleGAN: [B, H, W, 3] in [-1, 1] -> the same shape in (-1, 1).
 
   Official `ResnetGenerator` with instance norm: 7x7 convolution, two 3x3 stride-2 convolutions,
@@ -240,7 +240,7 @@ class ResNet(nn.Module):
     return jnp.tanh(x.astype(jnp.float32))
 
 
-class PatchDiscriminator(nn.Module):
+class GanPatchDiscriminator(nn.Module):
   """[B, H, W, C] -> logits [B, h, w, 1], each of one overlapping patch (official `n_layers`).
 
   4x4 convolutions with zero padding 1, all of stride 2 but the last two. A logit sees 16, 34, 70,
@@ -252,7 +252,7 @@ class PatchDiscriminator(nn.Module):
     norm: behind all convolutions but the first and last.
     slope: of the leaky ReLU; the tutorials have 0.3.
     first_bias: whether the first convolution has a bias; in the tutorials it has none.
-    axis_name, dtype: as in UNet.
+    axis_name, dtype: as in GanUNet.
   """
 
   width: int = 64
@@ -306,9 +306,9 @@ def init(module: nn.Module, key: jax.Array, *inputs: jax.Array) -> dict[str, Any
 # Sizes, for files of weights ---------------------------------------------------------------------
 
 
-def sizes(net: UNet | ResNet) -> dict[str, Any]:
+def sizes(net: GanUNet | GanResNet) -> dict[str, Any]:
   """What a file of weights has to say about a generator, as JSON values."""
-  if isinstance(net, ResNet):
+  if isinstance(net, GanResNet):
     return {'generator': 'resnet', 'width': net.width, 'blocks': net.blocks}
   return {
     'generator': 'unet',
@@ -323,7 +323,7 @@ def sizes(net: UNet | ResNet) -> dict[str, Any]:
   }
 
 
-def from_sizes(sizes: dict[str, Any]) -> UNet | ResNet:
+def from_sizes(sizes: dict[str, Any]) -> GanUNet | GanResNet:
   """The generator that `sizes` describes.
 
   Raises:
@@ -331,10 +331,10 @@ def from_sizes(sizes: dict[str, Any]) -> UNet | ResNet:
     ValueError: for an unknown kind of generator.
   """
   if sizes['generator'] == 'resnet':
-    return ResNet(sizes['width'], sizes['blocks'])
+    return GanResNet(sizes['width'], sizes['blocks'])
   if sizes['generator'] != 'unet':
     raise ValueError(f'there is no generator {sizes["generator"]!r}')
-  return UNet(
+  return GanUNet(
     width=sizes['width'],
     downs=sizes['downs'],
     norm=Norm(**sizes['norm']),

@@ -46,8 +46,8 @@ class Pix2Pix:
     g_tx, d_tx: optimisers.
   """
 
-  generator: gan_networks.UNet = gan_networks.UNet()
-  discriminator: gan_networks.PatchDiscriminator = gan_networks.PatchDiscriminator()
+  generator: gan_networks.GanUNet = gan_networks.GanUNet()
+  discriminator: gan_networks.GanPatchDiscriminator = gan_networks.GanPatchDiscriminator()
   gan_loss: Callable[[jax.Array, float], jax.Array] = losses.vanilla_gan
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   halve_d: bool = True

@@ -86,7 +86,7 @@ class Decoder(nn.Module):
     return jnp.tanh(x.astype(jnp.float32))
 
 
-class PatchDiscriminator(nn.Module):
+class VaePatchDiscriminator(nn.Module):
   """pix2pixHD `NLayerDiscriminator`: [B, H, W, C] -> its `layers` + 2 feature maps.
 
   4x4 convolutions with zero padding 2 (not 1 as in pix2pix), all of stride 2 but the last two; IN
@@ -122,7 +122,7 @@ class MultiScaleDiscriminator(nn.Module):
     outputs = []
     for i in range(self.scales):
       x = x if i == 0 else layers.avg_pool_3x3(x)
-      outputs.append(PatchDiscriminator(self.width, self.layers, self.dtype, name=f'scale{i}')(x))
+      outputs.append(VaePatchDiscriminator(self.width, self.layers, self.dtype, name=f'scale{i}')(x))
     return outputs
 
 
@@ -186,8 +186,8 @@ class VAE:
     return MultiScaleDiscriminator(self.d_width, self.d_layers, self.d_scales, self.dtype)
 
   @property
-  def latent_discriminator(self) -> PatchDiscriminator:
-    return PatchDiscriminator(self.d_width, self.d_layers, self.dtype)
+  def latent_discriminator(self) -> VaePatchDiscriminator:
+    return VaePatchDiscriminator(self.d_width, self.d_layers, self.dtype)
 
 
 def init(model: VAE, key: jax.Array) -> State:
