@@ -379,7 +379,7 @@ def test_scores_refuse_what_has_no_answer():
     detection.curve(detection.count(zeros, zeros)[None])
   with pytest.raises(ValueError, match='shape'):
     detection.count(zeros, zeros[1:])
-  with pytest.raises(ValueError, match='from 0 to 1'):
+  with pytest.raises(ValueError, match='probabilities must be in'):
     detection.count(zeros + np.nan, zeros)
 
 
