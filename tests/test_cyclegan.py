@@ -207,7 +207,7 @@ def test_the_four_networks_start_differently():
 
 def test_batch_norm_is_refused():
   model = cyclegan.CycleGAN(discriminator=gan_networks.GanPatchDiscriminator(width=4))
-  with pytest.raises(ValueError, match='CycleGAN has no batch norm'):
+  with pytest.raises(ValueError, match='CycleGAN does not support batch norm'):
     jax.eval_shape(partial(cyclegan.init, model), jax.random.key(0))
 
 

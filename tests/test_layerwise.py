@@ -51,7 +51,7 @@ def deep():
 
 def triplet():
   one = vae.VAE(width=4, latent=4, blocks=1)
-  model = mapping.Mapping(one, one, width=8, blocks=1, residual=True)
+  model = mapping.Mapping(one.encoder, one.decoder, width=8, blocks=1, residual=True)
   params = jax.jit(lambda key: triplet_model.init(triplet_model.Triplet(model), key))(KEY)
   return weights.triplet(model, params)
 

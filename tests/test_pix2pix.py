@@ -191,7 +191,7 @@ def test_dropout_is_each_photos_own():
 
 def test_dropout_in_a_level_that_is_not_there_is_an_error():
   net = gan_networks.GanUNet(width=4, downs=2, dropout_levels=(5,))
-  with pytest.raises(ValueError, match='dropout_levels are from 2 to 2'):
+  with pytest.raises(ValueError, match='dropout_levels must be from 2 to 2'):
     jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
 
 

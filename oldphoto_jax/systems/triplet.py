@@ -135,10 +135,10 @@ def models(config: ConfigDict, perceptual: build.Perceptual = build.NO_PERCEPTUA
       feature_weights=perceptual.level_weights,
     )
 
-  def a_mapping(c, y, masked):
+  def a_mapping(c, masked):
     return mapping.Mapping(
-      rx=rx,
-      y=y,
+      encoder=rx.encoder,
+      decoder=y.decoder,
       width=m.t_width,
       blocks=m.t_blocks,
       residual=m.t_residual,
@@ -162,7 +162,7 @@ def models(config: ConfigDict, perceptual: build.Perceptual = build.NO_PERCEPTUA
 
   rx, y = a_vae(config.vae_rx, True), a_vae(config.vae_y, False)
   y_masked = a_vae(config.vae_y_masked, False)
-  t, masked = a_mapping(config.mapping, y, False), a_mapping(config.mapping_masked, y_masked, True)
+  t, masked = a_mapping(config.mapping, False), a_mapping(config.mapping_masked, True)
   c = config.fusion
   fused = fusion.Fusion(
     mapping=t,

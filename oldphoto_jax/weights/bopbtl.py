@@ -66,7 +66,7 @@ def read_masked_mapping(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_detector(state: Mapping[str, Any]) -> dict[str, Any]:
-  """`UNet` of the official scratch detection -> {'params', 'batch_stats'} of models.detector.DetectorUNet.
+  """`UNet` of the official scratch detection -> {'params', 'batch_stats'} of DetectorUNet.
 
   The depth is read from the keys. Batch norm's counters may be missing.
 

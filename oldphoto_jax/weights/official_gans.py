@@ -12,7 +12,7 @@ _STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
 
 
 def unet(state: Mapping[str, Any]) -> dict[str, Any]:
-  """`UnetGenerator` with batch or instance norm -> {'params', 'batch_stats'} of gan_networks.GanUNet.
+  """`UnetGenerator` with batch or instance norm -> {'params', 'batch_stats'} of GanUNet.
 
   Batch norm's counters may be missing, as in old files, and old instance-norm statistics may be
   there: the network does not use either.
