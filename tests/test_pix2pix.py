@@ -413,10 +413,12 @@ def test_without_the_gan_term_d_is_not_trained():
 def test_a_bottleneck_that_batch_norm_erases_is_an_error():
   net = MODEL.generator.clone(bottleneck_norm=True)
   model = dataclasses.replace(MODEL, generator=net)
-  with pytest.raises(ValueError, match='erases it'):
+  with pytest.raises(ValueError, match='erases the 1x1 bottleneck'):
     shapes_of_a_step(model, batch(n=1, side=4))
   model = dataclasses.replace(model, sync_batch_norm=True)
-  with pytest.raises(ValueError, match='erases it'):  # over the one photo of all devices
+  with pytest.raises(
+    ValueError, match='erases the 1x1 bottleneck'
+  ):  # over the one photo of all devices
     shapes_of_a_step(model, batch(n=1, side=4))
   shapes_of_a_step(model, batch(n=2, side=4))
 

@@ -369,7 +369,7 @@ def _share(batch_size: int, process: int, processes: int) -> int:
       f'{processes}.'
     )
   if not 0 <= process < processes:
-    raise ValueError(f'process {process} does not exist among {processes} hosts.')
+    raise ValueError(f'process {process} is not one of the {processes} hosts.')
   return batch_size // processes
 
 
