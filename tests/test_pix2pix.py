@@ -416,9 +416,8 @@ def test_a_bottleneck_that_batch_norm_erases_is_an_error():
   with pytest.raises(ValueError, match='erases the 1x1 bottleneck'):
     shapes_of_a_step(model, batch(n=1, side=4))
   model = dataclasses.replace(model, sync_batch_norm=True)
-  with pytest.raises(
-    ValueError, match='erases the 1x1 bottleneck'
-  ):  # over the one photo of all devices
+  # Over the one photo of all devices.
+  with pytest.raises(ValueError, match='erases the 1x1 bottleneck'):
     shapes_of_a_step(model, batch(n=1, side=4))
   shapes_of_a_step(model, batch(n=2, side=4))
 
