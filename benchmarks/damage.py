@@ -38,8 +38,8 @@ def main():
 
   recipe = damage.Print()
   measured = {name: batch_of(artefact) for name, artefact in damage.artefacts(recipe).items()}
-  for name, aging in (('print', recipe), ('wan2020', recipes.Wan2020())):
-    measured[name] = lambda keys, photos, aging=aging: recipes.degrade_batch(aging, keys, photos)
+  for name, chosen in (('print', recipe), ('wan2020', recipes.Wan2020())):
+    measured[name] = lambda keys, photos, chosen=chosen: recipes.degrade_batch(chosen, keys, photos)
   if args.only and args.only not in measured:
     parser.error(f'there is no {args.only!r}: choose from {", ".join(measured)}')
 

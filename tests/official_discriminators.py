@@ -35,7 +35,7 @@ def bopbtl(state: Mapping[str, Any], scales: int = 2) -> dict[str, Any]:
 
 
 def patch(state: Mapping[str, Any]) -> dict[str, Any]:
-  """`NLayerDiscriminator` -> {'params', 'batch_stats'} of gan_networks.PatchDiscriminator.
+  """`NLayerDiscriminator` -> {'params', 'batch_stats'} of gan_networks.GanPatchDiscriminator.
 
   Raises:
     WeightsError: if a key is missing or left over, except as for official_gans.unet.

@@ -28,7 +28,7 @@ def test_the_mean_over_parts_is_that_of_the_batch_and_keys_stay_with_their_examp
 
 @pytest.mark.parametrize('parts', [0, -1, 4, 12])
 def test_parts_that_are_not_equal_are_a_sentence(parts):
-  with pytest.raises(ValueError, match='a device has 6 examples a step, which are not'):
+  with pytest.raises(ValueError, match='the 6 examples per step of a device cannot be split into'):
     accumulation.mean_over_parts(lambda batch, keys: batch.mean(), parts, jnp.zeros(6), None)
 
 

@@ -143,11 +143,11 @@ def test_nothing_done_gives_exit_code_2_and_one_sentence(run, tmp_path):
     (['restore', photo, '-o', tmp_path / 'out', '--weights', 'x'], 'no weights file'),
     (['restore', tmp_path / 'no', '-o', tmp_path / 'out', '--weights', 'half'], 'no such file'),
     (['restore', photo, '-o', tmp_path / 'in', '--weights', 'half'], 'replace an original'),
-    (['degrade', tmp_path / 'no', '-o', tmp_path / 'out', '--recipe', 'aging'], 'no such file'),
+    (['degrade', tmp_path / 'no', '-o', tmp_path / 'out', '--recipe', 'ageing'], 'no such file'),
     (['restore', photo, '-o', tmp_path, '--weights', 'half', '--strength', '2'], 'from 0 to 1'),
     (['restore', photo, '-o', tmp_path, '--weights', 'half', '--tile', '9'], '128 or more'),
     (['degrade', photo, '-o', tmp_path, '--recipe', 'other'], 'invalid choice'),
-    (['degrade', photo, '-o', tmp_path, '--recipe', 'aging', '--copies', '0'], '1 or more'),
+    (['degrade', photo, '-o', tmp_path, '--recipe', 'ageing', '--copies', '0'], '1 or more'),
     ([], 'required'),
   ]:
     code, said, errors = run(*words)
@@ -223,7 +223,7 @@ def test_weights_are_read_once(run, tmp_path, monkeypatch):
   assert read == ['w']
 
 
-@pytest.mark.parametrize('recipe', ['wan2020', 'report', 'aging'])
+@pytest.mark.parametrize('recipe', ['wan2020', 'report', 'ageing'])
 def test_degrade_writes_copies_masks_and_a_sheet(run, tmp_path, recipe):
   photo = save(tmp_path / 'in/sub/a.jpg', 40, 56)
   out = tmp_path / 'out'
@@ -263,7 +263,7 @@ def test_degrade_print_shows_each_artefact_alone(run, tmp_path, monkeypatch):
   sheets = sorted(path.name for path in (tmp_path / 'out').glob('artefact-*'))
   assert sheets == ['artefact-dust.png', 'artefact-yellowing.png']
   assert images.size(tmp_path / 'out/artefact-dust.png')[1] > 5 * 256
-  code, _, errors = run(*words, '--recipe', 'aging')
+  code, _, errors = run(*words, '--recipe', 'ageing')
   assert (code, 'belong to --recipe print' in errors) == (2, True)
 
 
@@ -271,9 +271,9 @@ def test_degrade_depends_on_seed_and_name_alone(run, tmp_path, monkeypatch):
   def light(key, clean):  # compiles at once
     return recipes.Aged(jax.random.uniform(key, clean.shape), clean, 0 * clean[..., :1])
 
-  monkeypatch.setattr(recipes, 'Aging', lambda: light)
+  monkeypatch.setattr(recipes, 'Ageing', lambda: light)
   save(tmp_path / 'in/a.png')
-  words = ['degrade', '--recipe', 'aging', '--copies', 1]
+  words = ['degrade', '--recipe', 'ageing', '--copies', 1]
   run(*words, tmp_path / 'in', '-o', tmp_path / 'one')
   save(tmp_path / 'in/0.png')
   (tmp_path / 'in/b.png').write_bytes(b'')
@@ -293,7 +293,7 @@ def test_degrade_depends_on_seed_and_name_alone(run, tmp_path, monkeypatch):
   assert (tmp_path / 'one/old-1/a.png').read_bytes() == one
   assert (tmp_path / 'one/contact-sheet-1.png').read_bytes() == sheet
   report = json.loads((tmp_path / 'two/report.json').read_text())
-  assert (report['recipe'], report['aged'], report['failed']) == ('aging', 2, 2)
+  assert (report['recipe'], report['aged'], report['failed']) == ('ageing', 2, 2)
   assert run(*words, tmp_path / 'in/a.png', '-o', tmp_path / 'one', '--overwrite')[0] == 0
 
 

@@ -62,7 +62,7 @@ def on_devices(state, n):
 def test_resnet_equals_the_official_network(fixture, blocks):
   reference = fixture(f'cyclegan_resnet{blocks}')
   params = official_gans.resnet(parameters(reference))
-  model = cyclegan.CycleGAN(generator=gan_networks.ResNet(width=16, blocks=blocks))
+  model = cyclegan.CycleGAN(generator=gan_networks.GanResNet(width=16, blocks=blocks))
   ours = jax.jit(partial(cyclegan.restore, model))(params, nhwc(reference['input/image']))
   expected = nhwc(reference['output/image'])
   np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * float(jnp.abs(expected).max()))
@@ -120,7 +120,7 @@ def test_import_of_an_old_file(fixture, tmp_path):
   torch.save({k: torch.tensor(v) for k, v in (state | extra).items()}, path)
   found = official_gans.import_cyclegan(path)
   assert found.system == 'cyclegan'
-  assert cyclegan.from_sizes(found.model).generator == gan_networks.ResNet(16, 6)
+  assert cyclegan.from_sizes(found.model).generator == gan_networks.GanResNet(16, 6)
   assert same(found.params, official_gans.resnet(state))
 
   with pytest.raises(weights.WeightsError, match=r'no place for model\.2\.weight'):
@@ -196,8 +196,8 @@ def test_history_has_the_statistics_of_the_reference():
 
 def test_the_four_networks_start_differently():
   model = cyclegan.CycleGAN(
-    generator=gan_networks.ResNet(width=4, blocks=1),
-    discriminator=gan_networks.PatchDiscriminator(width=4, norm=gan_networks.INSTANCE),
+    generator=gan_networks.GanResNet(width=4, blocks=1),
+    discriminator=gan_networks.GanPatchDiscriminator(width=4, norm=gan_networks.INSTANCE),
   )
   state = jax.jit(partial(cyclegan.init, model))(jax.random.key(0))
   for a, b in ((state.g['G'], state.g['F']), (state.d['D_X'], state.d['D_Y'])):
@@ -206,8 +206,8 @@ def test_the_four_networks_start_differently():
 
 
 def test_batch_norm_is_refused():
-  model = cyclegan.CycleGAN(discriminator=gan_networks.PatchDiscriminator(width=4))
-  with pytest.raises(ValueError, match='CycleGAN has no batch norm'):
+  model = cyclegan.CycleGAN(discriminator=gan_networks.GanPatchDiscriminator(width=4))
+  with pytest.raises(ValueError, match='CycleGAN does not support batch norm'):
     jax.eval_shape(partial(cyclegan.init, model), jax.random.key(0))
 
 
@@ -355,8 +355,8 @@ def test_export_holds_the_restoring_generator(tmp_path):
 
 def test_the_terms_that_are_off_are_not_there():
   model = cyclegan.CycleGAN(
-    generator=gan_networks.ResNet(width=4, blocks=1),
-    discriminator=gan_networks.PatchDiscriminator(4, 1, gan_networks.INSTANCE),
+    generator=gan_networks.GanResNet(width=4, blocks=1),
+    discriminator=gan_networks.GanPatchDiscriminator(4, 1, gan_networks.INSTANCE),
     lambda_identity=0.0,
     pool_size=0,
     crop=16,
@@ -376,8 +376,8 @@ def test_the_terms_that_are_off_are_not_there():
 
 def test_evaluation_restores_and_goes_both_ways():
   model = cyclegan.CycleGAN(
-    generator=gan_networks.ResNet(width=2, blocks=0),
-    discriminator=gan_networks.PatchDiscriminator(4, 1, gan_networks.INSTANCE),
+    generator=gan_networks.GanResNet(width=2, blocks=0),
+    discriminator=gan_networks.GanPatchDiscriminator(4, 1, gan_networks.INSTANCE),
     pool_size=0,
   )
   state = jax.jit(partial(cyclegan.init, model))(jax.random.key(0))
@@ -413,7 +413,7 @@ def test_every_config_makes_a_model(variant):
     assert state.pool is None
     assert model.weights['cycle_X'] == 8 and model.weights['identity_G'] == 4
   if variant == 'paper':
-    assert model.generator == gan_networks.ResNet(dtype=jnp.dtype('bfloat16'))
+    assert model.generator == gan_networks.GanResNet(dtype=jnp.dtype('bfloat16'))
     assert state.pool.X.shape == (50, 256, 256, 3)
   with pytest.raises(ValueError, match='has no variant'):
     get_config('other')

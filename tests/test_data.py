@@ -98,7 +98,7 @@ def test_folder_without_photos_is_an_error(tmp_path):
 def test_kinds_that_cannot_be_read_are_named(tmp_path, caplog):
   for name in ('a.heic', 'b.HEIC', 'c.cr2'):
     (tmp_path / name).write_bytes(b'x')
-  said = r'3 files of kinds that cannot be read \(\.cr2, \.heic\): save them as \.png or \.jpg'
+  said = r'3 files in formats that cannot be read \(\.cr2, \.heic\): save them as \.png or \.jpg'
   with pytest.raises(PhotoError, match='holds no photos: 3 files, .*; ' + said):
     data.folder(tmp_path)
   save(tmp_path / 'd.png', textured(1).photos[0])
@@ -162,7 +162,7 @@ def test_subsets_are_disjoint_and_depend_on_seed_and_names_only():
   # The seed means the same photos on every machine, in every version: do not change the hash.
   assert splits['test'].names == ['020.png', '013.png', '012.png', '043.png', '031.png']
 
-  with pytest.raises(ConfigError, match='need 61 photos, there are 60'):
+  with pytest.raises(ConfigError, match='need 61 photos, but there are 60'):
     data.subset(photos, 0, {'train': 60, 'val': 1})
   with pytest.raises(ConfigError, match='at least one'):
     data.subset(photos, 0, {'train': 60, 'val': 0})
@@ -480,7 +480,7 @@ def test_voc_never_writes_an_empty_or_partial_set(tmp_path):
   broken.unlink()
   assert not (tmp_path / 'new').exists()
   voc.write_tfds(devkit, target)
-  with pytest.raises(PhotoError, match='exists already'):
+  with pytest.raises(PhotoError, match='already exists'):
     voc.write_tfds(devkit, target)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from oldphoto_jax.degradation import names, photographic
 from oldphoto_jax.degradation.recipes import (
-  Aging,
+  Ageing,
   Holes,
   Mixture,
   Report,
@@ -21,7 +21,7 @@ from oldphoto_jax.degradation.recipes import (
 )
 from oldphoto_jax.errors import ConfigError
 
-RECIPES = [Wan2020(), Report(), Aging()]
+RECIPES = [Wan2020(), Report(), Ageing()]
 
 # Compiled once for the whole file; recipes are hashable.
 age = jax.jit(degrade_batch, static_argnums=0)
@@ -287,12 +287,12 @@ def test_report_takes_the_colour_from_the_old_photo_only(batch):
   np.testing.assert_array_equal(aged.clean, batch)
 
 
-def test_aging_fades_and_yellows(batch):
-  aged = age(Aging(), keys(4), batch)
+def test_ageing_fades_and_yellows(batch):
+  aged = age(Ageing(), keys(4), batch)
   assert aged.old.std((1, 2)).mean() < 0.8 * batch.std((1, 2)).mean()
   np.testing.assert_array_equal(aged.clean, batch)
   neutral = jnp.zeros_like(batch)
-  mean = np.concatenate([age(Aging(), keys(i), neutral).old.mean((1, 2)) for i in range(4)])
+  mean = np.concatenate([age(Ageing(), keys(i), neutral).old.mean((1, 2)) for i in range(4)])
   yellowed = mean[:, 0] - mean[:, 2] > 0.02
   assert 0.65 < yellowed.mean() < 0.92  # of 96 photos: 0.8 expected, standard deviation 0.04
   assert (mean[yellowed, 1] > mean[yellowed, 2]).all()
@@ -319,9 +319,9 @@ def test_holes_are_pure_white_on_a_degraded_photo_and_half_of_the_photos_have_no
 
 def test_recipes_have_names():
   assert names.recipe('report') == Report()
-  assert names.recipe('wan2020, aging') == Mixture((Wan2020(), Aging()))
+  assert names.recipe('wan2020, ageing') == Mixture((Wan2020(), Ageing()))
   relief = np.full((2, 8, 8), 128, np.uint8)
   holes = names.recipe('holes', overlays=relief, textures=relief)
   assert isinstance(holes, Holes) and holes.masks.overlays[0] == 0.4
-  with pytest.raises(ConfigError, match="no recipe 'magic': choose from wan2020, report, aging"):
+  with pytest.raises(ConfigError, match="no recipe 'magic': choose from wan2020, report, ageing"):
     names.recipe('report,magic')

@@ -28,7 +28,7 @@ from oldphoto_jax.weights import bopbtl
 
 get_config = runpy.run_path(str(ROOT / 'configs' / 'detector.py'))['get_config']
 
-SMALL = detector.UNet(width=4, depth=2)
+SMALL = detector.DetectorUNet(width=4, depth=2)
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +48,7 @@ def nhwc(array):
 
 def test_equals_the_official_network(official):
   reference, state = official
-  net = detector.UNet(width=8)
+  net = detector.DetectorUNet(width=8)
   ours = jax.jit(net.apply)(bopbtl.read_detector(state), nhwc(reference['input/gray']))
   logits = nhwc(reference['output/logits'])
   np.testing.assert_allclose(ours, logits, rtol=0, atol=1e-4 * float(jnp.abs(logits).max()))
@@ -105,7 +105,7 @@ def test_sides_that_do_not_fit_are_a_sentence():
 
 
 def test_initialisation():
-  net = detector.UNet(width=16, depth=1)
+  net = detector.DetectorUNet(width=16, depth=1)
   state = jax.jit(partial(detector.init, detector.Detector(net=net)))(jax.random.key(0))
   kernel = state.g['down0_conv2']['kernel']
   assert abs(float(kernel.std()) / np.sqrt(2 / (9 * 32)) - 1) < 0.03
@@ -178,7 +178,7 @@ def step_of(model, devices):
 
 # Plain gradient steps, so that where sums are taken does not matter; shallow, to compile at once.
 MODEL = detector.Detector(
-  net=detector.UNet(width=4, depth=1),
+  net=detector.DetectorUNet(width=4, depth=1),
   sync_batch_norm=True,
   ema=0.9,
   g_tx=optax.sgd(0.3, momentum=0.9),
@@ -379,7 +379,7 @@ def test_scores_refuse_what_has_no_answer():
     detection.curve(detection.count(zeros, zeros)[None])
   with pytest.raises(ValueError, match='shape'):
     detection.count(zeros, zeros[1:])
-  with pytest.raises(ValueError, match='from 0 to 1'):
+  with pytest.raises(ValueError, match='probabilities must be in'):
     detection.count(zeros + np.nan, zeros)
 
 
@@ -438,7 +438,7 @@ def test_the_two_kinds_of_weights_are_told_apart(weights_file, tmp_path, capsys)
   from oldphoto_jax.models import pix2pix
 
   like = pix2pix.sizes(
-    pix2pix.Pix2Pix(generator=pix2pix.gan_networks.UNet(4, 2, dropout_levels=()))
+    pix2pix.Pix2Pix(generator=pix2pix.gan_networks.GanUNet(4, 2, dropout_levels=()))
   )
   net = pix2pix.from_sizes(like)
   params = jax.tree.map(

@@ -14,7 +14,7 @@ from oldphoto_jax.models import fusion, mapping, vae
 from oldphoto_jax.nn import averaging
 
 ONE = vae.VAE(width=4, latent=4, blocks=1, norm=False)
-BELOW = mapping.Mapping(ONE, ONE, width=8, blocks=1)
+BELOW = mapping.Mapping(ONE.encoder, ONE.decoder, width=8, blocks=1)
 MASKED = dataclasses.replace(BELOW, masked=True)
 MODEL = fusion.Fusion(
   BELOW,
@@ -29,7 +29,7 @@ MODEL = fusion.Fusion(
 
 def in_float64(model):
   one = dataclasses.replace(ONE, dtype=jnp.float64)
-  below = dataclasses.replace(BELOW, rx=one, y=one, dtype=jnp.float64)
+  below = dataclasses.replace(BELOW, encoder=one.encoder, decoder=one.decoder, dtype=jnp.float64)
   masked = dataclasses.replace(below, masked=True)
   return dataclasses.replace(model, mapping=below, masked=masked, dtype=jnp.float64)
 

@@ -26,7 +26,7 @@ def halves(height, width):
 
 
 def resnet():
-  model = cyclegan.CycleGAN(generator=gan_networks.ResNet(width=4, blocks=1))
+  model = cyclegan.CycleGAN(generator=gan_networks.GanResNet(width=4, blocks=1))
   return weights.Weights(
     'cyclegan', cyclegan.sizes(model), jax.jit(functools.partial(cyclegan.init, model))(KEY).g['G']
   )
@@ -34,7 +34,7 @@ def resnet():
 
 def unet():
   """Batch norm over the photo itself, with scales and offsets."""
-  net = gan_networks.UNet(width=4, downs=5, dropout_levels=())
+  net = gan_networks.GanUNet(width=4, downs=5, dropout_levels=())
   model = pix2pix.Pix2Pix(generator=net, test_batch_statistics=True)
   state = jax.jit(functools.partial(pix2pix.init, model))(KEY)
   return weights.Weights('pix2pix', pix2pix.sizes(model), state.released)
@@ -42,7 +42,7 @@ def unet():
 
 def deep():
   """Batch norm with running statistics; the bottom of the U-Net sees far."""
-  net = gan_networks.UNet(width=4, downs=5, dropout_levels=())
+  net = gan_networks.GanUNet(width=4, downs=5, dropout_levels=())
   model = pix2pix.Pix2Pix(generator=net)
   state = jax.jit(functools.partial(pix2pix.init, model))(KEY)
   params = jax.tree.map(lambda x: 4 * x if x.ndim == 4 else x, state.released)
@@ -51,7 +51,7 @@ def deep():
 
 def triplet():
   one = vae.VAE(width=4, latent=4, blocks=1)
-  model = mapping.Mapping(one, one, width=8, blocks=1, residual=True)
+  model = mapping.Mapping(one.encoder, one.decoder, width=8, blocks=1, residual=True)
   params = jax.jit(lambda key: triplet_model.init(triplet_model.Triplet(model), key))(KEY)
   return weights.triplet(model, params)
 
@@ -118,7 +118,7 @@ def test_holes_are_filled_in_tiles():
 @pytest.mark.parametrize('norm', [False, True])
 def test_instance_norms_go_layer_by_layer(norm, batch):
   """And the triplet system without them, as it is released, does not."""
-  unet = gan_networks.UNet(4, 2, gan_networks.Norm(batch, affine=True), dropout_levels=())
+  unet = gan_networks.GanUNet(4, 2, gan_networks.Norm(batch, affine=True), dropout_levels=())
   systems = {
     'triplet': dict(width=4, latent=4, blocks=1, norm=norm, t_width=8, t_blocks=1, t_residual=True),
     'cyclegan': gan_networks.sizes(unet.clone(norm=gan_networks.INSTANCE)),

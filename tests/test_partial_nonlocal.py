@@ -54,7 +54,7 @@ def test_block_equals_the_official_one_with_and_without_the_whole_matrix(
 
 def test_parameters_of_the_published_size():
   one = vae.VAE()
-  model = mapping.Mapping(one, one, masked=True)
+  model = mapping.Mapping(one.encoder, one.decoder, masked=True)
   state = jax.eval_shape(partial(mapping.init, model), jax.random.key(0))
   assert count_parameters(state.g) == 51_344_704
 
@@ -163,13 +163,14 @@ def test_memory_grows_with_the_positions_and_not_with_their_square():
 
 def small_mapping(dtype=jnp.float32, **changes):
   one = vae.VAE(width=8, latent=8, blocks=1, d_width=8, d_scales=1, norm=False, dtype=dtype)
-  return mapping.Mapping(one, one, width=16, blocks=1, masked=True, dtype=dtype, **changes)
+  settings = {'width': 16, 'blocks': 1, 'masked': True, 'dtype': dtype} | changes
+  return mapping.Mapping(one.encoder, one.decoder, **settings)
 
 
 def trained_like(model):
   return {
-    'rx': vae.init(model.rx, jax.random.key(0)).g,
-    'y': vae.init(model.y, jax.random.key(1)).g,
+    'rx': vae.init_networks(model.encoder, model.decoder, *jax.random.split(jax.random.key(0))),
+    'y': vae.init_networks(model.encoder, model.decoder, *jax.random.split(jax.random.key(1))),
     'mapping': mapping.init(model, jax.random.key(2)).g,
   }
 

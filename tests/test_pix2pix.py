@@ -27,7 +27,7 @@ from oldphoto_jax.weights import official_gans
 get_config = runpy.run_path(str(ROOT / 'configs' / 'pix2pix.py'))['get_config']
 
 # The generator of the TensorFlow tutorial, which the student report took.
-TUTORIAL = gan_networks.UNet(
+TUTORIAL = gan_networks.GanUNet(
   norm=gan_networks.BATCH_TF,
   bottleneck_norm=True,
   slope=0.3,
@@ -60,7 +60,7 @@ def assert_equal(ours, reference):
 def test_unet_equals_the_official_network(fixture, name, downs):
   reference = fixture(name)
   variables = official_gans.unet(parameters(reference))
-  net = gan_networks.UNet(width=8, downs=downs)
+  net = gan_networks.GanUNet(width=8, downs=downs)
   ours = jax.jit(net.apply)(variables, nhwc(reference['input/image']))
   assert_equal(ours, reference['output/image'])
 
@@ -70,20 +70,20 @@ def test_discriminator_equals_the_official_network(fixture, name):
   reference = fixture(name)
   variables = official_discriminators.patch(parameters(reference))
   norm = gan_networks.INSTANCE if name.endswith('_in') else gan_networks.BATCH
-  net = gan_networks.PatchDiscriminator(width=16, norm=norm)
+  net = gan_networks.GanPatchDiscriminator(width=16, norm=norm)
   ours = jax.jit(net.apply)(variables, nhwc(reference['input/image']))
   assert_equal(ours, reference['output/logits'])
 
 
 OFFICIAL = {
-  'pix2pix_G_unet256_batch_dropout': gan_networks.UNet(),
-  'pix2pix_G_unet128_batch_dropout': gan_networks.UNet(downs=7),
-  'pix2pix_D_patch70_batch_in6': gan_networks.PatchDiscriminator(),
-  'cyclegan_G_resnet9_instance': gan_networks.ResNet(),
-  'cyclegan_G_resnet6_instance': gan_networks.ResNet(blocks=6),
-  'cyclegan_G_resnet9_instance_dropout': gan_networks.ResNet(),
-  'cyclegan_D_patch70_instance_in3': gan_networks.PatchDiscriminator(norm=gan_networks.INSTANCE),
-  'cyclegan_G_unet256_instance': gan_networks.UNet(norm=gan_networks.INSTANCE),
+  'pix2pix_G_unet256_batch_dropout': gan_networks.GanUNet(),
+  'pix2pix_G_unet128_batch_dropout': gan_networks.GanUNet(downs=7),
+  'pix2pix_D_patch70_batch_in6': gan_networks.GanPatchDiscriminator(),
+  'cyclegan_G_resnet9_instance': gan_networks.GanResNet(),
+  'cyclegan_G_resnet6_instance': gan_networks.GanResNet(blocks=6),
+  'cyclegan_G_resnet9_instance_dropout': gan_networks.GanResNet(),
+  'cyclegan_D_patch70_instance_in3': gan_networks.GanPatchDiscriminator(norm=gan_networks.INSTANCE),
+  'cyclegan_G_unet256_instance': gan_networks.GanUNet(norm=gan_networks.INSTANCE),
 }
 
 
@@ -98,9 +98,9 @@ def test_official_state_dicts_have_our_shapes(shared, name):
   _, channels, *sides = listed['example_input_nchw']
   photo = jax.ShapeDtypeStruct((1, *sides, channels), jnp.float32)
   like = jax.eval_shape(net.init, jax.random.key(0), photo)
-  if isinstance(net, gan_networks.UNet):
+  if isinstance(net, gan_networks.GanUNet):
     found = official_gans.unet(state)
-  elif isinstance(net, gan_networks.ResNet):
+  elif isinstance(net, gan_networks.GanResNet):
     found = {'params': official_gans.resnet(state)}
   else:
     found = official_discriminators.patch(state)
@@ -115,7 +115,7 @@ def test_sizes_of_the_tutorials_networks():
     like = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 256, 256, channels)))
     return count_parameters(like['params'])
 
-  d = partial(gan_networks.PatchDiscriminator, slope=0.3, first_bias=False)
+  d = partial(gan_networks.GanPatchDiscriminator, slope=0.3, first_bias=False)
   assert count(TUTORIAL, 3) == 54_414_979
   assert count(d(norm=gan_networks.BATCH_TF), 6) == 2_768_641
   assert count(d(norm=gan_networks.INSTANCE_AFFINE), 3) == 2_765_569
@@ -152,7 +152,7 @@ def test_the_tutorials_unet_equals_its_layers_one_by_one():
 @pytest.mark.parametrize(('n_layers', 'field'), [(1, 16), (2, 34), (3, 70)])
 def test_receptive_field_of_a_logit(n_layers, field):
   """The pixels that one logit in the middle has a gradient to, batch norm held still."""
-  net = gan_networks.PatchDiscriminator(width=2, n_layers=n_layers)
+  net = gan_networks.GanPatchDiscriminator(width=2, n_layers=n_layers)
   photo = jax.random.normal(jax.random.key(0), (1, 128, 128, 1))
   variables = init(net, jax.random.key(1), photo)
 
@@ -168,7 +168,7 @@ def test_receptive_field_of_a_logit(n_layers, field):
 
 
 def test_dropout_is_each_photos_own():
-  net = gan_networks.UNet(width=4, downs=2, dropout_levels=(2,))
+  net = gan_networks.GanUNet(width=4, downs=2, dropout_levels=(2,))
   photo = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
   variables = init(net, jax.random.key(1), photo)
   keys = jax.random.split(jax.random.key(2), 3)
@@ -190,14 +190,14 @@ def test_dropout_is_each_photos_own():
 
 
 def test_dropout_in_a_level_that_is_not_there_is_an_error():
-  net = gan_networks.UNet(width=4, downs=2, dropout_levels=(5,))
-  with pytest.raises(ValueError, match='dropout_levels are from 2 to 2'):
+  net = gan_networks.GanUNet(width=4, downs=2, dropout_levels=(5,))
+  with pytest.raises(ValueError, match='dropout_levels must be from 2 to 2'):
     jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
 
 
 def test_initialisation():
   variables = init(
-    gan_networks.UNet(width=32, downs=3, dropout_levels=()),
+    gan_networks.GanUNet(width=32, downs=3, dropout_levels=()),
     jax.random.key(0),
     jnp.zeros((1, 8, 8, 3)),
   )
@@ -253,8 +253,8 @@ def sgd():
 
 NETWORKS = ('generator', 'discriminator')
 MODEL = pix2pix.Pix2Pix(
-  generator=gan_networks.UNet(width=4, downs=2, dropout_levels=(2,)),
-  discriminator=gan_networks.PatchDiscriminator(width=4, n_layers=1),
+  generator=gan_networks.GanUNet(width=4, downs=2, dropout_levels=(2,)),
+  discriminator=gan_networks.GanPatchDiscriminator(width=4, n_layers=1),
   g_tx=sgd(),
   d_tx=sgd(),
 )
@@ -413,10 +413,11 @@ def test_without_the_gan_term_d_is_not_trained():
 def test_a_bottleneck_that_batch_norm_erases_is_an_error():
   net = MODEL.generator.clone(bottleneck_norm=True)
   model = dataclasses.replace(MODEL, generator=net)
-  with pytest.raises(ValueError, match='erases it'):
+  with pytest.raises(ValueError, match='erases the 1x1 bottleneck'):
     shapes_of_a_step(model, batch(n=1, side=4))
   model = dataclasses.replace(model, sync_batch_norm=True)
-  with pytest.raises(ValueError, match='erases it'):  # over the one photo of all devices
+  # Over the one photo of all devices.
+  with pytest.raises(ValueError, match='erases the 1x1 bottleneck'):
     shapes_of_a_step(model, batch(n=1, side=4))
   shapes_of_a_step(model, batch(n=2, side=4))
 
@@ -538,7 +539,7 @@ def test_every_config_makes_a_model(variant):
     assert model.generator == TUTORIAL
     assert model.discriminator.slope == 0.3 and not model.discriminator.first_bias
   if variant == 'paper':
-    assert model.generator == gan_networks.UNet(dtype=jnp.dtype('bfloat16'))
+    assert model.generator == gan_networks.GanUNet(dtype=jnp.dtype('bfloat16'))
   with pytest.raises(ValueError, match='has no variant'):
     get_config('other')
 

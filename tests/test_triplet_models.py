@@ -103,7 +103,8 @@ def test_parameter_counts_of_the_published_sizes():
   assert count_parameters(state.g) == 872_131
   assert count_parameters(state.d['image']) == 5_529_474
   assert count_parameters(state.d['latent']) == 2_827_201
-  t = jax.eval_shape(partial(mapping.init, mapping.Mapping(rx, rx)), jax.random.key(0))
+  model = mapping.Mapping(rx.encoder, rx.decoder)
+  t = jax.eval_shape(partial(mapping.init, model), jax.random.key(0))
   assert count_parameters(t.g) == 36_135_232
   assert count_parameters(t.d) == 5_535_618
 
@@ -126,9 +127,10 @@ def test_sides_that_do_not_fit_are_an_error():
 
 
 def test_latents_of_different_width_cannot_be_mapped():
-  rx = vae.VAE(**TINY)
+  one = vae.VAE(**TINY)
+  model = mapping.Mapping(one.encoder, dataclasses.replace(one, latent=4).decoder)
   with pytest.raises(ValueError, match='latents of 8 and 4 channels'):
-    mapping.init(mapping.Mapping(rx, dataclasses.replace(rx, latent=4)), jax.random.key(0))
+    mapping.init(model, jax.random.key(0))
 
 
 # Training steps ----------------------------------------------------------------------------------
@@ -215,7 +217,7 @@ def test_one_device_and_many_parts_train_the_mapping_alike(float64, devices, par
   v = vae.VAE(**TINY, dtype=jnp.float64)
   terms = dict(mapping.WEIGHTS, l1=10.0)
   model = mapping.Mapping(
-    v, v, width=16, blocks=1, d_width=8, dtype=jnp.float64, **sgd(terms, 3e-4)
+    v.encoder, v.decoder, width=16, blocks=1, d_width=8, dtype=jnp.float64, **sgd(terms, 3e-4)
   )
   constants = {
     'rx': vae.init(v, jax.random.key(5)).g,
@@ -231,13 +233,13 @@ def test_one_device_and_many_parts_train_the_mapping_alike(float64, devices, par
 
 def test_residual_blocks_are_computed_again_and_give_the_same_gradients(float64):
   v = vae.VAE(**TINY | {'blocks': 2}, norm=False, dtype=jnp.float64)
-  model = mapping.Mapping(v, v, width=16, blocks=2, dtype=jnp.float64)
+  model = mapping.Mapping(v.encoder, v.decoder, width=16, blocks=2, dtype=jnp.float64)
   old = jax.random.uniform(jax.random.key(0), (1, 32, 32, 3), minval=-1)
   params = vae.init(v, jax.random.key(1)).g | {'mapping': mapping.init(model, jax.random.key(2)).g}
 
   def gradients(remat):
     one = dataclasses.replace(v, remat=remat)
-    both = dataclasses.replace(model, rx=one, y=one, remat=remat)
+    both = dataclasses.replace(model, encoder=one.encoder, decoder=one.decoder, remat=remat)
 
     def loss(params):
       z = mapping.translate(both, params['mapping'], vae.encode(one, params, old), None)
@@ -330,7 +332,7 @@ def test_the_perceptual_network_computes_in_the_dtype_of_the_others(dtype):
 
   terms = dict(dtype=dtype, features=features, feature_weights=(1.0,))
   one = vae.VAE(**TINY, **terms)
-  t = mapping.Mapping(one, one, width=16, blocks=1, d_width=8, d_scales=1, **terms)
+  t = mapping.Mapping(one.encoder, one.decoder, width=16, blocks=1, d_width=8, d_scales=1, **terms)
   photos = jnp.zeros((1, 2, 32, 32, 3))
   keys = jax.random.split(jax.random.key(0), 2)[None]
 

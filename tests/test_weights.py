@@ -17,7 +17,7 @@ from oldphoto_jax.weights import bopbtl
 
 def model(width=8):
   one = vae.VAE(width=width, latent=8, blocks=1, norm=False)
-  return mapping.Mapping(one, one, width=16, blocks=1, residual=True)
+  return mapping.Mapping(one.encoder, one.decoder, width=16, blocks=1, residual=True)
 
 
 @pytest.fixture(scope='module')
@@ -44,7 +44,7 @@ def test_a_saved_system_restores_as_the_one_in_memory(tmp_path, trained):
 
 
 def test_a_file_is_read_once_for_restorer_and_detector(tmp_path, trained, monkeypatch):
-  net = detector.Detector(net=detector.UNet(width=4, depth=1))
+  net = detector.Detector(net=detector.DetectorUNet(width=4, depth=1))
   found = detector.init(net, jax.random.key(1)).released
   marking = weights.Weights('detector', detector.sizes(net), jax.device_get(found))
   plain = weights.triplet(model(), trained.params)
@@ -149,7 +149,7 @@ def test_official_checkpoints_import_and_restore(tmp_path, capsys):
   torch = pytest.importorskip('torch')
   one = vae.VAE()
   rx, y = (vae.init(one, jax.random.key(i)).g for i in range(2))
-  t_model = mapping.Mapping(one, one)
+  t_model = mapping.Mapping(one.encoder, one.decoder)
   t = mapping.init(t_model, jax.random.key(2)).g
   masked = mapping.init(dataclasses.replace(t_model, masked=True), jax.random.key(3)).g
   root = tmp_path / 'Global' / 'checkpoints' / 'restoration'

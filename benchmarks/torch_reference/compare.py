@@ -286,7 +286,7 @@ def pair(
     if model.spectral:
       raise ConfigError('PyTorch has no spectral norm here: set --config.STAGE.spectral=False')
     settings = ('residual', 'masked', 'mask_pool', 'scaled', 'feature_weights')
-    own['norm'] = model.rx.norm
+    own['norm'] = model.encoder.norm
     frozen = {name: to_torch(constants[name], True) for name in ('rx', 'y')}
     frozen['perceptual'] = to_torch(constants['perceptual'])
 

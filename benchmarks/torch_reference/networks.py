@@ -139,7 +139,7 @@ def normalise(p, x, norm):
 
 
 def unet(p, x, h, dropout):
-  """gan_networks.UNet with the sizes `h` (gan_networks.sizes)."""
+  """gan_networks.GanUNet with the sizes `h` (gan_networks.sizes)."""
   skips, downs = [], h['downs']
   up = F.relu if h['rectify_skips'] else lambda x: F.leaky_relu(x, h['slope'])
   for level in range(1, downs + 1):
@@ -157,7 +157,7 @@ def unet(p, x, h, dropout):
 
 
 def resnet(p, x):
-  """gan_networks.ResNet."""
+  """gan_networks.GanResNet."""
   norm = F.instance_norm
   x = F.relu(norm(conv(p['conv_in'], x, 1, 3, 'reflect')))
   for layer in _numbered(p, 'down'):
@@ -170,7 +170,7 @@ def resnet(p, x):
 
 
 def patch_logits(p, x, h):
-  """gan_networks.PatchDiscriminator with `h` = {'norm', 'slope'}."""
+  """gan_networks.GanPatchDiscriminator with `h` = {'norm', 'slope'}."""
   convs = _numbered(p, 'conv')
   for i, layer in enumerate(convs[:-1]):
     x = conv(layer, x, 2 if i < len(convs) - 2 else 1, 1)

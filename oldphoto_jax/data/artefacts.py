@@ -10,24 +10,24 @@ from oldphoto_jax.photos import images
 
 
 def overlays(path: str | os.PathLike, size: int = 200, most: int = 200) -> np.ndarray:
-  """The transparency of drawn artefacts (scratches, hairs, stains): 255 = covers the photo.
+  """The opacity of drawn artefacts (scratches, hairs, stains): 255 covers the photo.
 
   Args:
     path: a folder of pictures with transparency, searched with its sub-folders.
-    size: side in pixels to which each is reduced.
-    most: of a larger folder only that many are taken, at equal steps through its sorted names.
+    size: side in pixels to which each picture is reduced.
+    most: largest number of pictures, taken at equal steps through the sorted names.
 
   Returns:
     uint8 [N, size, size].
 
   Raises:
-    PhotoError: the folder holds no pictures, or one without transparency.
+    PhotoError: if the folder holds no pictures, or one without transparency.
   """
   stack = []
   for file in _some(path, most):
     photo = images.read(file)
     if photo.alpha is None:
-      raise PhotoError(f'{file}: an overlay needs transparency, and this picture has none.')
+      raise PhotoError(f'{file}: an overlay needs transparency, but this picture has none.')
     alpha = photo.alpha if photo.alpha.dtype == np.uint8 else (photo.alpha >> 8).astype(np.uint8)
     stack.append(_resized(alpha, size))
   return np.stack(stack)
@@ -36,10 +36,10 @@ def overlays(path: str | os.PathLike, size: int = 200, most: int = 200) -> np.nd
 def textures(path: str | os.PathLike, size: int = 256, most: int = 50) -> np.ndarray:
   """Surfaces as gray reliefs around level 128: the middle square of each picture.
 
-  Large shades are taken out and the contrast is brought to a standard deviation of 32 levels, so
-  that one strength suits all.
+  Large shades are removed, and the contrast is scaled to a standard deviation of 32 levels, so that
+  one strength suits all.
 
-  Args and Raises: as `overlays`; any picture will do.
+  Args and Raises: as for `overlays`; pictures need no transparency.
 
   Returns:
     uint8 [N, size, size].

@@ -1,9 +1,9 @@
 """From sources to uint8 batches on this host: shuffled training streams and evaluation passes.
 
 A training stream is one of `Photos`, `RealAndClean`, `Unpaired`. Position n of a stream is the same
-example whatever the number of hosts, threads, worker processes or restarts: a shuffle
-of each epoch gives the photo, a numpy generator seeded by (seed, n) gives crop and flip. Every
-example carries `id` = n, from which the train step makes its random key.
+example for any number of hosts, threads, worker processes or restarts. The shuffle of the epoch
+gives the photo, and a numpy generator seeded by (seed, n) gives crop and flip. Every example has
+`id` = n, from which the train step derives its random key.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ from oldphoto_jax.errors import ConfigError, PhotoError
 class Crop:
   """A random square of a photo, by the rules of the official data loader of Wan et al. 2020.
 
-  The photo is resized by a random factor out of `scale` (bicubic), by more where its short side
-  would be under `size`; then a random `size` x `size` square is cut and flipped with probability
-  `flip`. The paper's recipe is `scale=(1, 1)`: small crops of a large photo show little of it, a
-  range such as (0.4, 1) shows more.
+  The photo is resized (bicubic) by a random factor from `scale`, or by a larger one if its short
+  side would be below `size`. Then a random `size` x `size` square is cut out and flipped with
+  probability `flip`. The paper uses `scale=(1, 1)`. Small crops of a large photo show little of it;
+  a range such as (0.4, 1) shows more.
   """
 
   size: int = 256  # pixels
@@ -56,7 +56,7 @@ class Crop:
 
 @dataclasses.dataclass(frozen=True)
 class Photos:
-  """Photos alone: `image`. An epoch is every photo once."""
+  """Single photos: `image`. An epoch has every photo once."""
 
   source: Source
   crop: Crop = Crop()
@@ -76,9 +76,10 @@ class Photos:
 class RealAndClean:
   """The mixture for the first VAE: `image` and `is_real`.
 
-  With probability `p_real` a real old photo drawn at random (domain R), else the clean photo whose
-  turn it is, which the train step degrades (domain X). An epoch is as many examples as there are
-  clean photos (Wan et al. 2020, official data loader). `photo` counts in `real` or in `clean`.
+  With probability `p_real` an example is a real old photo drawn at random (domain R). Otherwise it
+  is the next clean photo, which the train step degrades (domain X). An epoch has as many examples
+  as there are clean photos (Wan et al. 2020, official data loader). `photo` is the index in `real`
+  or in `clean`.
   """
 
   clean: Source
@@ -89,7 +90,7 @@ class RealAndClean:
   def __post_init__(self):
     _not_empty(self.clean, self.real)
     if not 0 <= self.p_real <= 1:
-      raise ConfigError(f'p_real is a probability, got {self.p_real}.')
+      raise ConfigError(f'p_real must be a probability from 0 to 1, not {self.p_real}.')
 
   def __len__(self) -> int:
     return len(self.clean)
@@ -106,7 +107,7 @@ class RealAndClean:
 class Unpaired:
   """Photos of two domains for CycleGAN: `image` from `photos`, `other` from `others`.
 
-  An epoch is every photo of `photos` once; the other one is drawn at random, with its own crop.
+  An epoch has every photo of `photos` once. The other photo is drawn at random, with its own crop.
   """
 
   photos: Source
@@ -132,7 +133,7 @@ class Unpaired:
 
 
 class Stream(Protocol):
-  """What the streams have in common; for type annotations only."""
+  """The interface of the streams; for type annotations only."""
 
   def __len__(self) -> int: ...
 
@@ -153,28 +154,28 @@ def train_batches(
   """An endless iterator over this host's share of every global batch.
 
   Args:
-    stream: what to draw; each epoch visits its photos in a new order.
-    batch_size: examples a step over all hosts. More than one epoch's worth is fine.
-    seed: of the order and of crops and flips, 0 to 2**32 - 1.
+    stream: the examples; each epoch visits its photos in a new order.
+    batch_size: examples per step over all hosts. It may exceed an epoch.
+    seed: of the order, crops and flips, 0 to 2**32 - 1.
     process, processes: this host and the number of hosts. Host 0 gets the first rows, so the same
       example reaches the same device however the devices are spread over hosts.
-    threads: that make batches ahead, in each worker or in this process.
+    threads: number that prepare batches ahead, in each worker or in this process.
     prefetch: batches kept ready, in each worker or in this process.
-    workers: processes that make batches; 0 makes them in threads of this process. Scripts that ask
-      for workers need an `if __name__ == '__main__':` guard.
+    workers: processes that make batches; 0 makes them in threads of this process. Scripts that use
+      workers need an `if __name__ == '__main__':` guard.
 
   Returns:
     An iterator of dicts: the stream's fields stacked, images uint8 [batch_size / processes, size,
     size, 3]; `photo` int32, the index in the source; `id` uint32, the position in the global
     stream. `get_state()` is `{'next_example': n}`, the same on every host and for every number of
-    hosts, threads and workers; `set_state` goes on exactly there.
+    hosts, threads and workers; `set_state` resumes exactly there.
 
   Raises:
-    ConfigError: the batch does not divide over the hosts.
+    ConfigError: if the batch does not divide over the hosts.
   """
   share = _share(batch_size, process, processes)
   if workers and not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # grain hands absl's flags to its workers and needs them parsed
+    flags.FLAGS.mark_as_parsed()  # grain passes absl's flags to its workers and needs them parsed
   order = grain.MapDataset.source(_Order(len(stream), seed))
   examples = order.seed(seed).random_map(_Draw(stream))
 
@@ -192,8 +193,8 @@ def train_batches(
 class Batches(grain.DatasetIterator):
   """Iterator over batches whose state is one number: the position of the next example.
 
-  Grain's own state counts batches and differs with the number of worker processes; this one does
-  not, so a run may go on with another batch size or machine and still never repeat an `id`.
+  Grain's own state counts batches and depends on the number of worker processes. This one does not,
+  so a run can resume with a different batch size or machine and never repeat an `id`.
   """
 
   def __init__(self, batches_from: Callable[[int], grain.DatasetIterator], batch_size: int):
@@ -201,7 +202,7 @@ class Batches(grain.DatasetIterator):
     self._batches_from = batches_from
     self._batch_size = batch_size
     self._next_example = 0
-    self._batches = None  # opened late: a run that resumes should not decode from the start first
+    self._batches = None  # opened late, so that a resumed run does not first decode from the start
 
   def __next__(self) -> dict[str, np.ndarray]:
     if self._batches is None:
@@ -237,26 +238,25 @@ def eval_batches(
 
   Args:
     source: the photos.
-    size: side in pixels of the square in the middle of a photo; photos whose short side is smaller
-      are resized first (bicubic).
+    size: side in pixels of the square in the middle of a photo. Photos with a smaller short side
+      are first enlarged (bicubic).
     batch_size: examples per batch over all hosts.
     process, processes: this host and the number of hosts.
-    threads: that make batches ahead.
+    threads: number that prepare batches ahead.
 
   Returns:
     Dicts with `image` uint8 [batch_size / processes, size, size, 3], `photo` int32, `id` uint32
-    (the same number: the key of a synthetic degradation) and `valid` bool: False where the last
-    batch is filled up with a photo that was already counted. Every host gets the same number of
-    batches.
+    (the same number, used as the key of a synthetic degradation) and `valid` bool. `valid` is False
+    where a repeated photo fills up the last batch. Every host gets the same number of batches.
 
   Raises:
-    PhotoError: no photos.
-    ConfigError: the batch does not divide over the hosts, or `size` is not a size.
+    PhotoError: if there are no photos.
+    ConfigError: if the batch does not divide over the hosts, or `size` is below 1.
   """
   share = _share(batch_size, process, processes)
   _not_empty(source)
   if size < 1:
-    raise ConfigError(f'size must be at least 1 pixel, got {size}.')
+    raise ConfigError(f'size must be at least 1 pixel, not {size}.')
   batches = -(-len(source) // batch_size)
   examples = grain.MapDataset.range(batches * batch_size).map(_Middle(source, size))
   rows = _HostRows(examples, 0, batch_size, process * share, share)
@@ -266,15 +266,15 @@ def eval_batches(
 
 @functools.lru_cache(maxsize=16)
 def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
-  # Raw bits, because numpy promises that these stay the same in every version.
+  # Raw bits, because numpy promises that they stay the same in every version.
   return np.argsort(np.random.Philox(key=[seed, epoch]).random_raw(length), kind='stable')
 
 
 @dataclasses.dataclass(frozen=True)
 class _Order:
-  """Position in the endless stream -> (position, photo): each epoch in an order of its own.
+  """Position in the endless stream -> (position, photo); each epoch has its own order.
 
-  Not grain's shuffle(), which takes time in proportion to 1 / length: 3 ms an example at 10 photos.
+  Grain's shuffle() is not used: its time grows with 1 / length, to 3 ms per example for 10 photos.
   """
 
   length: int
@@ -305,7 +305,7 @@ class _Middle(grain.transforms.Map):
   size: int
 
   def map(self, position: int) -> dict[str, Any]:
-    # A real photo and not zeros as filling: metrics of a flat image can be NaN, and 0 * NaN is NaN.
+    # Filled with a photo, not zeros: metrics of a flat image can be NaN, and 0 * NaN is NaN.
     photo = min(position, len(self.source) - 1)
     return {
       'image': self._square(self.source[photo]),
@@ -343,8 +343,9 @@ class _HostRows:
 def _cut(photo: np.ndarray, resized: Sequence[int], top: int, left: int, size: int) -> np.ndarray:
   """The square at (top, left) of the photo resized to `resized` = (height, width), bicubic.
 
-  Only the square is computed: a 20 x 5000 photo enlarged to a short side of 256 would be 16 M
-  pixels. Pillow's `box` reads beyond its edges, so the result is that of resizing, then cropping.
+  Only the square is computed: a 20 x 5000 photo enlarged to a short side of 256 would have 16
+  million pixels. Pillow's `box` reads beyond its edges, so the result equals resizing and then
+  cropping.
   """
   if photo.shape[:2] == tuple(resized):
     return photo[top : top + size, left : left + size]
@@ -354,7 +355,7 @@ def _cut(photo: np.ndarray, resized: Sequence[int], top: int, left: int, size: i
     first, last = start * step, min(stored, (start + size) * step)
     reach = 2 * max(1, step) + 1  # of the bicubic kernel, in stored pixels
     part = slice(max(0, int(first - reach)), min(stored, math.ceil(last + reach)))
-    parts.append(part)  # Pillow copies what it is given: the whole photo costs more than the resize
+    parts.append(part)  # Pillow copies its input: the whole photo would cost more than the resize
     box.append((first - part.start, last - part.start))
   (y0, y1), (x0, x1) = box
   image = Image.fromarray(np.ascontiguousarray(photo[parts[0], parts[1]]))

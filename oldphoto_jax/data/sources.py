@@ -1,8 +1,8 @@
 """Where photos come from: folders, TFDS directories, scikit-image's samples.
 
-A source is a picklable object with `len(source)`, `source.names` (a list, one name a photo),
-`source[i]` (the photo as uint8 [H, W, 3], upright RGB) and `source.encoded(i)` (the stored file's
-bytes). The functions here build sources, choose from them and keep decoded photos in memory:
+A source is a picklable object with `len(source)`, `source.names` (a list, one name per photo),
+`source[i]` (the photo as uint8 [H, W, 3], upright RGB) and `source.encoded(i)` (the bytes of the
+stored file). The functions here build sources, choose from them and keep decoded photos in memory:
 
   photos = cached(folder('~/photos'))
   splits = subset(photos, seed=0, counts={'train': 400, 'val': 100, 'test': 50})  # the report's
@@ -28,8 +28,8 @@ from PIL import Image, ImageOps
 from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.photos import images
 
-# The colour photographs inside scikit-image's wheel. The rest are drawings, test patterns,
-# microscopy, astronomy, gray textures, and motorcycle_right.png, the same scene from the other eye.
+# The colour photographs inside scikit-image's wheel. Its other images are drawings, test patterns,
+# microscopy, astronomy, gray textures, and motorcycle_right.png, the partner of the left one.
 SAMPLES = ('astronaut.png', 'chelsea.png', 'coffee.png', 'motorcycle_left.png', 'rocket.jpg')
 
 
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-  """What every source offers; for type annotations only."""
+  """The interface of every source; for type annotations only."""
 
   @property
   def names(self) -> Sequence[str]: ...
@@ -51,7 +51,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-  """Photo files below `root`; `unreadable` holds a sentence on each file that was left out."""
+  """Photo files below `root`; `unreadable` has a sentence about each skipped file."""
 
   root: pathlib.Path
   names: list[str]
@@ -71,7 +71,7 @@ class Records:
   """The images of one split of a TFDS directory in ArrayRecord form, decoded without TensorFlow."""
 
   def __init__(self, directory: str, split: str):
-    # Here and not above: the import takes half a second and only this source needs it.
+    # Imported here: it takes half a second, and only this source needs it.
     import tensorflow_datasets as tfds
 
     self._arguments = directory, split
@@ -101,9 +101,9 @@ class Records:
 
   @functools.cached_property
   def names(self) -> list[str]:
-    """The stored file names, or `split[i]` where the data set has none.
+    """The stored file names, or `split[i]` if the data set has none.
 
-    Reads every record once, when first asked for: names are not stored apart from the images.
+    The first access reads every record: names are not stored apart from the images.
     """
     if self._name_feature is None:
       return [f'{self._arguments[1]}[{i}]' for i in range(len(self))]
@@ -116,7 +116,7 @@ class Records:
     try:
       with Image.open(io.BytesIO(self.encoded(i))) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-    except Exception as error:  # decoders answer damaged data with any exception at all
+    except Exception as error:  # on damaged data, decoders can raise anything
       raise PhotoError(
         f'photo {i} of split {self._arguments[1]} in {self._arguments[0]} cannot be decoded: '
         'prepare the data set again.'
@@ -128,7 +128,7 @@ class Records:
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-  """The photos `indices` of a source, in that order."""
+  """The photos of a source with these `indices`, in that order."""
 
   source: Source
   indices: list[int]
@@ -148,10 +148,10 @@ class Chosen:
 
 
 class Cached:
-  """A source whose decoded photos stay in memory, up to `max_bytes` of them in each process.
+  """A source whose decoded photos stay in memory, up to `max_bytes` per process.
 
-  Nothing is ever evicted: every epoch visits every photo once, so the photos that fit are read
-  from memory and the others decoded each time, which is as good as any order of eviction.
+  Nothing is ever evicted. Every epoch visits every photo once, so no order of eviction would be
+  better: the photos that fit are read from memory, and the others are decoded each time.
   """
 
   def __init__(self, source: Source, max_bytes: int):
@@ -162,7 +162,7 @@ class Cached:
     self._lock = threading.Lock()
 
   def __reduce__(self):
-    return Cached, (self.source, self.max_bytes)  # a worker process fills its own
+    return Cached, (self.source, self.max_bytes)  # a worker process fills its own cache
 
   @property
   def names(self) -> Sequence[str]:
@@ -174,7 +174,7 @@ class Cached:
   def __getitem__(self, i: int) -> np.ndarray:
     photo = self._photos.get(i)
     if photo is None:
-      # A view: the array may be the source's own, which stays as it is.
+      # A view, because the array may belong to the source and must stay writeable.
       photo = self.source[i].view()
       photo.flags.writeable = False
       with self._lock:
@@ -188,16 +188,16 @@ class Cached:
 
 
 def folder(path: str | os.PathLike) -> Files:
-  """All photos in a folder and the folders below it; hidden files are not looked at.
+  """All photos in a folder and its sub-folders; hidden files are ignored.
 
-  Every file is decoded once to see that it is whole, JPEG at an eighth of its size. Files that
-  cannot be read are left out, named in one log line and kept in `.unreadable`.
+  Every file is decoded once to check that it is complete, JPEG at an eighth of its size. Unreadable
+  files are skipped, named in one log line and listed in `.unreadable`.
 
   Returns:
     A source whose names are the paths relative to `path`, sorted.
 
   Raises:
-    PhotoError: `path` is no folder, or holds no readable photo.
+    PhotoError: if `path` is not a folder, or holds no readable photo.
   """
   root, names = _photo_names(path)
   sizes = _sizes([root / name for name in names])
@@ -207,7 +207,7 @@ def folder(path: str | os.PathLike) -> Files:
     raise PhotoError(f'{root}: none of the {len(names)} photos can be read. {_some(unreadable)}')
   if unreadable:
     _log.warning(
-      '%s: %d photos can be read; %d files cannot and are left out. %s',
+      '%s: %d photos can be read; %d files cannot be read and are skipped. %s',
       root,
       len(readable),
       len(unreadable),
@@ -219,12 +219,12 @@ def folder(path: str | os.PathLike) -> Files:
 def tfds_images(data_dir: str | os.PathLike, name: str, split: str) -> Records:
   """The images of a prepared TFDS data set, e.g. `tfds_images(data_dir, 'voc/2012', 'train')`.
 
-  Reads the official ArrayRecord preparation of any data set with a feature `image`, and what
-  `write_tfds` wrote. `split` may be a TFDS slice or sum: 'train[:400]', 'train+validation'.
+  Reads any data set with a feature `image` that TFDS prepared as ArrayRecord, and those written by
+  `write_tfds`. `split` may be a TFDS slice or sum: 'train[:400]', 'train+validation'.
 
   Raises:
-    PhotoError: no such data set, or files that need TensorFlow.
-    ConfigError: no such split, or an empty one.
+    PhotoError: if the data set is missing, or its files need TensorFlow.
+    ConfigError: if the split is missing or empty.
   """
   directory = pathlib.Path(data_dir).expanduser() / name
   versions = [
@@ -236,21 +236,28 @@ def tfds_images(data_dir: str | os.PathLike, name: str, split: str) -> Records:
       f'{directory} holds no prepared data set: make one from a VOCdevkit folder with '
       '`oldphoto tfds`, or prepare it with TFDS and --file_format=array_record.'
     )
-  numbers = lambda path: [int(part) for part in path.name.split('.') if part.isdecimal()]
-  return Records(str(max(versions, key=numbers)), split)
+
+  def version(path):
+    """1.10.0 as [1, 10, 0], so that it comes after 1.9.0."""
+    return [int(part) for part in path.name.split('.') if part.isdecimal()]
+
+  return Records(str(max(versions, key=version)), split)
 
 
 def sample_photos() -> Files:
-  """Five colour photographs that come with scikit-image: no download.
+  """Five colour photographs that come with scikit-image, so there is no download.
 
-  Short sides 300 to 512 pixels. Public domain or CC0, but for the motorcycle, which is from the
-  Middlebury 2014 stereo benchmark and has no licence stated.
+  Their short sides have 300 to 512 pixels. They are public domain or CC0, except the motorcycle,
+  which is from the Middlebury 2014 stereo benchmark and states no licence.
+
+  Raises:
+    PhotoError: if the installed scikit-image lacks one of them.
   """
   root = pathlib.Path(str(importlib.resources.files('skimage'))) / 'data'
   missing = [name for name in SAMPLES if not (root / name).is_file()]
   if missing:
     raise PhotoError(
-      f'this scikit-image does not carry {", ".join(missing)}: install the version that '
+      f'this scikit-image does not include {", ".join(missing)}: install the version that '
       'pyproject.toml names, or train on a folder of photos.'
     )
   return Files(root, list(SAMPLES))
@@ -259,7 +266,7 @@ def sample_photos() -> Files:
 def cached(source: Source, max_bytes: int = 2**30) -> Cached:
   """Keeps decoded photos in memory: 1 GiB holds 2,300 photos of 481x321 pixels.
 
-  Worth it where the CPU also trains: a crop then costs a tenth of decoding a 481x321 JPEG.
+  This pays if the CPU also trains: a crop costs a tenth of decoding a 481x321 JPEG.
   """
   return Cached(source, max_bytes)
 
@@ -267,17 +274,19 @@ def cached(source: Source, max_bytes: int = 2**30) -> Cached:
 def subset(source: Source, seed: int, counts: Mapping[str, int]) -> dict[str, Chosen]:
   """Disjoint random choices from a source, e.g. {'train': 400, 'val': 100, 'test': 50}.
 
-  The photos are ordered by a hash of seed and name, and dealt out in the order of `counts`, so the
-  choice depends on nothing but the seed and the set of names.
+  The photos are ordered by a hash of seed and name and dealt out in the order of `counts`. The
+  choice therefore depends only on the seed and the set of names.
 
   Raises:
-    ConfigError: a count is below 1, or there are fewer photos than asked for.
+    ConfigError: if a count is below 1, or there are too few photos.
   """
   wanted = sum(counts.values())
   if any(count < 1 for count in counts.values()):
-    raise ConfigError(f'every split needs at least one photo, got {dict(counts)}.')
+    raise ConfigError(f'every split needs at least one photo, not {dict(counts)}.')
   if wanted > len(source):
-    raise ConfigError(f'the splits {dict(counts)} need {wanted} photos, there are {len(source)}.')
+    raise ConfigError(
+      f'the splits {dict(counts)} need {wanted} photos, but there are {len(source)}.'
+    )
   names = list(source.names)
   order = sorted(range(len(names)), key=lambda i: (_digest(f'{seed}/{names[i]}'.encode()), i))
   splits = {}
@@ -289,7 +298,7 @@ def subset(source: Source, seed: int, counts: Mapping[str, int]) -> dict[str, Ch
 
 
 def manifest(splits: Mapping[str, Source]) -> list[dict]:
-  """One row a photo for a run's folder: name, split, sha256 of the stored file, width, height."""
+  """One row per photo for a run's folder: name, split, sha256 of the file, width, height."""
   rows = []
   for split, source in splits.items():
     for i, name in enumerate(source.names):
@@ -313,7 +322,7 @@ def _photo_names(path) -> tuple[pathlib.Path, list[str]]:
   names = [file.as_posix() for file in files if file.suffix.lower() in images.FORMATS]
   kinds = [file.suffix.lower() for file in files if file.suffix.lower() in images.UNREAD_SUFFIXES]
   unread = (
-    f'{len(kinds)} files of kinds that cannot be read ({", ".join(sorted(set(kinds)))}): '
+    f'{len(kinds)} files in formats that cannot be read ({", ".join(sorted(set(kinds)))}): '
     'save them as .png or .jpg'
   )
   if not names:
@@ -322,12 +331,12 @@ def _photo_names(path) -> tuple[pathlib.Path, list[str]]:
       + (f'; {unread}.' if kinds else '.')
     )
   if kinds:
-    _log.warning('%s: left out are %s.', root, unread)
+    _log.warning('%s: skipping %s.', root, unread)
   return root, sorted(names)
 
 
 def _sizes(paths: Sequence[pathlib.Path]) -> list[tuple[int, int] | str]:
-  """(height, width) of each upright photo, or a sentence on why it cannot be read to its end."""
+  """(height, width) of each upright photo, or a sentence on why it cannot be read completely."""
   with concurrent.futures.ThreadPoolExecutor() as pool:
     return list(pool.map(_size, paths))
 
@@ -343,13 +352,13 @@ def _size(path: pathlib.Path) -> tuple[int, int] | str:
 
 
 def _whole_jpeg(path: pathlib.Path) -> bool:
-  """Whether the file is a JPEG that decodes to its end, without making all of its pixels."""
+  """Whether the file is a JPEG that decodes to its end; does not compute all of its pixels."""
   try:
     with Image.open(path, formats=['JPEG']) as image:
-      image.draft(None, (1, 1))  # reads every coefficient, makes an eighth of the pixels each way
+      image.draft(None, (1, 1))  # reads every coefficient, but decodes at an eighth of the size
       image.load()
     return True
-  except Exception:  # whatever is wrong, reading the photo says it in a sentence
+  except Exception:  # reading the photo then reports the fault in a sentence
     return False
 
 

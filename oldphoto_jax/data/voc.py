@@ -1,10 +1,11 @@
-"""Pascal VOC from its VOCdevkit folder into a TFDS directory, without TensorFlow.
+"""Converts Pascal VOC from its VOCdevkit folder into a TFDS directory, without TensorFlow.
 
   oldphoto tfds VOCdevkit ~/tensorflow_datasets
 
-then `tfds_images('~/tensorflow_datasets', 'voc2012_photos', 'train')`. The data set has a name of
-its own: it holds photos and file names, while the official `voc/2012` also promises boxes and
-labels. That one, prepared by TFDS with --file_format=array_record, is read the same way.
+Then read it with `tfds_images('~/tensorflow_datasets', 'voc2012_photos', 'train')`. The data set
+has its own name because it holds only photos and file names, while the official `voc/2012` also
+has boxes and labels. The official one is read the same way if TFDS prepared it with
+--file_format=array_record.
 """
 
 import contextlib
@@ -21,44 +22,47 @@ from oldphoto_jax.errors import PhotoError
 NAME = 'voc2012_photos'
 VERSION = '1.0.0'
 
-# The lists of ImageSets/Main under the names that TFDS gives their splits. trainval.txt is the sum
-# of the first two and only read where they are missing.
+# The lists in ImageSets/Main, and TFDS's names for their splits. trainval.txt joins the first two
+# and is read only if they are missing.
 SPLITS = {'train': 'train', 'val': 'validation', 'test': 'test'}
 
 
 def write_tfds(vocdevkit: str | os.PathLike, data_dir: str | os.PathLike) -> dict[str, int]:
   """Writes the photos of VOC2012 as the TFDS data set `voc2012_photos`, and reads them back.
 
-  Splits: `train`, `validation`, `test` as listed in ImageSets/Main, and `other`, the photos of
-  JPEGImages in none of these lists (VOC2012 has 17,125 photos, of which train and validation list
-  11,540). Without ImageSets/Main all photos are `train`. The JPEG files are stored unchanged.
+  The splits are `train`, `validation` and `test` as listed in ImageSets/Main, and `other` for the
+  photos in JPEGImages that no list contains. (VOC2012 has 17,125 photos; train and validation list
+  11,540.) Without ImageSets/Main all photos are `train`. The JPEG files are stored unchanged.
 
   Args:
     vocdevkit: the folder VOCdevkit, the folder VOC2012 in it, or the folder that holds VOCdevkit.
-    data_dir: where TFDS data sets lie; made if missing.
+    data_dir: the folder of TFDS data sets; created if missing.
 
   Returns:
-    The number of photos in each split, as read back from the written files.
+    The number of photos per split, as read back from the written files.
 
   Raises:
-    PhotoError: no photos, a listed photo is missing, a photo cannot be read, or the data set exists
-      already. Then, and if what was read back differs, nothing is left in `data_dir`.
+    PhotoError: if there are no photos, a listed photo is missing, a photo cannot be read, or the
+      data set already exists.
+    ValueError: if the photos read back differ from those written.
+
+  After an error, nothing new is left in `data_dir`.
   """
   target = pathlib.Path(data_dir).expanduser() / NAME
   if target.exists():
-    raise PhotoError(f'{target} exists already: remove it first, or choose another folder.')
+    raise PhotoError(f'{target} already exists: remove it first, or choose another folder.')
   photos, splits = _splits(_voc2012(pathlib.Path(vocdevkit).expanduser()))
   made = _make_folders(target.parent)
   work = None
   try:
-    # Written beside its final place under another name, so that it appears whole or not at all.
+    # Written beside its final place under a temporary name: it appears whole or not at all.
     work = pathlib.Path(tempfile.mkdtemp(prefix=f'.{NAME}-', dir=target.parent))
     _write(work / VERSION, photos, splits)
     written = {split: [photos.names[i] for i in indices] for split, indices in splits.items()}
     read = {split: sources.Records(str(work / VERSION), split).names for split in splits}
     counts = {split: len(names) for split, names in read.items()}
     if read != written:
-      raise ValueError(f'not all photos of {list(splits)} could be read back, only {counts}.')
+      raise ValueError(f'the photos of {list(splits)} could not all be read back, only {counts}.')
     work.chmod(0o755)  # mkdtemp makes private folders
     work.rename(target)
   except BaseException:
@@ -77,13 +81,13 @@ def _voc2012(path: pathlib.Path) -> pathlib.Path:
     if (candidate / 'JPEGImages').is_dir():
       return candidate
   raise PhotoError(
-    f'no JPEGImages in {", ".join(map(str, candidates))}: give the folder VOCdevkit that unpacking '
-    'VOCtrainval_11-May-2012.tar makes.'
+    f'no JPEGImages in {", ".join(map(str, candidates))}: give the folder VOCdevkit, which '
+    'unpacking VOCtrainval_11-May-2012.tar creates.'
   )
 
 
 def _splits(voc: pathlib.Path) -> tuple[sources.Files, dict[str, list[int]]]:
-  """All photos of JPEGImages, and which of them belong to which split."""
+  """All photos in JPEGImages, and the indices of each split."""
   photos = sources.folder(voc / 'JPEGImages')
   if photos.unreadable:
     raise PhotoError(
@@ -92,7 +96,7 @@ def _splits(voc: pathlib.Path) -> tuple[sources.Files, dict[str, list[int]]]:
     )
   index = {pathlib.PurePosixPath(name).stem: i for i, name in enumerate(photos.names)}
   if len(index) < len(photos):
-    raise PhotoError(f'{photos.root} holds photos that differ only in their suffix or folder.')
+    raise PhotoError(f'{photos.root} holds photos whose names differ only in suffix or folder.')
   lists = voc / 'ImageSets' / 'Main'
   found = {split: lists / f'{name}.txt' for name, split in SPLITS.items()}
   found = {split: path for split, path in found.items() if path.is_file()}
@@ -134,7 +138,7 @@ def _write(
   directory.mkdir()
   infos = []
   for split, indices in splits.items():
-    # One photo a group: a group is what one random read decompresses.
+    # One photo per group: a random read decompresses a whole group.
     writer = array_record_module.ArrayRecordWriter(
       str(directory / f'{NAME}-{split}.array_record-00000-of-00001'), 'group_size:1'
     )
@@ -169,7 +173,7 @@ def _write(
 
 
 def _make_folders(path: pathlib.Path) -> list[pathlib.Path]:
-  """Makes a folder and its missing parents; returns the new ones, innermost first."""
+  """Makes a folder and its missing parents; returns the new folders, innermost first."""
   missing = [folder for folder in (path, *path.parents) if not folder.exists()]
   path.mkdir(parents=True, exist_ok=True)
   return missing

@@ -1,4 +1,4 @@
-"""What all of a print goes through: fading, yellowing, its surface. Nothing is masked."""
+"""Artefacts of the whole print: fading, yellowing and the paper's surface. Nothing is masked."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class Fading:
   black: tuple[float, float] = (0.0, 0.18)  # where black goes, of full scale
   white: tuple[float, float] = (0.82, 1.0)
   gamma: tuple[float, float] = (0.7, 1.2)
-  channels: float = 0.035  # how far the three dyes differ in all of these
+  channels: float = 0.035  # how far the three dyes differ in black, white and gamma
   uneven: tuple[float, float] = (0.0, 0.7)  # share of the fading that depends on the place
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
@@ -74,7 +74,7 @@ class PaperTexture:
     # A hexagonal lattice of bumps: three waves at 60 degrees.
     half, high = 0.5 * rate * x, 0.866 * rate * y
     silk = jnp.cos(rate * x) + jnp.cos(half + high) + jnp.cos(half - high)
-    kind = draw.below(4)  # two of four are matt only
+    kind = draw.below(4)  # 0 linen, 1 silk, 2 and 3 plain matt
     pattern = jnp.where(kind == 0, linen, jnp.where(kind == 1, silk, 0.0))
     worn = 0.7 + 0.4 * draw.noise(height, width, 4)
     strength = draw.uniform(self.strength)

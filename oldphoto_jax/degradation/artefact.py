@@ -1,20 +1,20 @@
-"""What an artefact is, and what artefacts share: paper, dirt, several of a kind on one photo.
+"""The interface of artefacts and what they share: paper, dirt, several of a kind on one photo.
 
 Every artefact is a frozen dataclass of ranges. Calling it is a pure function of ONE photo,
 
     artefact(key, photo, paper) -> Damaged(photo, mask, drawn)
 
-with the photo float32 [H, W, 3] in [-1, 1], the mask float32 [H, W, 1] in [0, 1] (1 = the content
-is lost), and `drawn` the numbers that were drawn. `paper` [H, W, 3] is what shows where the
-emulsion is gone; left out, it is drawn from the key, so an artefact also works alone.
+The photo is float32 [H, W, 3] in [-1, 1], the mask float32 [H, W, 1] in [0, 1] (1 = the content is
+lost), and `drawn` holds the numbers that were drawn. `paper` [H, W, 3] shows where the emulsion is
+gone. Without it the artefact draws its own from the key.
 
-Sizes are shares of the shorter side unless they say pixels: a fold is as large as its print,
+Sizes are shares of the shorter side unless a comment says pixels. A fold is as large as its print,
 while scratches, hairs and dust stay thin at any scan resolution. Curves are drawn by scattering a
-narrow band of pixels around each of their points, so a photo with ten scratches costs the length
-of the scratches and not ten distance maps. Everything else is a level set of smooth noise.
+narrow band of pixels around each of their points, so ten scratches cost their length and not ten
+distance maps. Everything else is a level set of smooth noise.
 
-The ranges were set by eye beside old photographs; sizes of dust and hairs beside the shape
-statistics of hand-drawn masks of real film scans (see `scratches`).
+The ranges were set by eye, by comparison with old photographs. The sizes of dust and hairs follow
+shape statistics of hand-drawn masks of real film scans (see `scratches`).
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from oldphoto_jax.degradation import drawing
 
 
 class Damaged(NamedTuple):
-  """What an artefact did.
+  """The result of an artefact.
 
   photo: float32 [H, W, 3] in [-1, 1]. mask: float32 [H, W, 1] in [0, 1], 1 = content lost.
   drawn: the parameters that were drawn, arrays by name.
@@ -39,9 +39,9 @@ class Damaged(NamedTuple):
 
 
 def repeat(draw, most, photo, step):
-  """Runs step(its own Draws, photo) -> (photo, cover) as often as draw.count(most) says.
+  """Runs step(its own Draws, photo) -> (photo, cover) draw.count(most) times.
 
-  The mask is the covers' largest.
+  The mask is the largest cover at each pixel.
   """
   each = draw.key()
   count = draw.count(most)
@@ -58,7 +58,7 @@ def repeat(draw, most, photo, step):
 def draw_paper(key, height, width):
   """Paper under the emulsion: off-white, [height, width, 3] in [-1, 1], never above level 245.
 
-  One tint a photo, from nearly neutral to cream; fibres and a soft mottling.
+  One tint per photo, from nearly neutral to cream, with fibres and soft mottling.
   """
   draw = drawing.Draws(key)
   green = draw.uniform((0.93, 1.0))
@@ -70,13 +70,13 @@ def draw_paper(key, height, width):
 
 
 def fibre(key, height, width):
-  """Fine noise with a little length to it, [height, width], standard deviation 1."""
+  """Fine, slightly elongated noise, [height, width], standard deviation 1."""
   white = jax.random.uniform(key, (height, width), minval=-1)
   return white + jnp.roll(white, 1, 0) + jnp.roll(white, 1, 1)
 
 
 def under(draw, photo, paper):
-  """The paper under a photo: the one that is given, or one drawn for it, [H, W, 3] in [-1, 1]."""
+  """The given paper, or one drawn for the photo, [H, W, 3] in [-1, 1]."""
   return draw_paper(draw.key(), *photo.shape[:2]) if paper is None else paper
 
 
@@ -86,5 +86,5 @@ def dirt(draw):
 
 
 def unmasked(photo, drawn):
-  """`Damaged` of what leaves the content where it was."""
+  """`Damaged` with an empty mask, for an artefact that loses no content."""
   return Damaged(photo, jnp.zeros_like(photo[..., :1]), drawn)

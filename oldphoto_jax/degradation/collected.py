@@ -1,4 +1,4 @@
-"""Artefacts and surfaces that others drew or photographed, read from folders."""
+"""Artefacts and surfaces from drawings or photographs in folders."""
 
 import dataclasses
 
@@ -10,16 +10,16 @@ from oldphoto_jax.degradation import artefact, drawing
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Overlays:
-  """Artefacts drawn by others, turned, mirrored, scaled and moved at random; light or dark.
+  """Drawn artefacts, transposed, mirrored, scaled and moved at random; light or dark.
 
-  Equal only to itself, as the arrays cannot be hashed: build one, and use it again.
+  An instance equals only itself, because its arrays cannot be hashed: build one and reuse it.
   """
 
-  alpha: np.ndarray  # uint8 [N, S, S], 255 = covers the photo
+  alpha: np.ndarray  # uint8 [N, S, S], 255 covers the photo
   count: tuple[int, int] = (1, 3)
   size: tuple[float, float] = (0.3, 0.9)  # side of the drawing
   opacity: tuple[float, float] = (0.4, 1.0)
-  light: float = 0.7  # probability that they are light
+  light: float = 0.7  # probability of light artefacts
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
@@ -41,13 +41,13 @@ class Overlays:
     move = middle - scale * alpha.shape[0] / 2
     moved = [_sampled(n, alpha.shape[0], scale[i], move[i]) for i, n in enumerate((height, width))]
     cover = drawing.product(moved[0], alpha, moved[1].T)
-    # The ringing and the rounding of a product must not touch the rest of the photo.
+    # The ringing and rounding of the product must not touch the rest of the photo.
     cover = jnp.where(cover > 1 / 255, cover, 0.0).clip(0, 1)
     return cover * draw.uniform(self.opacity)
 
 
 def _sampled(n, size, scale, move):
-  """Linear resampling of `size` values as a matrix [n, size]: value i goes to scale·i + move."""
+  """Linear resampling of `size` values as a matrix [n, size]: value i moves to scale·i + move."""
   place = (jnp.arange(n)[:, None] + 0.5 - move) / scale - 0.5
   width = jnp.maximum(1 / jnp.abs(scale), 1.0)  # shrinking averages
   return (1 - jnp.abs(place - np.arange(size)) / width).clip(0) / width
@@ -55,13 +55,13 @@ def _sampled(n, size, scale, move):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Textures:
-  """Photographed or drawn surfaces, mirrored, turned and tiled; empty mask.
+  """Photographed or drawn surfaces, transposed, inverted and tiled in mirror image; empty mask.
 
-  Equal only to itself, as the arrays cannot be hashed.
+  An instance equals only itself, because its arrays cannot be hashed.
   """
 
   relief: np.ndarray  # uint8 [N, S, S] around 128
-  strength: tuple[float, float] = (0.015, 0.08)  # light and shade at one standard deviation
+  strength: tuple[float, float] = (0.015, 0.08)  # relative change of light at one std of relief
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     height, width = photo.shape[:2]
@@ -71,7 +71,7 @@ class Textures:
     size = relief.shape[0]
 
     def mirrored(n):
-      # There and back again, from a random start: no seams, however large the photo is.
+      # Back and forth from a random start: no seams, however large the photo is.
       place = (np.arange(n) + draw.below(2 * size)) % (2 * size)
       return jnp.minimum(place, 2 * size - 1 - place)
 

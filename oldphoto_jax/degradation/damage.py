@@ -1,6 +1,6 @@
 """The recipe `print`: an old photograph on paper, damaged and scanned.
 
-Its artefacts are in scratches, tears, stains, ageing and collected; what one is, in artefact.
+The artefacts are in scratches, tears, stains, ageing and collected; their interface is in artefact.
 """
 
 import dataclasses
@@ -22,21 +22,21 @@ from oldphoto_jax.degradation.tears import Corners, Flaking, Folds, Tears
 class Print:
   """An old print, damaged and scanned: the recipe `print`.
 
-  In the order of a print's life: its dyes fade, it gets stains, folds, tears and scratches, it
-  yellows, dust falls on the scanner's glass, and the scan blurs it, adds grain and is stored as
-  JPEG. As all of this comes after the damage, no damage is pure white or cleanly cut. Softer than
-  `Wan2020` on average.
+  The steps follow a print's life. Its dyes fade; it gets stains, folds, tears and scratches; it
+  yellows; dust falls on the scanner's glass; the scan blurs it, adds grain and is stored as JPEG.
+  Blur, grain and JPEG follow the damage, so no damage is pure white or cleanly cut. On average the
+  result is softer than that of `Wan2020`.
 
-  A share `unharmed` of the photos carries no structured damage at all. The mask is that of lost
-  content: scratches, hairs, dust, flaked emulsion and folds, tears, corners, and the core of
-  foxing; not stains, smudges, fading, yellowing or texture. It says what has to be found and
-  filled: 1 from half the opacity on, and 0 where the damage has the content's own colour by
-  chance. `clean` loses its colour along with the old photo with probability `gray`. Sides of at
-  least 16 pixels.
+  A share `unharmed` of the photos has no structured damage at all. The mask marks lost content:
+  scratches, hairs, dust, flaked emulsion and folds, tears, corners, and the core of foxing. It
+  leaves out stains, smudges, fading, yellowing and texture. It is the target for finding and
+  filling: 1 from half the opacity on, and 0 where the damage happens to match the content's
+  colour. With probability `gray`, `clean` loses its colour along with the old photo. Photos need
+  sides of at least 16 pixels.
   """
 
   unharmed: float = 0.2
-  # Of the harmed photos: probability, and artefact.
+  # For harmed photos: probability and artefact.
   foxing: tuple[float, Foxing] = (0.12, Foxing())
   folds: tuple[float, Folds] = (0.4, Folds())
   flaking: tuple[float, Flaking] = (0.28, Flaking())
@@ -45,23 +45,23 @@ class Print:
   corners: tuple[float, Corners] = (0.18, Corners())
   hairs: tuple[float, Hairs] = (0.4, Hairs())
   dust: tuple[float, Dust] = (0.75, Dust())
-  # And of all photos.
+  # For all photos.
   fading: tuple[float, Fading] = (0.7, Fading())
   texture: tuple[float, PaperTexture] = (0.5, PaperTexture())
   stains: tuple[float, Stains] = (0.25, Stains())
   smudges: tuple[float, Smudges] = (0.12, Smudges())
   yellowing: tuple[float, Yellowing] = (0.6, Yellowing())
-  # Artefacts and surfaces from folders (data.artefacts reads them), where there are any.
-  overlays: tuple[float, Overlays] | None = None  # of the harmed photos
-  textures: tuple[float, Textures] | None = None  # of all photos
-  gray: float = 0.3  # both photos lose their colour
+  # Artefacts and surfaces from folders, if there are any (data.artefacts reads them).
+  overlays: tuple[float, Overlays] | None = None  # for harmed photos
+  textures: tuple[float, Textures] | None = None  # for all photos
+  gray: float = 0.3  # probability that both photos lose their colour
   desaturation: tuple[float, float] = (0.0, 0.5)  # of the old photo
   blur: tuple[float, float] = (0.3, 1.0)  # sigma in pixels, at most 1.5
   grain: tuple[float, float] = (1.0, 6.0)  # std at mid gray, 8-bit levels
   grain_size: tuple[float, float] = (0.4, 1.0)  # sigma in pixels, at most 1.5
   scan_black: tuple[float, float] = (0.0, 0.06)
   scan_white: tuple[float, float] = (0.9, 0.99)
-  jpeg: float = 0.7
+  jpeg: float = 0.7  # probability
   jpeg_quality: tuple[int, int] = (50, 97)  # both ends included
 
   def __call__(self, key, clean) -> recipes.Aged:
@@ -90,7 +90,7 @@ class Print:
       return lax.cond(used, damage, lambda *same: same, old, mask, shown)
 
     old, mask, shown = apply(self.fading, False, old, mask, shown)
-    # Silver has no dyes that fade apart; a gray print gets its tone from its paper.
+    # Silver has no dyes that fade at different rates; a gray print gets its tone from its paper.
     old = jnp.where(without_colour, photographic.desaturate(old, 1.0), old)
     for chosen, masked in (
       (self.texture, False),
@@ -111,7 +111,7 @@ class Print:
       if chosen is not None:
         old, mask, shown = apply(chosen, masked, old, mask, shown)
 
-    # Between 5 and 20 levels damage begins to show; two pixels beside it belong to it.
+    # Damage begins to show between 5 and 20 levels; the two pixels beside it belong to it.
     mask = (2 * mask).clip(0, 1) * drawing.smoothstep(drawing.widened(shown, 2), 0.04, 0.16)
 
     old = photographic.fade(

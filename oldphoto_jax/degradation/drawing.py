@@ -1,7 +1,7 @@
-"""What damage is drawn with: random numbers of one key, smooth noise, thin curves, blending.
+"""Tools for drawing damage: random numbers from one key, smooth noise, thin curves, blending.
 
 Photos are float32 [H, W, 3] in [-1, 1], covers float32 [H, W] in [0, 1]. Everything runs inside
-jit, and gives one key's photo on all backends.
+jit, and one key gives the same photo on all backends.
 """
 
 import functools
@@ -22,8 +22,8 @@ def uniform(key, ends):
 class Draws:
   """Random numbers from one key, each handed out once.
 
-  One generator an artefact: compiling one for each of some thirty numbers would take ten times as
-  long as the rest of the artefact.
+  An artefact uses one generator. Compiling one for each of its thirty or so numbers would take ten
+  times as long as the rest of the artefact.
   """
 
   def __init__(self, key):
@@ -48,7 +48,7 @@ class Draws:
     return ends[0] + (ends[1] - ends[0]) * self.unit(*shape)
 
   def low(self, ends, *shape, power=2.0):
-    """Between the ends on a logarithmic scale; the higher the power, the likelier are low ones."""
+    """Between the ends on a logarithmic scale; a higher power favours low numbers."""
     return ends[0] * (ends[1] / ends[0]) ** (self.unit(*shape) ** power)
 
   def log_uniform(self, ends, *shape):
@@ -56,7 +56,7 @@ class Draws:
     return self.low(ends, *shape, power=1.0)
 
   def count(self, ends, power=2.0):
-    """A whole number, both ends included; the higher the power, the likelier are low ones."""
+    """An integer, both ends included; a higher power favours low numbers."""
     low, high = ends
     return low + jnp.floor((high + 1 - low) * self.unit() ** power).astype(int)
 
@@ -65,7 +65,7 @@ class Draws:
     return self.unit(*shape) < probability
 
   def below(self, n, *shape):
-    """A whole number in 0..n-1."""
+    """An integer in 0..n-1."""
     return jnp.floor(n * self.unit(*shape)).astype(int)
 
   def sign(self, *shape):
@@ -73,7 +73,7 @@ class Draws:
     return jnp.where(self.unit(*shape) < 0.5, -1.0, 1.0)
 
   def normal(self, *shape):
-    """Standard normal, within about 4 deviations."""
+    """Standard normal, within about 4 standard deviations."""
     return np.sqrt(2).astype(np.float32) * lax.erf_inv(1.9999 * self.unit(*shape) - 0.99995)
 
   def noise(self, height, width, cells):
@@ -87,7 +87,7 @@ class Draws:
     return product(enlarging(height, rows), grid, enlarging(width, columns).T)
 
   def fractal(self, height, width, cells, octaves, finer=2.0):
-    """Octaves of smooth noise, each half as high and `finer` times as fine; about [-1, 1]."""
+    """Octaves of smooth noise in about [-1, 1], each half as high and `finer` times as fine."""
     limit = min(height, width) / 2
     parts = [
       0.5**i * self.noise(height, width, min(cells * finer**i, limit)) for i in range(octaves)
@@ -97,20 +97,20 @@ class Draws:
   def curve(self, n, count, knots):
     """`count` smooth functions of one variable in about [-1, 1], [count, n]."""
     values = self.uniform((-1, 1), count, knots)
-    # Gathered: a matrix as `noise` has it would be as long as it is wide.
+    # Gathered, because a dense matrix as in `noise` would have n times `knots` entries.
     return sum(values[:, knot] * weight for knot, weight in cubic(n, knots))
 
 
 def product(*matrices):
   """The product of all matrices, in full float32."""
-  # One key, one photo on all backends: GPU and TPU would multiply in TF32 and bfloat16.
+  # For the same photo on all backends: GPU and TPU would multiply in TF32 and bfloat16.
   return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), matrices)
 
 
 def cubic(n, knots):
   """Cubic enlargement of `knots` values to n (Keys, a = -0.5): four pairs of indices and weights.
 
-  The first and the last value lie on the ends; beyond them they repeat.
+  The first and last values lie on the ends and repeat beyond them.
   """
   place = np.linspace(0, knots - 1, n)
   first = np.floor(place).astype(int) - 1
@@ -131,25 +131,25 @@ def enlarging(n, knots):
 
 
 def smoothstep(x, low, high):
-  """0 up to `low`, 1 from `high` on, a cubic between."""
+  """0 up to `low`, 1 from `high` on, a cubic in between."""
   x = ((x - low) / (high - low)).clip(0, 1)
   return x * x * (3 - 2 * x)
 
 
 def blend(photo, cover, colour):
-  """Covers the photo with a colour; where `cover` [H, W] is 0 the photo's own bits stay."""
+  """Covers the photo with a colour; where `cover` [H, W] is 0 the photo stays bit-identical."""
   cover = cover[..., None]
   return jnp.where(cover > 0, photo + cover * (colour - photo), photo)
 
 
 def shade(photo, gain):
-  """Multiplies the light by `gain` [H, W] or [H, W, 3]; where it is 1 the own bits stay."""
+  """Multiplies the light by `gain` [H, W] or [H, W, 3]; gain 1 keeps the photo bit-identical."""
   gain = gain if gain.ndim == 3 else gain[..., None]
   return jnp.where(gain == 1, photo, ((photo + 1) * gain - 1).clip(-1, 1))
 
 
 def place(cover, row, column, value):
-  """Keeps the larger of `cover` [H, W] and each value; pixels outside are left out."""
+  """Raises `cover` [H, W] to each value where it is lower; pixels outside are ignored."""
   height, width = cover.shape
   inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
   # A negative index would count from the end; one past the end is dropped.
@@ -173,14 +173,14 @@ def strokes(height, width, points, thickness, opacity):
   """Thin curves, antialiased: float32 [height, width], the largest opacity at each pixel.
 
   Args:
-    points: [K, N, 2], (row, column) in pixels, neighbours at most one pixel apart on either axis.
+    points: [K, N, 2], (row, column) in pixels; neighbours at most one pixel apart on either axis.
     thickness: [K, N], pixels, at most 4; below 1 a curve gets fainter rather than thinner.
     opacity: [K, N] in [0, 1]; 0 ends or breaks a curve.
   """
   step = jnp.gradient(points, axis=1)
   step /= jnp.maximum(jnp.linalg.norm(step, axis=-1, keepdims=True), 1e-6)
   steep = jnp.abs(step[..., :1]) > jnp.abs(step[..., 1:])
-  # Across the axis that the curve runs along; its distance to a pixel is that to the tangent.
+  # Offsets run across the curve's main axis; the distance to a pixel is measured from the tangent.
   across = jnp.where(steep, jnp.array([0, 1]), jnp.array([1, 0]))[:, :, None]
   offset = jnp.arange(-4, 5)[:, None] * across
   pixel = jnp.round(points).astype(int)[:, :, None] + offset
@@ -192,7 +192,7 @@ def strokes(height, width, points, thickness, opacity):
 
 
 def scattered(draw, most, height, width, clouds, share, spread):
-  """Places [most, 2] in pixels: all over the photo, or (a share) near one of a few centres."""
+  """Places [most, 2] in pixels: anywhere, or, for a share of them, near one of `clouds` centres."""
   size = jnp.array([height, width])
   place = draw.unit(most, 2) * size
   centres = draw.unit(clouds, 2)[draw.below(clouds, most)] * size
@@ -201,7 +201,7 @@ def scattered(draw, most, height, width, clouds, share, spread):
 
 
 def around(place, reach):
-  """Pixels of the squares around places [K, 2]: row, column, and both offsets, [K, S, S] each."""
+  """Row, column and both offsets of the pixels in squares around places [K, 2], [K, S, S] each."""
   offset = np.arange(-reach, reach + 1)
   corner = jnp.floor(place).astype(int)
   row, column = jnp.broadcast_arrays(
@@ -211,16 +211,16 @@ def around(place, reach):
 
 
 def outline(draw, y, x, strengths):
-  """The radius of blobs in the direction of (y, x), [K, H, W]: 1 plus waves of 2, 3, ... a turn.
+  """The radius of blobs towards (y, x), [K, H, W]: 1 plus waves with 2, 3, ... periods per turn.
 
-  `strengths` are the waves' largest heights; each blob draws its own.
+  `strengths` are the largest heights of the waves; each blob draws its own heights.
   """
   shape = (y.shape[0], 1, 1)
   r = jnp.sqrt(y * y + x * x) + 1e-6
   cos, sin = x / r, y / r
   c, s, outline = cos, sin, 1.0
   for most in strengths:
-    c, s = c * cos - s * sin, s * cos + c * sin  # of one more time the angle
+    c, s = c * cos - s * sin, s * cos + c * sin  # of the next multiple of the angle
     height, phase = most * draw.unit(*shape), draw.uniform((0, 2 * np.pi), *shape)
     outline += height * (c * jnp.cos(phase) + s * jnp.sin(phase))
   return outline

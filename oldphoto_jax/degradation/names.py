@@ -4,16 +4,16 @@ import numpy as np
 
 from oldphoto_jax.errors import ConfigError
 
-RECIPES = ('wan2020', 'report', 'aging', 'print', 'holes')
+RECIPES = ('wan2020', 'report', 'ageing', 'print', 'holes')
 
 
 def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray | None = None):
-  """One of RECIPES, or several with commas between, of which each photo then draws one.
+  """Builds one of RECIPES, or a mixture from which each photo draws one.
 
   Args:
-    names: what to do to the photos.
+    names: a name of RECIPES, or several separated by commas.
     overlays: transparencies of drawn artefacts, uint8 [N, S, S], which `print` and `holes` mix in.
-    textures: reliefs of paper, uint8 [N, S, S], which `print` and `holes` mix in.
+    textures: paper reliefs, uint8 [N, S, S], which `print` and `holes` mix in.
 
   Returns:
     A recipes.Recipe.
@@ -21,14 +21,14 @@ def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray 
   Raises:
     ConfigError: for an unknown name.
   """
-  # Here and not above, so that the names are known at once.
+  # Imported here, so that the names are available without JAX.
   from oldphoto_jax.degradation import collected, damage, recipes
 
   a_print = damage.Print(
     overlays=None if overlays is None else (0.4, collected.Overlays(overlays)),
     textures=None if textures is None else (0.3, collected.Textures(textures)),
   )
-  made = recipes.Wan2020(), recipes.Report(), recipes.Aging(), a_print, recipes.Holes(a_print)
+  made = recipes.Wan2020(), recipes.Report(), recipes.Ageing(), a_print, recipes.Holes(a_print)
   known = dict(zip(RECIPES, made, strict=True))
   parts = []
   for name in names.replace(' ', '').split(','):

@@ -1,12 +1,12 @@
 """Photographic damage: blur, noise, low resolution, JPEG, gray, fading, tone, grain, vignette.
 
 Every function takes ONE photo, float32 [H, W, 3] in [-1, 1], and returns one of the same shape,
-dtype and range; strengths may be traced numbers, so a batch is a `jax.vmap` away and a change of
-strength never recompiles. No function looks at the size of the batch: a key gives the same photo
-alone and in a batch.
+dtype and range. Strengths may be traced numbers, so a `jax.vmap` gives batches and a new strength
+never recompiles. No function depends on the size of the batch: a key gives the same photo by
+itself and in a batch.
 
-The ops of Wan et al. 2020 work on 8-bit photos in the reference (Pillow, OpenCV and libjpeg
-through `Global/data/online_dataset_for_old_photos.py` of their repository). They keep that here:
+In the reference, the operations of Wan et al. 2020 work on 8-bit photos (Pillow, OpenCV and libjpeg
+through `Global/data/online_dataset_for_old_photos.py` of their repository). They do here too:
 values are snapped to the 256 levels on the way in and out, rounded where Pillow and OpenCV round
 and truncated where the reference truncates (after noise).
 """
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Grid values survive only exact products: TPU and GPU would otherwise multiply in bfloat16 / TF32.
+# Exact products keep values on the levels: TPU and GPU would otherwise use bfloat16 / TF32.
 _EXACT = lax.Precision.HIGHEST
 
-# JFIF 1.02 conversions as the 16-bit fixed-point constants of libjpeg (jccolor.c, jdcolor.c); the
-# luma is also Pillow's 'L'. On whole levels all sums stay below 2^24, so float32 is exact.
+# JFIF 1.02 conversions by libjpeg's 16-bit fixed-point constants (jccolor.c, jdcolor.c); the luma
+# is also Pillow's 'L'. On whole levels all sums stay below 2^24, so float32 is exact.
 _LUMA = np.array([19595, 38470, 7471], np.float32) / 65536
 _CB = np.array([-11058, -21710, 32768], np.float32) / 65536
 _CR = np.array([32768, -27439, -5329], np.float32) / 65536
@@ -34,12 +34,12 @@ def to_levels(photo):
 
 def from_levels(levels):
   """Levels in [0, 255] -> [-1, 1]; the inverse of `to_levels` on whole levels."""
-  # One exact difference and one product: nothing for a compiler to contract, and 255 gives 1.
+  # One exact difference and one product: a compiler has nothing to contract, and 255 gives 1.
   return (levels - 127.5) * np.float32(1 / 127.5)
 
 
 def _half_up(x):
-  # Pillow, OpenCV and libjpeg add one half and cut; jnp.round goes to even.
+  # Pillow, OpenCV and libjpeg add one half and truncate; jnp.round rounds halves to even.
   return jnp.floor(x + 0.5)
 
 
@@ -57,7 +57,7 @@ def gray(photo):
 
 
 def _gaussian_kernel(radius, sigma, reach):
-  """2·radius + 1 weights that sum to one; those beyond `reach` from the centre are zero."""
+  """2·radius + 1 weights that sum to one; those farther than `reach` from the centre are zero."""
   offset = jnp.arange(-radius, radius + 1)
   weight = jnp.exp(-0.5 * (offset / sigma) ** 2) * (jnp.abs(offset) <= reach)
   return weight / weight.sum()
@@ -81,7 +81,7 @@ def gaussian_blur(photo, size, sigma):
     size: side of the kernel in pixels, 3, 5 or 7.
     sigma: standard deviation in pixels.
 
-  OpenCV rounds the kernel itself to 8 bits; we do not, which moves a pixel by one level at most.
+  OpenCV also rounds the kernel to 8 bits. We do not, which moves a pixel by at most one level.
   """
   kernel = _gaussian_kernel(3, sigma, size // 2)
   return from_levels(_half_up(_separable(to_levels(photo), kernel)))
@@ -102,7 +102,7 @@ def gaussian_noise(photo, key, std):
 
 
 def speckle_noise(photo, key, std):
-  """x + x·n with white Gaussian n of standard deviation std / 255: bright parts get more."""
+  """x + x·n with white Gaussian n of standard deviation std / 255: bright parts get more noise."""
   levels = to_levels(photo)
   return _cut(levels * (1 + std / 255 * jax.random.normal(key, levels.shape)))
 
@@ -111,12 +111,12 @@ def salt_pepper_noise(photo, key, amount, salt):
   """Sets a share `amount` of all values (pixel and channel) to white or black.
 
   Args:
-    amount: share of values hit, in [0, 1].
-    salt: share of white among the hit ones, in [0, 1].
+    amount: share of the values that are set, in [0, 1].
+    salt: share of white among them, in [0, 1].
   """
   levels = to_levels(photo)
   draw = jax.random.uniform(key, levels.shape)
-  # One draw decides both: below amount·salt white, from there to amount black.
+  # One draw decides both: white below amount·salt, black from there to amount.
   levels = jnp.where(draw < amount, jnp.where(draw < amount * salt, 255.0, 0.0), levels)
   return from_levels(levels)
 
@@ -139,7 +139,7 @@ def _triangle(x):
 def _resize_matrix(kernel, support, n, size_in, size_out):
   """Pillow's resize along one axis as a matrix [n, n]; only [size_out, size_in] of it is used.
 
-  The sizes may be traced. When shrinking the kernel is stretched by the ratio (antialias), as
+  The sizes may be traced. For shrinking, the kernel is stretched by the ratio (antialiasing), as
   `ImagingResample` in Pillow's Resample.c does.
   """
   scale = size_in / size_out
@@ -150,28 +150,28 @@ def _resize_matrix(kernel, support, n, size_in, size_out):
   last = jnp.minimum(jnp.floor(centre + support * stretch + 0.5), size_in)
   weight = kernel((column - centre + 0.5) / stretch)
   weight = jnp.where((column >= first) & (column < last), weight, 0.0)
-  # Rows from size_out on are never read, but a division by zero there would spread as nan.
+  # Rows from size_out on are never read, but a division by zero in them would spread as nan.
   return weight / jnp.where(jnp.arange(n) < size_out, weight.sum(1), 1.0)[:, None]
 
 
 def _nearest_matrix(n, size_in, size_out):
-  # Pillow takes floor((i + 1/2) · size_in / size_out); whole numbers, so exactly that pixel.
+  # Pillow takes floor((i + 1/2) · size_in / size_out); in integers that is exact.
   source = (2 * jnp.arange(n) + 1) * size_in // (2 * size_out)
   return (jnp.arange(n)[None, :] == source[:, None]).astype(jnp.float32)
 
 
 def low_resolution(photo, height, width, nearest):
-  """Shrinks to height × width (bicubic) and enlarges back (nearest or bilinear), as Pillow.
+  """Shrinks to height × width (bicubic) and enlarges back (nearest or bilinear), as in Pillow.
 
   Args:
     photo: [H, W, 3] in [-1, 1].
-    height, width: whole numbers in 1..H and 1..W.
+    height, width: integers in 1..H and 1..W.
     nearest: True for nearest-neighbour enlargement, False for bilinear.
 
-  Pillow's bicubic widens its kernel when shrinking, unlike OpenCV's. As in Pillow each of the
-  four passes rounds to whole levels, width before height (Pillow 13 swaps them where that saves
-  time; earlier ones, and so the reference, do not). Sizes are data here, so a pass is a product
-  with a dense matrix: shapes stay fixed and all backends are good at it.
+  Pillow's bicubic widens its kernel when shrinking, unlike OpenCV's. As in Pillow, each of the four
+  passes rounds to whole levels, width before height. (Pillow 13 swaps them if that saves time;
+  earlier versions, and so the reference, do not.) Sizes are data here, so each pass is a product
+  with a dense matrix: shapes stay fixed, and all backends are fast at it.
   """
   full_height, full_width = photo.shape[:2]
 
@@ -241,7 +241,7 @@ _DCT = _dct_matrix()
 def quantisation_tables(quality):
   """libjpeg's luma and chroma tables for a quality of 1..100, float32 [2, 8, 8].
 
-  `jpeg_quality_scaling` and `jpeg_add_quant_table` of libjpeg's jcparam.c, baseline.
+  From `jpeg_quality_scaling` and `jpeg_add_quant_table` in libjpeg's jcparam.c, baseline.
   """
   quality = jnp.asarray(quality, jnp.int32)
   percent = jnp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
@@ -286,15 +286,16 @@ def _double(plane):
 
 
 def jpeg_coefficients(photo, quality):
-  """What libjpeg would store: whole numbers, float32 [blocks, 64] in row-major frequency order.
+  """The coefficients that libjpeg would store, and their quantisation steps.
 
-  Luma blocks first (rows of blocks, ceil(H / 8) × ceil(W / 8)), then Cb, then Cr
-  (ceil(H / 16) × ceil(W / 16) each). Also returns the quantisation steps, same shape.
+  Both are float32 [blocks, 64] in row-major frequency order; the coefficients are whole numbers.
+  Luma blocks come first (rows of blocks, ceil(H / 8) × ceil(W / 8)), then Cb, then Cr
+  (ceil(H / 16) × ceil(W / 16) each).
   """
   levels = to_levels(photo)
   height, width = levels.shape[:2]
   luma = _half_up(_mix(levels, _LUMA))
-  # libjpeg's rounding constant lets exact halves of Cb and Cr fall down.
+  # libjpeg's rounding constant rounds exact halves of Cb and Cr down.
   cb = _half_up(_mix(levels, _CB) + (128 - 1 / 65536))
   cr = _half_up(_mix(levels, _CR) + (128 - 1 / 65536))
 
@@ -312,18 +313,17 @@ def jpeg_coefficients(photo, quality):
     [jnp.broadcast_to(tables[min(i, 1)], block.shape) for i, block in enumerate(blocks)]
   )
   dct = jnp.dot(jnp.concatenate(blocks) - 128, _DCT.T, precision=_EXACT)
-  # libjpeg's integer DCT yields eighths; halves round away from zero (jcdctmgr.c). In eighths
-  # the division is exact, so a tie does not hang on the last bit of the matrix product.
+  # libjpeg's integer DCT yields eighths; halves round away from zero (jcdctmgr.c). In eighths the
+  # division is exact, so a tie does not depend on the last bit of the matrix product.
   eighths = jnp.round(8 * dct)
   return jnp.sign(eighths) * jnp.floor(jnp.abs(eighths) / (8 * steps) + 0.5), steps
 
 
 def jpeg(photo, quality):
-  """The photo after JPEG compression as libjpeg's defaults do it (Pillow's `save(quality=...)`).
+  """The photo after JPEG compression by libjpeg's defaults (Pillow's `save(quality=...)`).
 
-  YCbCr, 4:2:0, the standard tables scaled by `quality` (a whole number 1..100), decoding with
-  smooth chroma enlargement. Sides need not be multiples of 16. Entropy coding is lossless and
-  left out.
+  YCbCr, 4:2:0, the standard tables scaled by `quality` (an integer 1..100), decoded with smooth
+  chroma enlargement. Sides need not be multiples of 16. Entropy coding is lossless and left out.
   """
   height, width = photo.shape[:2]
   coefficients, steps = jpeg_coefficients(photo, quality)
@@ -337,7 +337,7 @@ def jpeg(photo, quality):
   chroma = []
   for start in (n_luma, n_luma + n_chroma):
     half = _from_blocks(blocks[start : start + n_chroma], half_rows, half_columns)
-    # The decoder knows the true size: enlargement must not see the padding.
+    # The decoder knows the true size, so the enlargement must not see the padding.
     half = half[: -(-height // 2), : -(-width // 2)]
     chroma.append(_double(half)[:height, :width] - 128)
   cb, cr = chroma
@@ -348,11 +348,11 @@ def jpeg(photo, quality):
 
 
 # --- ageing of prints ----------------------------------------------------------------------------
-# These have no 8-bit reference, so they do not snap to levels.
+# These have no 8-bit reference, so they do not snap to the levels.
 
 
 def soft_blur(photo, sigma):
-  """Gaussian blur of 0 < sigma <= 1.5 pixels, cut at four pixels, border reflect-101."""
+  """Gaussian blur with 0 < sigma <= 1.5 pixels, cut off at four pixels, border reflect-101."""
   return _separable(photo, _gaussian_kernel(4, sigma, 4))
 
 
@@ -372,23 +372,23 @@ def fade(photo, black, white, gamma):
 
 
 def tint(photo, colour):
-  """Looks at the photo through a filter of transmittances `colour`, float [3] in [0, 1]."""
+  """The photo seen through a filter with the transmittances `colour`, float [3] in [0, 1]."""
   return (photo + 1) * colour - 1
 
 
 def vignette(photo, strength):
-  """Darkens by `strength` (0 to 1) in the corners, growing with the squared radius."""
+  """Darkens the corners by `strength` (0 to 1), growing with the squared radius."""
   height, width = photo.shape[:2]
   y, x = jnp.linspace(-1, 1, height)[:, None], jnp.linspace(-1, 1, width)[None, :]
   return (photo + 1) * (1 - strength * (y**2 + x**2) / 2)[..., None] - 1
 
 
 def film_grain(photo, key, std, size):
-  """Adds silver grain: one noise field for all channels, correlated over neighbouring pixels.
+  """Adds silver grain: one noise field for all channels, correlated between neighbouring pixels.
 
   Args:
-    std: standard deviation at mid gray, in 8-bit levels; it falls to zero at black and white, as
-      grain noise is largest where about half of the grains are developed.
+    std: standard deviation at mid gray, in 8-bit levels. It falls to zero at black and white,
+      because grain noise is largest where about half of the grains are developed.
     size: sigma in pixels, 0 < size <= 1.5, of the Gaussian that correlates the field.
   """
   kernel = _gaussian_kernel(4, size, 4)

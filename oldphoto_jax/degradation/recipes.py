@@ -1,13 +1,14 @@
-"""Named mixtures of damage: from a clean photo and a key to an old one.
+"""Recipes: named mixtures of damage that turn a clean photo and a key into an old photo.
 
-A recipe is a frozen dataclass of strengths and probabilities; calling it is a pure function
-`recipe(key, clean) -> Aged` of ONE photo, which `jax.vmap` and `jax.jit` take as it is.
-`degrade_batch` is the fast way over a batch.
+A recipe is a frozen dataclass of strengths and probabilities. Calling it is a pure function
+`recipe(key, clean) -> Aged` of ONE photo, ready for `jax.vmap` and `jax.jit`. `degrade_batch` is
+the fast way to process a batch.
 
-A key gives one photo, alone or in any batch. Between two compiled programs (vmapped or not, CPU
-or GPU) the last bit of a float may differ and move a pixel over a rounding edge by a level; JPEG
-may carry that over a block. Measured between vmapped and mapped on CPU, 48 photos of 128×128 a
-recipe: none for `Report` and `Aging`, 0.02 % of the values for `Wan2020`.
+A key gives the same photo by itself and in any batch. Between two compiled programs (vmapped or
+not, CPU or GPU) the last bit of a float may differ, which can move a pixel across a rounding edge
+by one level; JPEG may spread that over a block. Vmapped and mapped programs on CPU, over 48 photos
+of 128×128 per recipe, differed in no value for `Report` and `Ageing`, and in 0.02 % of the values
+for `Wan2020`.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ class Aged(NamedTuple):
   """A training example made from a clean photo.
 
   old: the damaged photo, float32 [H, W, 3] in [-1, 1], on the grid of 8-bit levels.
-  clean: what a restorer should answer, [H, W, 3] in [-1, 1].
+  clean: the photo that a restorer should return, [H, W, 3] in [-1, 1].
   mask: 1 where the content is lost and not just degraded, float32 [H, W, 1] in [0, 1].
   """
 
@@ -40,9 +41,9 @@ Recipe = Callable[[jax.Array, jax.Array], Aged]
 def degrade_batch(recipe: Recipe, keys, clean) -> Aged:
   """Ages a batch: keys [B], clean [B, H, W, 3] -> Aged with a leading B everywhere.
 
-  On CPU the photos go through one at a time: under vmap a `lax.switch` computes all its branches,
-  and `Wan2020` would do 16 operations a photo for the 2.8 it uses on average. GPU and TPU get the
-  vmapped form, whose waste they do not notice beside the idle cores of a single photo.
+  The CPU processes one photo at a time: under vmap a `lax.switch` computes all its branches, and
+  `Wan2020` would do 16 operations per photo for the 2.8 that it uses on average. GPU and TPU use
+  the vmapped form: a single photo would leave most of their cores idle.
   """
   return lax.platform_dependent(
     keys,
@@ -54,14 +55,15 @@ def degrade_batch(recipe: Recipe, keys, clean) -> Aged:
 
 @dataclasses.dataclass(frozen=True)
 class Wan2020:
-  """The degradation of Wan et al. 2020 as their code has it: domain X of the triplet.
+  """The degradation of Wan et al. 2020, following their code: domain X of the triplet.
 
   Source: `online_add_degradation_v2` and `PairOldPhotos` in the official repository's
-  `Global/data/online_dataset_for_old_photos.py`. Blur, noise, low resolution and JPEG in random
-  order, each left out now and then; at the end the pair loses its colour now and then. The
-  defaults are theirs. The reference degrades the full photo before it crops, we what we are given.
+  `Global/data/online_dataset_for_old_photos.py`. Blur, noise, low resolution and JPEG are applied
+  in random order, each with a probability. At the end the pair sometimes loses its colour. The
+  defaults are theirs. The reference degrades the full photo before cropping; we degrade what we
+  are given, usually a crop.
 
-  Nothing is lost for good, so the mask is empty. Sides of at least 16 pixels.
+  No content is lost, so the mask is empty. Photos need sides of at least 16 pixels.
   """
 
   probability: float = 0.7  # of each of the four operations
@@ -69,7 +71,7 @@ class Wan2020:
   noise_std: tuple[float, float] = (5.0, 50.0)  # 8-bit levels; Gaussian and speckle
   impulse_amount: tuple[float, float] = (0.0, 0.01)  # share of values; salt and pepper
   impulse_salt: tuple[float, float] = (0.3, 0.8)  # share of white among them
-  smallest: float = 0.5  # low resolution: least side as a share of the full one
+  smallest: float = 0.5  # low resolution: smallest side as a share of the full one
   jpeg_quality: tuple[int, int] = (40, 100)  # both ends included
   gray: float = 0.1  # probability that BOTH photos lose their colour
 
@@ -84,7 +86,7 @@ class Wan2020:
       lambda photo: self._low_resolution(keys[2], photo),
       lambda photo: self._jpeg(keys[3], photo),
     ]
-    # A loop and not four switches in a row: every operation is compiled once.
+    # A loop instead of four switches in a row compiles every operation only once.
     old = lax.fori_loop(0, 4, lambda i, photo: lax.switch(steps[i], operations, photo), clean)
 
     without_colour = jax.random.bernoulli(keys[4], self.gray)
@@ -93,7 +95,7 @@ class Wan2020:
     return Aged(old, clean, jnp.zeros_like(clean[..., :1]))
 
   def steps(self, key):
-    """What the recipe does under this key, in this order, int32 [4].
+    """The operations that the recipe applies under this key, in order, int32 [4].
 
     0 stands for nothing, 1 for blur, 2 for noise, 3 for low resolution, 4 for JPEG.
     """
@@ -135,22 +137,23 @@ class Wan2020:
 class Report:
   """The student report's synthetic damage: gray at random, straight white lines, noise.
 
-  Order and noise follow its notebooks (2022, Wand on ImageMagick 6.9.7 Q16): lines with random
-  ends, one pixel wide, not smoothed; then `noise('gaussian')` and, when the pair is put together,
-  once more; then a resize to 256×256. That noise has a standard deviation of 0.078125 of full
-  scale (`TauGaussian` of magick/gem.c; its signal-dependent part is 0.00006), 19.9 levels a pass.
-  The resize (Lanczos) multiplies it by 0.528 for Pascal VOC's usual 500×375, measured on white
-  noise with Pillow. We draw at the final size, as lines shrunk with the photo would fade to gray,
-  hence sigma = 10.5. The notebooks gray the photo before the noise, so a gray photo's noise is
-  gray. The report names no share of gray photos; 0.1 is that of Wan et al.
+  Order and noise follow the report's notebooks (2022, Wand on ImageMagick 6.9.7 Q16). They draw
+  lines with random ends, one pixel wide and not smoothed. Then they add `noise('gaussian')` twice,
+  the second time when the pair is put together, and resize to 256×256. The noise has a standard
+  deviation of 0.078125 of full scale (`TauGaussian` of magick/gem.c; its signal-dependent part is
+  0.00006), or 19.9 levels per pass. The resize (Lanczos) multiplies it by 0.528 for Pascal VOC's
+  usual 500×375, measured on white noise with Pillow. We draw at the final size, because lines that
+  shrink with the photo would fade to gray; hence sigma = 10.5. The notebooks convert the photo to
+  gray before adding noise, so the noise of a gray photo is gray. The report gives no share of gray
+  photos; 0.1 is that of Wan et al.
 
-  The mask is the lines.
+  The mask marks the lines.
   """
 
-  sigma: float = 10.5  # 8-bit levels, each pass
+  sigma: float = 10.5  # 8-bit levels per pass
   passes: int = 2
-  gray: float = 0.1  # probability that the old photo alone loses its colour
-  lines: tuple[int, int] = (1, 30)  # least and most, both included
+  gray: float = 0.1  # probability that only the old photo loses its colour
+  lines: tuple[int, int] = (1, 30)  # fewest and most, both included
 
   def __call__(self, key, clean) -> Aged:
     check(clean)
@@ -175,23 +178,23 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True)
-class Aging:
-  """A print that faded: the stand-in for real old photos (domain R) where none are given.
+class Ageing:
+  """A faded print: the stand-in for real old photos (domain R) if none are given.
 
-  Unlike `Wan2020` on purpose, or an encoder could not tell the domains apart and aligning them
-  would be idle: continuous tone changes, one grain field that is correlated and the same in all
-  channels, no resampling, no JPEG. Fading and vignette bracket what 50 photos of 1860-1930 from
-  the Library of Congress show (1st percentile 13 to 46, 99th 163 to 242, median 91 to 221, of 255,
-  5 % left out at either end); the other ranges were set by eye.
+  It differs from `Wan2020` on purpose; otherwise an encoder could not tell the domains apart, and
+  aligning them would be pointless. Tones change continuously, one correlated grain field is shared
+  by all channels, and there is no resampling or JPEG. Fading and vignette bracket measurements of
+  50 photos from 1860-1930 at the Library of Congress: 1st percentile 13 to 46, 99th 163 to 242,
+  median 91 to 221, of 255, without the outer 5 % at either end. The other ranges were set by eye.
 
-  Nothing is lost for good, so the mask is empty.
+  No content is lost, so the mask is empty.
   """
 
   desaturation: tuple[float, float] = (0.3, 1.0)
   blur: tuple[float, float] = (0.3, 1.3)  # sigma in pixels, at most 1.5
   black: tuple[float, float] = (0.0, 0.2)  # where black goes, of full scale
   white: tuple[float, float] = (0.7, 1.0)  # where white goes
-  gamma: tuple[float, float] = (0.6, 1.2)  # below 1 the middle tones get lighter
+  gamma: tuple[float, float] = (0.6, 1.2)  # below 1 lightens the middle tones
   yellowing: float = 0.8  # probability; the others are neutral copies
   green: tuple[float, float] = (0.82, 0.97)  # share of green that the yellowed paper reflects,
   blue: tuple[float, float] = (1.8, 3.5)  # and of blue, as a power of the share of green
@@ -235,16 +238,16 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Holes:
-  """The reference's training of the masked mapping: pure white holes on top of all degradation.
+  """Pure white holes on top of all degradation, as the reference trains the masked mapping.
 
   Source: `PairOldPhotos_with_hole` in the official repository's
-  `Global/data/online_dataset_for_old_photos.py`, which reads masks from files that were never
-  released; here they are the lost content of another recipe. The mask is binary.
+  `Global/data/online_dataset_for_old_photos.py`. It reads masks from files that were never
+  released; here the masks are the lost content of another recipe. The mask is binary.
   """
 
-  masks: Recipe  # whose mask, from a half on, is the holes; its photo is not used
+  masks: Recipe  # its mask, where at least 1/2, gives the holes; its photo is not used
   degradation: Recipe = Wan2020()
-  empty: float = 0.5  # probability of no holes at all
+  empty: float = 0.5  # probability of no holes
 
   def __call__(self, key, clean) -> Aged:
     mask_key, empty_key, key = jax.random.split(key, 3)
@@ -256,19 +259,19 @@ class Holes:
 def line_mask(ends, count, height, width):
   """Straight lines one pixel wide, not smoothed: bool [height, width, 1].
 
-  A line steps along its longer axis and holds exactly one pixel at each step, the nearest to the
-  segment, max(|dy|, |dx|) + 1 pixels in all (Bresenham's line, up to the choice at ties).
+  A line steps along its longer axis and has exactly one pixel at each step, the nearest to the
+  segment: max(|dy|, |dx|) + 1 pixels in all (Bresenham's line, up to the choice at ties).
 
   Args:
     ends: int32 [N, 2, 2], both ends of each line as (row, column).
-    count: how many of the N are drawn.
+    count: how many of the N lines are drawn.
   """
   start, step = ends[:, 0, :, None], (ends[:, 1] - ends[:, 0])[:, :, None]
   drawn = jnp.arange(ends.shape[0])[:, None] < count
   shallow = jnp.abs(step[:, 0]) <= jnp.abs(step[:, 1])
 
   def crossing(along, across, n):
-    # For every position of one axis the line's pixel on the other; whole numbers, so exact.
+    # For every position on one axis, the line's pixel on the other; in integers, so exact.
     sign = jnp.where(step[:, along] < 0, -1, 1)
     length = jnp.abs(step[:, along])
     position = sign * (jnp.arange(n) - start[:, along])
@@ -286,11 +289,11 @@ def line_mask(ends, count, height, width):
 
 
 def check(clean) -> None:
-  """Raises ValueError for anything but one photo of at least 16 pixels a side."""
+  """Raises ValueError for anything but one photo of at least 16 pixels per side."""
   if clean.ndim != 3 or clean.shape[-1] != 3 or min(clean.shape[:2]) < 16:
     raise ValueError(
-      f'A recipe takes one photo [H, W, 3] of at least 16 pixels a side, not {clean.shape}; '
-      'for a batch use degrade_batch.'
+      f'a recipe takes one photo [H, W, 3] of at least 16 pixels per side, not {clean.shape}; '
+      'for a batch use degrade_batch'
     )
 
 

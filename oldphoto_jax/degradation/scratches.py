@@ -1,4 +1,4 @@
-"""Damage that is thin or small: scratches, hairs, dust."""
+"""Thin or small damage: scratches, hairs, dust."""
 
 import dataclasses
 import math
@@ -11,18 +11,18 @@ from oldphoto_jax.degradation import artefact, drawing
 
 @dataclasses.dataclass(frozen=True)
 class Scratches:
-  """Scratches: thin curves of varying width and opacity, light (to the paper) or dark (dirty).
+  """Scratches: thin curves of varying width and opacity, light (down to the paper) or dark (dirty).
 
-  Most of a photo's run in one direction, as a print is pushed over a table or a film through a
-  camera; some are broken into pieces, some come in parallel bundles of up to four.
+  Most scratches of a photo run in one direction, as when a print is pushed over a table or a film
+  through a camera. Some are broken into pieces, and some come in parallel bundles of up to four.
   """
 
   count: tuple[int, int] = (1, 20)
   length: tuple[float, float] = (0.06, 1.3)
-  thickness: tuple[float, float] = (1.0, 3.8)  # pixels, in the middle of a scratch; at most 4
+  thickness: tuple[float, float] = (1.0, 3.8)  # pixels in the middle of a scratch; at most 4
   opacity: tuple[float, float] = (0.4, 1.0)
-  light: float = 0.8  # probability that a photo's are light
-  bent: float = 0.15  # largest sag as a share of the length
+  light: float = 0.8  # probability that a photo's scratches are light
+  bent: float = 0.15  # largest sag, as a share of the length
   broken: float = 0.5  # share of scratches in pieces
   bundled: float = 0.3  # share of groups of four that run in parallel
 
@@ -34,7 +34,7 @@ class Scratches:
     paper = artefact.under(draw, photo, paper)
     count = draw.count(self.count, 1.4)
 
-    # A bundle's scratches take the draws of its first one, and stand side by side.
+    # The scratches of a bundle share the draws of its first one and lie side by side.
     index = np.arange(most)
     bundled = draw.chance(self.bundled, most)[index // 4 * 4]
     leader = jnp.where(bundled, index // 4 * 4, index)
@@ -42,7 +42,7 @@ class Scratches:
     centre = draw.unit(most, 2)[leader] * jnp.array([height, width])
     length = draw.log_uniform(self.length, most)[leader] * short
     length *= jnp.where(bundled, draw.uniform((0.5, 1.0), most), 1.0)
-    # Around one direction a photo, but any direction for one in four.
+    # One in four scratches has any direction; the others follow that of the photo.
     angle = draw.uniform((0, np.pi)) + 0.2 * draw.normal(most)
     angle = jnp.where(draw.chance(0.25, most), draw.uniform((0, np.pi), most), angle)[leader]
     sag = self.bent * draw.uniform((-1, 1), most)[leader] ** 3
@@ -70,9 +70,9 @@ class Scratches:
     )
     opacity = opacity.clip(0, 1) * (index < count)[:, None]
 
-    # Mostly of one polarity a photo: a print shows its paper, or a negative its print's dirt.
+    # Mostly one polarity per photo: a print shows its paper, or a negative the dirt on its print.
     light = (draw.chance(self.light) ^ draw.chance(0.12, most))[leader][:, None]
-    thickness *= jnp.where(light, 1.0, 0.7)  # dirt lies in the bottom of a scratch only
+    thickness *= jnp.where(light, 1.0, 0.7)  # dirt lies only at the bottom of a scratch
     points = jnp.stack([row, column], -1)
     bright = drawing.strokes(height, width, points, thickness, jnp.where(light, opacity, 0))
     dark = drawing.strokes(height, width, points, thickness, jnp.where(light, 0, 0.8 * opacity))
@@ -85,16 +85,16 @@ class Scratches:
 class Hairs:
   """Hairs and lint: short curling threads, dark or light, from scanner glass or the enlarger.
 
-  On film scans whose damage experts outlined, hairs are 1 % to 12 % of the shorter side long
-  (median 2.5 %) and 0.2 % wide, and up to 500 lie on a frame; on a print's scan they are fewer
-  and look longer.
+  On film scans in which experts outlined the damage, hairs are 1 % to 12 % of the shorter side long
+  (median 2.5 %) and 0.2 % wide, with up to 500 per frame. On scans of prints they are fewer and
+  look longer.
   """
 
   count: tuple[int, int] = (1, 14)
   length: tuple[float, float] = (0.02, 0.35)  # at least 5 pixels
-  thickness: tuple[float, float] = (0.8, 2.0)  # pixels at up to 1200 a side, at most 4
+  thickness: tuple[float, float] = (0.8, 2.0)  # pixels, for up to 1200 per side; at most 4
   opacity: tuple[float, float] = (0.45, 0.95)
-  light: float = 0.5  # probability that they are light; all of a photo are alike
+  light: float = 0.5  # probability that they are light, for all hairs of a photo
   curl: tuple[float, float] = (0.3, 3.0)  # radians that the direction swings to either side
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
@@ -128,15 +128,15 @@ class Hairs:
 class Dust:
   """Dust and dirt: specks of uneven outline, single and in clouds, light or dark.
 
-  Sizes after the same film scans as `Hairs`: half of the specks are at most 0.3 % of the shorter
-  side across, 1 in 20 more than 0.9 %.
+  Sizes follow the same film scans as in `Hairs`: half of the specks are at most 0.3 % of the
+  shorter side across, and 1 in 20 is larger than 0.9 %.
   """
 
   count: tuple[int, int] = (4, 240)
-  radius: tuple[float, float] = (0.0013, 0.013)  # at least about a pixel across is drawn
+  radius: tuple[float, float] = (0.0013, 0.013)  # drawn at least about a pixel across
   opacity: tuple[float, float] = (0.45, 1.0)
   light: float = 0.6  # probability that most of a photo's specks are light
-  clouded: float = 0.4  # share of the specks that keep near to one of three centres
+  clouded: float = 0.4  # share of the specks that lie near one of three centres
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     height, width = photo.shape[:2]

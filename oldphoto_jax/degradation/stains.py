@@ -12,15 +12,15 @@ from oldphoto_jax.degradation import artefact, drawing
 
 @dataclasses.dataclass(frozen=True)
 class Stains:
-  """Stains and water rings: a tinted blot, a darker rim, sharp outside and soft inside.
+  """Stains and water rings: a tinted blot with a darker rim, sharp outside and soft inside.
 
-  The content is still there, so the mask is low: at most a quarter.
+  The content is still there, so the mask is at most 1/4.
   """
 
   count: tuple[int, int] = (1, 3)
   radius: tuple[float, float] = (0.06, 0.5)
-  strength: tuple[float, float] = (0.07, 0.4)  # density inside; the rim has up to four times it
-  bleached: float = 0.2  # share that takes density away instead
+  strength: tuple[float, float] = (0.07, 0.4)  # density inside; the rim has up to four times that
+  bleached: float = 0.2  # share of stains that lighten instead
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
@@ -39,14 +39,14 @@ class Stains:
     outline = drawing.outline(draw, y[None], x[None], (0.25, 0.2, 0.12, 0.1, 0.08, 0.05))[0] - 1
     outline += 0.2 * draw.noise(height, width, 4) + 0.09 * draw.noise(height, width, 14)
     outline += 0.03 * draw.noise(height, width, min(50, short / 3))
-    # Pixels inside the outline; the noise moves it by a share of the radius.
+    # Distance inside the outline, in pixels; noise moves the outline by a share of the radius.
     level = radius * (1 + outline) - jnp.sqrt(y * y + x * x)
     body = jax.nn.sigmoid(level / (0.5 + 0.02 * short * draw.unit() ** 2))
     rim = body * jnp.exp(-level.clip(0) / (draw.log_uniform((0.006, 0.035)) * short))
     cloud = 0.75 + 0.3 * draw.noise(height, width, 7)
     strength = draw.uniform(self.strength)
     density = strength * body * (0.5 * cloud + 1.6 * draw.uniform((0.3, 1.0)) * rim)
-    # Brown: blue suffers most.
+    # Brown: blue loses most.
     colour = jnp.array([0.55, 0.95, 1.5]) ** draw.uniform((0.3, 1.0))
     brown = drawing.shade(photo, jnp.exp(-1.6 * density[..., None] * colour))
     pale = photo + 1.2 * density[..., None] * (paper - photo)
@@ -85,15 +85,15 @@ class Foxing:
 
 @dataclasses.dataclass(frozen=True)
 class Smudges:
-  """Smudges as of fingers: ridges that curve around a core, inside a soft and patchy oval.
+  """Finger smudges: ridges that curve around a core, inside a soft and patchy oval.
 
-  The content is still there, so the mask is low: at most a fifth.
+  The content is still there, so the mask is at most 1/5.
   """
 
   count: tuple[int, int] = (1, 3)
   radius: tuple[float, float] = (0.04, 0.12)
   strength: tuple[float, float] = (0.08, 0.28)
-  light: float = 0.5  # share of light ones
+  light: float = 0.5  # share of light smudges
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
@@ -110,7 +110,7 @@ class Smudges:
     u = x * jnp.cos(angle) + y * jnp.sin(angle)
     v = (y * jnp.cos(angle) - x * jnp.sin(angle)) / 1.35
     warp = 0.12 * draw.noise(height, width, 18)
-    # Ridges: arches around a core below the middle, about nine to the radius as on a finger.
+    # Ridges: arches around a core below the middle, about nine per radius, as on a finger.
     core = draw.uniform((0.1, 0.6))
     arches = jnp.sqrt(u * u * 1.2 + (v + core) ** 2 * 0.8 + 0.01) + warp
     ridges = 0.5 + 0.5 * jnp.sin(2 * np.pi * draw.uniform((7, 10)) * arches)

@@ -11,14 +11,14 @@ from oldphoto_jax.degradation import artefact, drawing
 
 
 def _flaked(photo, paper, cover):
-  """Lays the paper bare where `cover` [H, W] says; inside, the emulsion's edge throws a shadow."""
+  """Bares the paper under `cover` [H, W]; the edge of the emulsion throws a shadow on it."""
   # The emulsion is a layer and the light comes from the top left.
   shadow = (cover - jnp.roll(cover, (1, 1), (0, 1))).clip(0, 1)
   return drawing.blend(photo, cover, (paper + 1) * (1 - 0.22 * shadow[..., None]) - 1)
 
 
 def _sharpness(short):
-  # Of a threshold on fractal noise: the flank from emulsion to paper takes about a pixel.
+  # Slope of a threshold on fractal noise: emulsion turns to paper within about a pixel.
   return max(4.0, 0.09 * short)
 
 
@@ -35,7 +35,7 @@ def _crazed(draw, height, width, cells, most):
   seeds = draw.uniform((0.1, 0.9), 2, rows * columns)
   values = draw.uniform((-1, 1), rows * columns)
   y, x = drawing.grid(height, width)
-  # Wavering coordinates: no crack is straight.
+  # Wavering coordinates, so that no crack is straight.
   y = y / side + 0.5 + 0.25 * draw.noise(height, width, min(2 * most, short / 3))
   x = x / side + 0.5 + 0.25 * draw.noise(height, width, min(2 * most, short / 3))
   i, j = jnp.floor(y).astype(int), jnp.floor(x).astype(int)
@@ -57,8 +57,8 @@ def _crazed(draw, height, width, cells, most):
 class Flaking:
   """Patches where the emulsion has crazed and come off in flakes, and the paper shows."""
 
-  area: tuple[float, float] = (0.002, 0.12)  # about the share of the photo that is gone
-  patches: tuple[float, float] = (2.0, 5.0)  # hills of the noise that says where, a side
+  area: tuple[float, float] = (0.002, 0.12)  # approximate share of the photo that is gone
+  patches: tuple[float, float] = (2.0, 5.0)  # hills per side of the noise that places the patches
   cells: tuple[float, float] = (16.0, 40.0)  # flakes along the shorter side
   cracks: float = 0.5  # probability that cracks show around the patches
 
@@ -72,13 +72,13 @@ class Flaking:
     cells = draw.log_uniform(self.cells)
     flake, crack = _crazed(draw, height, width, cells, self.cells[1])
     grain = draw.fractal(height, width, min(14, short / 8), 4)
-    # Whole flakes go, and crumbs along their edges.
+    # Whole flakes come off, and crumbs along their edges.
     level = where + draw.uniform((0.1, 0.5)) * flake + draw.uniform((0.15, 0.5)) * grain
-    # The bar that leaves the wanted share of the photo above it.
+    # The threshold that leaves the wanted share of the photo above it.
     area = draw.log_uniform(self.area)
     bar = jnp.quantile(level[:: max(1, height // 64), :: max(1, width // 64)], 1 - area)
     cover = ((level - bar) * _sharpness(short) + 0.5).clip(0, 1)
-    # Cracks run on around the patches, finer the farther they are.
+    # Cracks continue around the patches and get finer with the distance.
     near = drawing.smoothstep(where - bar, -0.9, 0.2) * draw.chance(self.cracks)
     wide = 0.9 * near * (0.6 + 0.5 * grain) * max(1.0, short / 700)
     cracks = jnp.minimum(wide + 0.5 - crack, wide).clip(0, 1) * near
@@ -94,15 +94,15 @@ class Flaking:
 class Folds:
   """Creases: a light and a dark flank, a broken white ridge, flaked emulsion, small cross cracks.
 
-  The flanks are light and shade, with the content still there: they are not in the mask.
+  The flanks only change light and shade. Their content is still there, so the mask omits them.
   """
 
   count: tuple[int, int] = (1, 2)
   flank: tuple[float, float] = (0.006, 0.03)  # width of the light and of the dark side
   relief: tuple[float, float] = (0.08, 0.4)  # strength of their light and shade
-  ridge: tuple[float, float] = (1.0, 3.6)  # pixels at up to 700 a side: the white line
+  ridge: tuple[float, float] = (1.0, 3.6)  # width of the white line: pixels, for up to 700 per side
   flaked: tuple[float, float] = (0.0, 1.0)  # how much emulsion is gone beside the ridge
-  oblique: float = 0.35  # share that is not along a side of the print
+  oblique: float = 0.35  # share of folds that do not follow a side of the print
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
@@ -124,7 +124,7 @@ class Folds:
     distance = y * sin + x * cos + wobble
     along = y * cos - x * sin
 
-    # Functions of the place along the crease, one value a pixel.
+    # Functions of the position along the crease, one value per pixel.
     n = 2 * (height + width)
     place = np.arange(n) - n // 2
     start = draw.uniform((-1.6, 0.0)) * short
@@ -148,7 +148,7 @@ class Folds:
     worn = drawing.smoothstep(broken + draw.uniform((0.0, 1.5)), 0.0, 0.5) * strong.clip(0, 1)
     ridge = jnp.minimum(ridge / 2 + 0.5 - jnp.abs(distance), ridge).clip(0, 1) * worn
 
-    # Flakes: the closer to the ridge, the lower the bar that the noise has to take.
+    # Flakes: the closer to the ridge, the lower the threshold for the noise.
     flaked = draw.uniform(self.flaked)
     grain = draw.fractal(height, width, min(26, short / 8), 4)
     flake, _ = _crazed(draw, height, width, 40.0, 40.0)
@@ -183,8 +183,8 @@ class Folds:
 def _torn(draw, photo, paper, level, fibre):
   """Removes the print where `level` [H, W] (pixels inside the loss) is above `fibre` [H, W].
 
-  Between 0 and `fibre` the torn paper shows, thinner and brighter than the rest; behind the loss
-  lies what the print lies on: a light scanner lid, black, or an album page.
+  Between 0 and `fibre` the torn paper shows, thinner and brighter than the rest. Behind the loss is
+  the surface that the print lies on: a light scanner lid, black, or an album page.
 
   Returns:
     photo, cover [H, W].
@@ -195,10 +195,10 @@ def _torn(draw, photo, paper, level, fibre):
   behind = 2 * behind[draw.below(3)] * draw.uniform((0.85, 1.05)) - 1 + 0.1 * (paper - paper.mean())
   torn = (level + 0.5).clip(0, 1)
   gone = (level - fibre + 0.5).clip(0, 1)
-  # The print lies on top: it throws a soft shadow on what is behind it.
+  # The print lies on top and throws a soft shadow on the surface behind it.
   shadow = 1 - 0.35 * jnp.exp(-(level - fibre).clip(0) / (0.006 * short + 1))
   behind = (behind + 1) * shadow[..., None] - 1
-  # The tear thins the paper towards the loss.
+  # The paper gets thinner towards the loss.
   thin = 1 - 0.16 * (level / jnp.maximum(fibre, 1)).clip(0, 1)
   thin *= 1 + 0.08 * draw.noise(height, width, short / 3)
   bright = ((paper + 1) * 1.04 * thin[..., None] - 1).clip(-1, 245 / 127.5 - 1)
@@ -207,17 +207,17 @@ def _torn(draw, photo, paper, level, fibre):
 
 @dataclasses.dataclass(frozen=True)
 class Tears:
-  """Tears from a border: a rip that runs inward, or a bite that is missing.
+  """Tears from a border: a rip that runs inward, or a missing bite.
 
-  Ragged at all scales; the torn edge shows the white fibre of the paper, on one side of a rip
-  more than on the other.
+  Tears are ragged at all scales. The torn edge shows the white fibre of the paper, more on one side
+  of a rip than on the other.
   """
 
   count: tuple[int, int] = (1, 2)
   bite: float = 0.5  # share of bites; the others are rips
-  depth: tuple[float, float] = (0.1, 0.6)  # a rip's; a bite's is half of it
-  width: tuple[float, float] = (0.1, 0.5)  # of a bite to either side of its middle
-  rip: tuple[float, float] = (0.01, 0.035)  # of a rip, at the border
+  depth: tuple[float, float] = (0.1, 0.6)  # of a rip; a bite has half of it
+  width: tuple[float, float] = (0.1, 0.5)  # of a bite, to either side of its middle
+  rip: tuple[float, float] = (0.01, 0.035)  # width of a rip at the border
   fibre: tuple[float, float] = (0.004, 0.025)  # width of the white edge
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
@@ -229,7 +229,7 @@ class Tears:
   def _tear(self, draw, photo, paper):
     height, width = photo.shape[:2]
     short = min(height, width)
-    # From one of the four borders: the distance from it, and the place along it.
+    # The distance from one of the four borders, and the position along it.
     side = draw.below(4)
     rows, columns = drawing.grid(height, width)
     upright = side % 2 == 0
@@ -253,7 +253,7 @@ class Tears:
     gap = half * draw.uniform((0.2, 2.2))
     rip_fibre = gap + 0.6 * half * jnp.tanh(draw.sign() * away / jnp.maximum(half, 1))
 
-    # A bite: all that lies outside of a ragged, lopsided arch.
+    # A bite: everything outside a ragged, lopsided arch.
     breadth = draw.log_uniform(self.width) * short
     place = (along - centre - 0.6 * lean * inward) / breadth
     arch = (1 - jnp.abs(place) ** draw.uniform((0.8, 2.0))).clip(-1, 1)
@@ -271,10 +271,10 @@ class Tears:
 
 @dataclasses.dataclass(frozen=True)
 class Corners:
-  """Missing corners: torn off or worn away, with a ragged fibre edge."""
+  """Missing corners, torn off or worn away, with a ragged edge of fibre."""
 
   count: tuple[int, int] = (1, 3)
-  size: tuple[float, float] = (0.03, 0.25)  # distance of the loss's edge from the corner
+  size: tuple[float, float] = (0.03, 0.25)  # distance from the corner to the edge of the loss
   fibre: tuple[float, float] = (0.003, 0.02)
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:

@@ -1,25 +1,25 @@
-"""Checkerboards in photos, a sign that adversarial training fails."""
+"""Checkerboard patterns in photos, a sign that adversarial training is failing."""
 
 import jax.numpy as jnp
 from jax import lax
 
-PERIOD = 4  # of two transposed convolutions or strides in a row; holds period 2 as well
+PERIOD = 4  # pixels: of two transposed convolutions or strides in a row; includes period 2
 WINDOW = 32  # pixels
 
 
 def checkerboard(photos):
-  """Share of the fine detail that repeats with period 4 (and so 2) in rows and columns, [N].
+  """Share of the fine detail that repeats with period 4 (or 2) in rows and columns, [N].
 
   Upsampling by transposed convolutions leaves such patterns (Odena et al. 2016). Fine detail is
-  what differs from the mean of its 4x4 surroundings; in windows of 32x32 pixels, values at the
-  same place of each 4x4 cell are averaged, and the energy of these averages is divided by that of
-  the detail. 1 is nothing but a pattern, 1/64 is white noise.
+  each pixel's difference from the mean of its 4x4 surroundings. In windows of 32x32 pixels, values
+  at the same place of each 4x4 cell are averaged. The score is the energy of these averages over
+  that of the detail: 1 for a pure pattern, 1/64 for white noise.
 
   Args:
-    photos: [N, H, W, C]; H and W of at least 32 pixels, else the whole photo is one window.
+    photos: [N, H, W, C]; if H or W is below 32 pixels, the window spans that whole side.
 
   Returns:
-    float32 [N] in [0, 1]; 0 for a photo without any detail.
+    float32 [N] in [0, 1]; 0 for a photo without detail.
   """
   x = photos.astype(jnp.float32)
   ones = (1, PERIOD, PERIOD, 1)

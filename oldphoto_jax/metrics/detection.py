@@ -1,8 +1,8 @@
-"""How well found damage agrees with true damage: precision and recall at every threshold.
+"""Scores of a damage detector against true masks: precision and recall at every threshold.
 
-Pixels are counted, over all photos of a set together: a photo without damage has no recall of its
-own, but what is found in it is a false alarm of the set. A pixel is found where its probability is
-the threshold or more, and damaged where its true mask is 1/2 or more.
+Pixels are pooled over all photos of a set. A photo without damage has no recall of its own, but
+pixels found in it are false alarms of the set. A pixel is found if its probability reaches the
+threshold, and damaged if its true mask is at least 1/2.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 
 from oldphoto_jax.errors import ConfigError
 
-BINS = 1000  # of the probabilities
+BINS = 1000  # bins of the probabilities
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
@@ -25,13 +25,13 @@ class Curve:
 
   Attributes:
     thresholds: of the probability.
-    precision: share of the found pixels that are damaged; 1 where none is found.
+    precision: share of the found pixels that are damaged; 1 if none is found.
     recall: share of the damaged pixels that are found.
     f1: harmonic mean of both.
     iou: damaged and found over damaged or found.
-    average_precision: area under precision over recall, of all BINS thresholds.
+    average_precision: area under the precision-recall curve, over all BINS thresholds.
     damaged: share of the set's pixels that are damaged; the precision of marking at random.
-    photos: number of them.
+    photos: number of photos.
   """
 
   thresholds: np.ndarray
@@ -45,12 +45,12 @@ class Curve:
 
   @property
   def best_threshold(self) -> float:
-    """The one with the highest F1."""
+    """The threshold with the highest F1."""
     return float(self.thresholds[np.argmax(self.f1)])
 
 
 def count(found: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """One photo's pixels by probability: int64 [2, BINS], undamaged and damaged ones.
+  """Counts one photo's pixels by probability: int64 [2, BINS], undamaged and damaged pixels.
 
   Args:
     found: probabilities in [0, 1], any shape.
@@ -60,10 +60,10 @@ def count(found: np.ndarray, mask: np.ndarray) -> np.ndarray:
     ValueError: if the shapes differ, or a probability is not in [0, 1].
   """
   if found.shape != mask.shape:
-    raise ValueError(f'found has shape {found.shape}, and the mask {mask.shape}')
+    raise ValueError(f'found has the shape {found.shape}, but the mask has {mask.shape}')
   if not (found.min() >= 0 and found.max() <= 1):  # so that NaN fails too
-    raise ValueError('a probability is not from 0 to 1')
-  # A tenth of a thousandth of a bin: float32(0.15) has to reach bin 150.
+    raise ValueError('probabilities must be in [0, 1]')
+  # Plus a ten-thousandth of a bin, so that float32(0.15) reaches bin 150.
   bins = np.minimum((found.astype(np.float64) * BINS + 1e-4).astype(np.int64), BINS - 1)
   damaged = mask >= 0.5
   return np.stack([np.bincount(bins[damaged == d], minlength=BINS) for d in (False, True)])
@@ -73,12 +73,12 @@ def curve(counts: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) -> Curve
   """The scores of a set from its photos' `count`s [photos, 2, BINS].
 
   Raises:
-    ConfigError: if nothing is damaged in the whole set: there is no recall.
+    ConfigError: if no pixel of the set is damaged, because recall is then undefined.
   """
   undamaged, damaged = counts.sum(0)
   if not damaged.sum():
-    raise ConfigError('no pixel of the whole set is damaged: there is nothing to find')
-  # Of every bin: how many pixels are in it or above.
+    raise ConfigError('no pixel of the set is damaged, so there is nothing to find')
+  # For every bin, the number of pixels in it or above.
   false, true = (np.cumsum(row[::-1])[::-1] for row in (undamaged, damaged))
   precision = np.where(true + false, true / np.maximum(true + false, 1), 1.0)
   recall = true / true[0]
@@ -99,12 +99,12 @@ def curve(counts: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) -> Curve
 
 
 def spread(counts: np.ndarray, threshold: float, draws: int = 1000) -> tuple[float, float]:
-  """F1 at `threshold` over photos drawn again and again: the middle 95 % (bootstrap, seed 0)."""
+  """The 95 % bootstrap interval of F1 at `threshold`; photos are resampled with seed 0."""
   at = round(threshold * BINS)
   above, damaged = counts[:, :, at:].sum(2), counts[:, 1].sum(1)
   drawn = np.random.default_rng(0).integers(len(counts), size=(draws, len(counts)))
   false, true = above[drawn].sum(1).T
-  # Twice the true ones over all found and all damaged ones.
+  # Twice the pixels rightly found, over all found plus all damaged pixels.
   f1 = 2 * true / np.maximum(true + false + damaged[drawn].sum(1), 1)
   low, high = np.quantile(f1, (0.025, 0.975))
   return float(low), float(high)
@@ -112,7 +112,7 @@ def spread(counts: np.ndarray, threshold: float, draws: int = 1000) -> tuple[flo
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One set in a table."""
+  """One set of photos in a table."""
 
   name: str
   counts: np.ndarray  # [photos, 2, BINS]
@@ -120,7 +120,7 @@ class Row:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-  """A table of the sets at their thresholds, then the curve of each."""
+  """A table of the sets at their thresholds, then the curve of each set."""
   lines = [
     '| set | photos | damaged | threshold | F1 (95 %) | IoU | precision | recall | AP | best F1 |',
     '|---|---|---|---|---|---|---|---|---|---|',
@@ -145,7 +145,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def write(rows: Sequence[Row], detector: str, folder: pathlib.Path) -> str:
   """Writes evaluation.json and evaluation.md into `folder`; returns the Markdown."""
-  text = f'Damage found by {detector}; pixels of all photos of a set together.\n\n{markdown(rows)}'
+  text = f'Damage found by {detector}; pixels are pooled over each set.\n\n{markdown(rows)}'
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'evaluation.md').write_text(text)
   report = {'detector': detector, 'sets': [_json(row) for row in rows]}

@@ -1,10 +1,10 @@
 """NIQE: how far a photo's local statistics are from those of sharp, undamaged photos.
 
-Mittal, Soundararajan, Bovik 2013, "Making a Completely Blind Image Quality Analyzer". No truth is
-needed; lower is better. It was made for noise, blur and compression, and knows nothing of what a
-photo should show: a smooth invention can score better than an honest grain.
+Mittal, Soundararajan, Bovik 2013, "Making a Completely Blind Image Quality Analyzer". It needs no
+reference photo; lower is better. It was made for noise, blur and compression and knows nothing
+about the content of a photo: a smooth invention can score better than honest grain.
 
-The steps and constants are those of the authors' MATLAB code in the form of BasicSR
+The steps and constants are those of the authors' MATLAB code as ported in BasicSR
 (basicsr/metrics/niqe.py), with MATLAB's antialiased bicubic halving between the two scales.
 """
 
@@ -17,22 +17,22 @@ from scipy import ndimage, special
 
 from oldphoto_jax.errors import WeightsError
 
-BLOCK = 96  # pixels a side, at the first scale
-_FEATURES = 36  # 18 a scale
+BLOCK = 96  # pixels per side, at the first scale
+_FEATURES = 36  # 18 per scale
 _SHAPES = np.arange(0.2, 10.0005, 0.001)  # shape parameters that a fit chooses from
-# E|x|^2 / E x^2 of a generalised Gaussian of each shape; rises with the shape.
+# E|x|^2 / E x^2 of a generalised Gaussian of each shape; it rises with the shape.
 _RATIOS = special.gamma(2 / _SHAPES) ** 2 / (
   special.gamma(1 / _SHAPES) * special.gamma(3 / _SHAPES)
 )
-# MATLAB's imresize by 0.5: the cubic kernel (a = -0.5) stretched to eight pixels.
+# MATLAB's imresize by 0.5: the cubic kernel (a = -0.5), stretched to eight pixels.
 _HALVING = np.array([-3, -9, 29, 111, 111, 29, -9, -3]) / 256
-# BT.601 of MATLAB's rgb2ycbcr: 16 to 235.
+# BT.601 as in MATLAB's rgb2ycbcr: 16 to 235.
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statistics:
-  """Of pristine photos: mean [36] and covariance [36, 36] of block features; the window [7, 7]."""
+  """Mean [36] and covariance [36, 36] of pristine photos' block features; the window [7, 7]."""
 
   mean: np.ndarray
   covariance: np.ndarray
@@ -40,13 +40,13 @@ class Statistics:
 
 
 def load(path: str | os.PathLike) -> Statistics:
-  """Reads the statistics that the authors published, in the form in which BasicSR ships them.
+  """Reads the authors' published statistics, in the format that BasicSR ships.
 
   Args:
     path: .npz with `mu_pris_param`, `cov_pris_param` and `gaussian_window`.
 
   Raises:
-    WeightsError: no or unreadable file, or other arrays.
+    WeightsError: if the file is missing or unreadable, or holds other arrays.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -58,7 +58,7 @@ def load(path: str | os.PathLike) -> Statistics:
       return Statistics(
         mean.reshape(_FEATURES), covariance.reshape(_FEATURES, _FEATURES), window.reshape(7, 7)
       )
-  except Exception as error:  # a damaged file raises all kinds
+  except Exception as error:  # a damaged file can raise anything
     raise WeightsError(
       f'{path} does not hold NIQE statistics (mu_pris_param, cov_pris_param, gaussian_window): '
       f'{error}'
@@ -70,21 +70,21 @@ def niqe(statistics: Statistics, photo: np.ndarray) -> float:
 
   Args:
     statistics: see `load`.
-    photo: uint8 [H, W, 3] RGB. Cropped at the bottom and right to whole blocks of 96×96.
+    photo: uint8 [H, W, 3] RGB; it is cropped at the bottom and right to whole blocks of 96×96.
 
   Returns:
-    The distance; nan where fewer than two blocks have any texture, so that there is no covariance.
+    The distance; nan if fewer than two blocks have any texture, so that there is no covariance.
 
   Raises:
-    ValueError: a photo of other shape or type, or with fewer than two blocks.
+    ValueError: for another shape or dtype, or fewer than two blocks.
   """
   if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3:
     raise ValueError(f'NIQE takes uint8 [H, W, 3], not {photo.dtype} {photo.shape}')
   rows, columns = (side // BLOCK for side in photo.shape[:2])
   if rows * columns < 2:
     raise ValueError(
-      f'NIQE needs two blocks of {BLOCK}×{BLOCK} pixels or more, not a photo of '
-      f'{photo.shape[0]}×{photo.shape[1]}'
+      f'NIQE needs at least two blocks of {BLOCK}×{BLOCK} pixels; this photo has '
+      f'{photo.shape[0]}×{photo.shape[1]} pixels'
     )
   luma = np.rint(photo[: rows * BLOCK, : columns * BLOCK] @ _LUMA + 16)
   features = []
@@ -97,18 +97,18 @@ def niqe(statistics: Statistics, photo: np.ndarray) -> float:
   whole = features[np.isfinite(features).all(1)]
   if len(whole) < 2:
     return float('nan')
-  # Means over all blocks in which a feature is defined, covariance over blocks with all features.
+  # The mean of a feature is over all blocks that define it, the covariance over complete blocks.
   difference = statistics.mean - np.nanmean(features, 0)
   covariance = (statistics.covariance + np.cov(whole, rowvar=False)) / 2
   return float(np.sqrt(difference @ np.linalg.pinv(covariance) @ difference))
 
 
 def normalised(luma: np.ndarray, window: np.ndarray) -> np.ndarray:
-  """Luma [H, W] less its local mean, over its local standard deviation + 1 (equation 1)."""
+  """Luma [H, W] minus its local mean, over its local standard deviation + 1 (equation 1)."""
   mean = ndimage.convolve(luma, window, mode='nearest')
   square = ndimage.convolve(luma**2, window, mode='nearest')
   values = (luma - mean) / (np.sqrt(np.abs(square - mean**2)) + 1)
-  # Flat parts are exactly 0: the fit of a rounding error would look like a texture.
+  # Flat parts must be exactly 0: the fit of a rounding error would look like texture.
   return np.where(np.abs(values) < 1e-9, 0, values)
 
 
@@ -116,10 +116,10 @@ def fit_aggd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Moment fits of asymmetric generalised Gaussians (Lasmar et al. 2009; equation 5 of NIQE).
 
   Args:
-    values: [B, n], B samples.
+    values: [B, n], B samples of n values.
 
   Returns:
-    Shape and left and right scale, [B] each; nan for a sample without values on both sides of 0.
+    Shape, left scale and right scale, [B] each; nan for a sample that is not on both sides of 0.
   """
   squares = values**2
   with np.errstate(invalid='ignore', divide='ignore'):
@@ -152,7 +152,7 @@ def _block_features(blocks: np.ndarray) -> np.ndarray:
 
 def _half(luma: np.ndarray) -> np.ndarray:
   for axis in (0, 1):
-    # Of nine taps the first is 0, which makes eight around the point between two pixels.
+    # Nine taps whose first is 0: eight around the point between two pixels.
     filtered = ndimage.correlate1d(luma, np.append(0, _HALVING), axis, mode='reflect')
     luma = filtered[::2] if axis == 0 else filtered[:, ::2]
   return luma

@@ -1,4 +1,4 @@
-"""Two perceptual distances, to score photos: one by SqueezeNet, and LPIPS by AlexNet."""
+"""Two perceptual distances that score photos: one by SqueezeNet, and LPIPS by AlexNet."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,8 @@ from jax import lax
 
 from oldphoto_jax.nn import features
 
-# AlexNet of torchvision: index in `features`, width, side of the kernel, stride, padding. LPIPS
-# takes all five maps behind their ReLU.
+# torchvision's AlexNet: index in `features`, width, kernel side, stride, padding. LPIPS uses all
+# five maps, after their ReLU.
 ALEXNET = (
   (0, 64, 11, 4, 2),
   (3, 192, 5, 1, 2),
@@ -35,19 +35,19 @@ _DISTANCE_LEVELS = ('conv1', 'fire3', 'fire5', 'fire6', 'fire7', 'fire8', 'fire9
 def squeezenet_distance(params, a, b) -> jax.Array:
   """A perceptual distance, [N]: 0 for equal photos, at most 2.
 
-  LPIPS (Zhang et al. 2018, equation 1) without its learnt weights: at every position of seven
-  levels the features are scaled to length 1; squared differences, summed over channels; means over
-  positions, then over levels. The network is SqueezeNet 1.0 and the weights are missing, so the
-  numbers are not LPIPS's and are not to be compared with published ones.
+  LPIPS (Zhang et al. 2018, equation 1) without its learnt weights. At every position of seven
+  levels the features are scaled to length 1. Squared differences are summed over channels, then
+  averaged over positions, then over levels. The network is SqueezeNet 1.0 and the weights are
+  missing, so do not compare the numbers with published LPIPS.
 
   Args:
     params: from classifiers.load_squeezenet.
-    a, b: [N, H, W, 3] RGB in [-1, 1], at least 32 pixels a side; neither clipped nor rounded here.
+    a, b: [N, H, W, 3] RGB in [-1, 1], at least 32 pixels per side; not clipped or rounded here.
   """
   both = features.squeezenet_maps(params, jnp.concatenate([a, b]))
 
   def distance(x):
-    x = x / (jnp.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10)  # LPIPS' own epsilon
+    x = x / (jnp.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10)  # the epsilon of LPIPS
     return ((x[: len(a)] - x[len(a) :]) ** 2).sum(-1).mean((1, 2))
 
   return sum(distance(both[name]) for name in _DISTANCE_LEVELS) / len(_DISTANCE_LEVELS)
@@ -58,7 +58,7 @@ def lpips(params, a, b) -> jax.Array:
 
   Args:
     params: from classifiers.load_lpips.
-    a, b: [N, H, W, 3] RGB in [-1, 1], at least 31 pixels a side.
+    a, b: [N, H, W, 3] RGB in [-1, 1], at least 31 pixels per side.
   """
   shift, scale = (jnp.array(v) for v in _LPIPS_SCALING)
   x, total = (jnp.concatenate([a, b]) - shift) / scale, 0.0

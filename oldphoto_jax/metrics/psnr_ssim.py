@@ -1,11 +1,11 @@
-"""PSNR, SSIM and MS-SSIM, per photo, with one stated protocol.
+"""PSNR, SSIM and MS-SSIM per photo, all by one protocol.
 
-Protocol of every number here: photos [N, H, W, 3] in [-1, 1] are clipped, rounded to 8 bits and
-compared as RGB in full size, without a crop and without a conversion to luma; the data range is
-255. Metrics are float32 [N], so that a mean over photos is the caller's and can be masked.
+Photos [N, H, W, 3] in [-1, 1] are clipped, rounded to 8 bits and compared as RGB at full size,
+without cropping or conversion to luma. The data range is 255. Metrics are float32 [N], so the
+caller can mask the mean over photos.
 
-Two photos that agree after rounding have an infinite PSNR, which no mean and no JSON can hold: PSNR
-ends at MAX_PSNR.
+Photos that are identical after rounding have an infinite PSNR, which neither a mean nor JSON can
+hold, so PSNR is capped at MAX_PSNR.
 """
 
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 _DATA_RANGE = 255.0
-MAX_PSNR = 60.0  # dB, of identical photos: a recipe leaves some photos untouched
+MAX_PSNR = 60.0  # dB, for identical photos: a recipe leaves some photos untouched
 
 
 def _levels(photos):
@@ -35,22 +35,21 @@ def _psnr(mean_squared_error):
 def psnr(a, b):
   """Peak signal-to-noise ratio in dB, [N], at most MAX_PSNR.
 
-  Below that it is skimage's `peak_signal_noise_ratio` of each photo.
+  Below that it equals skimage's `peak_signal_noise_ratio` per photo.
   """
   _check(a, b)
   return _psnr(((_levels(a) - _levels(b)) ** 2).mean((1, 2, 3)))
 
 
 def psnr_inside(a, b, mask):
-  """PSNR over the damaged pixels alone.
+  """PSNR over only the damaged pixels.
 
   Args:
     a, b: [N, H, W, C] in [-1, 1].
-    mask: [N, H, W, 1] in [0, 1]; a pixel counts with its mask value, so 1 - mask gives the PSNR
-      outside.
+    mask: [N, H, W, 1] in [0, 1], the weight of each pixel; 1 - mask gives the PSNR outside.
 
   Returns:
-    dB, [N], at most MAX_PSNR; nan for a photo whose mask is empty: there is nothing to measure.
+    dB, [N], at most MAX_PSNR; nan for a photo whose mask is empty.
   """
   _check(a, b)
   if mask.shape != (*a.shape[:3], 1):
@@ -68,7 +67,7 @@ def ssim(a, b):
   inside the photo.
 
   Raises:
-    ValueError: photos smaller than the window.
+    ValueError: for photos smaller than the window.
   """
   _check(a, b)
   if min(a.shape[1:3]) < 11:
@@ -77,7 +76,7 @@ def ssim(a, b):
   return (luminance * contrast).mean((1, 2, 3))
 
 
-# Of the five scales, the finest first: Wang, Simoncelli, Bovik 2003, section 3.2.
+# Weights of the five scales, finest first: Wang, Simoncelli, Bovik 2003, section 3.2.
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MS_SSIM_SIDE = 11 * 2 ** (len(_SCALE_WEIGHTS) - 1)  # the window fits into the coarsest scale
 
@@ -85,15 +84,16 @@ MS_SSIM_SIDE = 11 * 2 ** (len(_SCALE_WEIGHTS) - 1)  # the window fits into the c
 def ms_ssim(a, b):
   """Multi-scale structural similarity of Wang, Simoncelli and Bovik 2003, [N].
 
-  The contrast and structure term of five scales and the luminance term of the coarsest, each to the
-  power of the paper's weights; window and constants as in `ssim`. A scale is half of the one before
-  by means of 2×2 pixels, an odd last row or column dropped. Terms are means over the photo before
-  the powers are taken, of each channel alone; negative ones count 0, as their power is no real
-  number (so do TensorFlow and pytorch-msssim). The result is the mean over channels.
+  The product of the contrast and structure terms of five scales and the luminance term of the
+  coarsest, each to the power of the paper's weight. Window and constants are those of `ssim`. Each
+  scale halves the one before by means of 2×2 pixels and drops an odd last row or column. Terms are
+  averaged over the photo per channel before the powers are taken. Negative terms count as 0, as in
+  TensorFlow and pytorch-msssim, since their power is not a real number. The result is the mean
+  over channels.
 
   Raises:
-    ValueError: photos under `MS_SSIM_SIDE` = 176 pixels a side. There is no version of it with
-      fewer scales here: its numbers could not be compared.
+    ValueError: for photos under `MS_SSIM_SIDE` = 176 pixels per side. There is no variant with
+      fewer scales, because its numbers could not be compared.
   """
   _check(a, b)
   if min(a.shape[1:3]) < MS_SSIM_SIDE:
@@ -114,11 +114,11 @@ def ms_ssim(a, b):
 
 
 def _similarity(a, b):
-  """SSIM's luminance term, and its contrast and structure term, of levels 0 to 255.
+  """SSIM's luminance term, and its contrast and structure term, for levels 0 to 255.
 
-  Of every 11×11 window inside the photos, [N, H - 10, W - 10, C].
+  One value per 11×11 window inside the photos: [N, H - 10, W - 10, C] each.
   """
-  # Around mid gray, so that a variance, the difference of two squares, keeps its digits.
+  # Centred on mid gray, so that a variance, the difference of two squares, keeps its digits.
   a, b = a - 128, b - 128
   mean_a, mean_b, aa, bb, ab = _window_means(jnp.stack([a, b, a * a, b * b, a * b]))
   var_a, var_b, covariance = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b

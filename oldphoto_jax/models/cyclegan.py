@@ -1,8 +1,8 @@
 """CycleGAN: "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks".
 
 Zhu et al. 2017. Domain X holds old photos, domain Y clean ones, and no photo of X has its partner
-in Y. G takes X to Y (it restores), F takes Y to X (it ages); D_Y judges what G makes, D_X what F
-makes. Names are the paper's; the official code calls G, F, D_Y, D_X: G_A, G_B, D_A, D_B.
+in Y. G takes X to Y (it restores), F takes Y to X (it ages). D_Y judges the photos of G, D_X those
+of F. Names are the paper's; the official code calls G, F, D_Y, D_X: G_A, G_B, D_A, D_B.
 """
 
 import dataclasses
@@ -26,26 +26,26 @@ from oldphoto_jax.nn import averaging, losses
 class CycleGAN:
   """Networks, losses and optimisers.
 
-  The order of the updates is no choice here: official code updates the generators first, but its
-  discriminators learn from the photos made before that, and the generators from discriminators as
-  they were. That equals updating all four at once, as the TensorFlow tutorial does.
+  All four networks are updated at once, as in the TensorFlow tutorial. The official code is
+  equivalent: it updates the generators first, but its discriminators learn from photos made before
+  that update, and its generators learn from the old discriminators.
 
   Attributes:
-    generator: of G and of F, which have parameters of their own.
-    discriminator: of D_X and D_Y; without batch norm, like the generator.
+    generator: the network of G and of F, which have separate parameters.
+    discriminator: the network of D_X and D_Y; without batch norm, like the generator.
     gan_loss: (logits, target) -> scalar: losses.lsgan (paper), losses.vanilla_gan (tutorial).
     lambda_cycle: weight of the cycle loss; 10 in the paper.
     lambda_identity: weight of the identity loss, times lambda_cycle; 0.5 in the official code.
-    halve_d: a discriminator's loss is 0.5 * (real + fake); False: their sum.
-    pool_size: photos of each domain in the history that discriminators learn from (section 4 of
-      the paper: 50); 0: they learn from the photos of the step.
-    crop: side of the training photos, which the history holds; pixels.
+    halve_d: a discriminator's loss is 0.5 * (real + fake); False: real + fake.
+    pool_size: generated photos per domain in the history that discriminators learn from (section 4
+      of the paper: 50); 0: they learn only from the photos of the current step.
+    crop: side of the training photos, and so of those in the history, in pixels.
     ema: decay of the moving average of G and F that is evaluated and released; 0: none.
     g_tx, d_tx: optimisers of G with F, and of D_X with D_Y.
   """
 
-  generator: gan_networks.UNet | gan_networks.ResNet = gan_networks.ResNet()
-  discriminator: gan_networks.PatchDiscriminator = gan_networks.PatchDiscriminator(
+  generator: gan_networks.GanUNet | gan_networks.GanResNet = gan_networks.GanResNet()
+  discriminator: gan_networks.GanPatchDiscriminator = gan_networks.GanPatchDiscriminator(
     norm=gan_networks.INSTANCE
   )
   gan_loss: Callable[[jax.Array, float], jax.Array] = losses.lsgan
@@ -60,14 +60,14 @@ class CycleGAN:
 
   @property
   def weights(self) -> dict[str, float]:
-    """Of the generators' terms, by name."""
+    """The weights of the generators' terms, by name."""
     cycle, identity = self.lambda_cycle, self.lambda_identity * self.lambda_cycle
     weights = {'gan_G': 1.0, 'gan_F': 1.0, 'cycle_X': cycle, 'cycle_Y': cycle}
     return weights | {'identity_G': identity, 'identity_F': identity}
 
 
 class Pool(struct.PyTreeNode):
-  """The history: generated photos of both domains [pool_size, crop, crop, 3], and how many."""
+  """The history: generated photos of both domains [pool_size, crop, crop, 3], and their count."""
 
   X: jax.Array
   Y: jax.Array
@@ -75,22 +75,21 @@ class Pool(struct.PyTreeNode):
 
 
 class State(states.State):
-  """What training changes; arrays only.
+  """The training state; arrays only.
 
   `g` holds {'G', 'F'}, `d` {'D_X', 'D_Y'}; `pool` is None with a pool size of 0.
 
-  There is one history for all devices: every device sees the generated photos of all of them, in
-  the order of the global batch, and makes the same exchanges. The state thus stays replicated,
-  does not depend on the number of devices, and resumes exactly. That costs each device the memory
-  of two histories (float32: 2 x 39 MB for 50 photos of 256x256) and a gathering of the step's
-  photos.
+  All devices share one history: every device sees the generated photos of all devices, in the order
+  of the global batch, and makes the same exchanges. The state thus stays replicated, does not
+  depend on the number of devices, and resumes exactly. The price is the memory of two histories per
+  device (float32: 2 x 39 MB for 50 photos of 256x256) and gathering the photos of each step.
   """
 
   pool: Any = None
 
 
 def init(model: CycleGAN, key: jax.Array) -> State:
-  """Four networks by gan_networks.init, each from its own key, and fresh optimiser states.
+  """Four networks, each by gan_networks.init from its own key, and fresh optimiser states.
 
   Raises:
     ValueError: for networks with batch norm.
@@ -104,7 +103,7 @@ def init(model: CycleGAN, key: jax.Array) -> State:
     for name, k in zip(('D_X', 'D_Y'), keys[2:])
   }
   if any('batch_stats' in variables for variables in (g | d).values()):
-    raise ValueError('CycleGAN has no batch norm: choose instance norm, with or without affine')
+    raise ValueError('CycleGAN does not support batch norm: choose instance norm, affine or not')
   g, d = ({name: variables['params'] for name, variables in v.items()} for v in (g, d))
   shape = (model.pool_size, model.crop, model.crop, 3)
   pool = Pool(jnp.zeros(shape), jnp.zeros(shape), jnp.zeros((), jnp.int32))
@@ -115,21 +114,22 @@ def init(model: CycleGAN, key: jax.Array) -> State:
 def restore(model: CycleGAN, params: dict[str, Any], old: jax.Array) -> jax.Array:
   """Restores old photos [B, H, W, 3] in [-1, 1]; H and W multiples of `model.generator.multiple`.
 
-  `params` are those of G: State.released['G'].
+  `params` are the parameters of G: State.released['G'].
   """
   return model.generator.apply({'params': params}, old)
 
 
 def exchange(pool: jax.Array, count: jax.Array, photos: jax.Array, keys: jax.Array):
-  """Puts photos into a history and takes as many out, one after the other.
+  """Puts photos into a history and takes out as many, one after the other.
 
-  While there is room, a photo is stored and given back. Then, with probability 0.5 each, it is
-  given back and not stored, or it takes the place of a random stored photo, which is given instead
-  (`ImagePool` of the official code, after Shrivastava et al. 2017).
+  While there is room, a photo is stored and also returned. Once the history is full, each photo is
+  either returned without being stored, or replaces a random stored photo, which is returned
+  instead; both with probability 0.5 (`ImagePool` of the official code, after Shrivastava et al.
+  2017).
 
   Args:
     pool: [P, H, W, 3].
-    count: int32, how many photos it holds; the first places are filled first.
+    count: int32, number of photos it holds; the first places are filled first.
     photos: [B, H, W, 3].
     keys: [B].
 
@@ -146,7 +146,7 @@ def exchange(pool: jax.Array, count: jax.Array, photos: jax.Array, keys: jax.Arr
     place = jnp.where(full, jax.random.randint(place_key, (), 0, size), count)
     swap = full & jax.random.bernoulli(swap_key)
     stored = pool[place]
-    # A photo that is given back is written over the place it would have left as it was.
+    # If the photo itself is returned from a full history, the stored one is written back.
     pool = pool.at[place].set(jnp.where(full & ~swap, stored, photo))
     return (pool, jnp.minimum(count + 1, size)), jnp.where(swap, stored, photo)
 
@@ -155,7 +155,7 @@ def exchange(pool: jax.Array, count: jax.Array, photos: jax.Array, keys: jax.Arr
 
 
 def _exchange_all(pool: Pool, fake_x: jax.Array, fake_y: jax.Array, keys: jax.Array):
-  """`exchange` for both domains with the photos of all devices; gives this device its share."""
+  """`exchange` for both domains with the photos of all devices; returns this device's share."""
   b = fake_x.shape[0]
 
   def gather(x):
@@ -175,21 +175,22 @@ def _exchange_all(pool: Pool, fake_x: jax.Array, fake_y: jax.Array, keys: jax.Ar
 def train_step(
   model: CycleGAN, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of G and F, D_X and D_Y, as one device of the axis averaging.AXIS sees it.
+  """One update of G and F, D_X and D_Y, on one device of the axis averaging.AXIS.
 
   Args:
     model: hyper-parameters.
     state: replicated.
     constants: unused.
-    batch: 'old' (X) and 'clean' (Y) [b, S, S, 3] in [-1, 1], not partners of each other.
-    keys: [b], one key per example, of dropout and history.
+    batch: 'old' (X) and 'clean' (Y) [b, S, S, 3] in [-1, 1], which are not pairs.
+    keys: [b], one key per example, for dropout and history.
 
   Returns:
     The new state, and every loss term by name (unweighted) with gradient norms.
   """
   del constants
   x, y, weights = batch['old'], batch['clean'], model.weights
-  keys = jax.vmap(lambda key: jax.random.split(key, 7))(keys)  # six of dropout, one of the history
+  # Six keys for dropout, one for the history.
+  keys = jax.vmap(lambda key: jax.random.split(key, 7))(keys)
 
   def translate(params, photos, *which):
     own = jnp.concatenate([keys[:, i] for i in which])
@@ -201,7 +202,7 @@ def train_step(
   def g_loss(g):
     terms = {}
     if weights['identity_G'] > 0:
-      # Statistics are per image, so two batches make one call.
+      # Norm statistics are per image, so two batches fit into one call.
       fake_y, same_y = jnp.split(translate(g['G'], jnp.concatenate([x, y]), 0, 1), 2)
       fake_x, same_x = jnp.split(translate(g['F'], jnp.concatenate([y, x]), 2, 3), 2)
       terms |= {'identity_G': losses.l1(same_y, y), 'identity_F': losses.l1(same_x, x)}
@@ -236,19 +237,20 @@ def train_step(
 
 
 def d_total(model: CycleGAN, terms: dict[str, jax.Array]) -> jax.Array:
-  """The loss of both discriminators from their terms, 'd_X_real' and so on."""
+  """The loss of both discriminators, from their terms 'd_X_real' and so on."""
   return (0.5 if model.halve_d else 1.0) * sum(terms.values())
 
 
 def eval_step(
   model: CycleGAN, state: State, constants: Any, batch: dict[str, jax.Array]
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-  """Restores the old photos of a batch of pairs, which training never sees as pairs.
+  """Restores the old photos of a batch of pairs; training never sees pairs.
 
   Returns:
-    Per-example scores [b]: 'psnr', 'ssim' of the restored photo and 'psnr_old', 'ssim_old' of
-    doing nothing, both against the clean one, and 'checkerboard' of the restored photo; images
-    {'old', 'restored', 'back' (F of the restored), 'clean', 'aged' (F of the clean)} [b, S, S, 3].
+    Per-example scores [b] and images [b, S, S, 3]. Scores: 'psnr', 'ssim' of the restored photo and
+    'psnr_old', 'ssim_old' of doing nothing, against the clean photo, and 'checkerboard' of the
+    restored photo. Images: 'old', 'restored', 'back' (F of the restored), 'clean', 'aged' (F of the
+    clean).
   """
   del constants
   old, clean, params = batch['old'], batch['clean'], state.released
@@ -266,7 +268,7 @@ def eval_step(
 
 
 def sizes(model: CycleGAN) -> dict[str, Any]:
-  """What a file of weights has to say about the model, as JSON values."""
+  """The sizes of the model that a weights file stores, as JSON values."""
   return gan_networks.sizes(model.generator)
 
 
@@ -281,7 +283,7 @@ def from_sizes(sizes: dict[str, Any]) -> CycleGAN:
 
 
 def networks(sizes: dict[str, Any]) -> Networks:
-  """What weights of these sizes can do; see `from_sizes` for what it raises."""
+  """The functions for weights of these sizes; raises as `from_sizes`."""
   model = from_sizes(sizes)
   init_released = lambda key: init(model, key).released['G']
   return Networks(init_released, partial(restore, model), model.generator.multiple, layerwise=True)

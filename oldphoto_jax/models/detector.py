@@ -1,8 +1,8 @@
 """The damage detector of Wan et al. 2020: a U-Net that marks damage pixel by pixel.
 
-The network is the reference's (`Global/detection_models/networks.py`: `UNet` as
-`Global/detection.py` sets it up). Its training was never released; ours learns from clean photos
-that a recipe damages, whose masks it has to find. Only the luma is looked at.
+The network is that of the reference (`UNet` in `Global/detection_models/networks.py`, as set up by
+`Global/detection.py`). The reference's training was never released. Ours damages clean photos by a
+recipe and learns to predict the masks. The network sees only the luma.
 """
 
 import dataclasses
@@ -20,29 +20,28 @@ from oldphoto_jax.models.released import Networks
 from oldphoto_jax.models.state import State, start
 from oldphoto_jax.nn import averaging, layers, losses
 
-# The terms of the loss. Cross-entropy and soft dice: Milletari et al. 2016 and many since; focal
-# loss (Lin et al. 2017) in the place of cross-entropy: a weight for 'focal' and 0 for 'bce'.
+# The terms of the loss: cross-entropy and soft Dice (Milletari et al. 2016 and many since). For the
+# focal loss (Lin et al. 2017) instead of cross-entropy, set a weight for 'focal' and 0 for 'bce'.
 WEIGHTS = {'bce': 1.0, 'dice': 1.0, 'focal': 0.0}
 
-# Share of a photo's pixels that is added to both halves of its Dice coefficient (which is the F1
-# score of its pixels): 1 for a photo without damage in which none is found, 1/2 where this share of
-# it is marked.
+# Share of a photo's pixels that is added to both halves of its Dice coefficient (the F1 score of
+# its pixels). A photo without damage then scores 1 if nothing is marked, and 1/2 if this share is.
 SMOOTHING = 1e-4
 
-# Share of a photo that is damaged, from which on its Dice coefficient is a loss. Below, all that
-# this loss could teach is to mark nothing, and it would teach it faster than anything else.
+# Damaged share from which a photo enters the Dice loss. With less damage, this loss could only
+# teach the network to mark nothing, and it would do so faster than anything else.
 DAMAGED = 1e-3
 
-# Of damage, before anything is learnt: else the first steps go into learning that most pixels are
-# sound (Lin et al. 2017, section 4.1).
+# Initial probability of damage. Without it, the first steps are spent on learning that most pixels
+# are undamaged (Lin et al. 2017, section 4.1).
 PRIOR = 0.02
 
 
 def blur_pool(x):
-  """Halves [B, H, W, C] behind the blur [1, 2, 1] x [1, 2, 1] / 16 (Zhang 2019), reflect-padded.
+  """Halves [B, H, W, C] after the blur [1, 2, 1] x [1, 2, 1] / 16 (Zhang 2019), reflect-padded.
 
-  The reference's `Downsample` (filt_size 3, stride 2) for even sides; as shifted sums, since a
-  convolution of single channels is slow on CPU.
+  The reference's `Downsample` (filt_size 3, stride 2) for even sides. It is computed by shifted
+  sums, since a convolution of single channels is slow on CPU.
   """
   for axis in (1, 2):
     pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
@@ -53,17 +52,17 @@ def blur_pool(x):
   return x
 
 
-class UNet(nn.Module):
+class DetectorUNet(nn.Module):
   """Luma [B, H, W, 1] in [-1, 1] -> logits [B, H, W, 1]; positive: damaged.
 
-  Level i works at 1/2**i of the size with width * 2**i channels; every convolution but the first,
-  the last and those behind an enlargement is followed by batch norm; leaky ReLU of slope 0.2.
+  Level i works at 1/2**i of the size with width * 2**i channels. Batch norm follows every
+  convolution except the first, the last and those after an enlargement. Leaky ReLU of slope 0.2.
 
   Attributes:
     width: channels at full size; 64 in the reference.
-    depth: number of halvings; 4 in the reference. Sides are multiples of 2**depth, and twice that
-      at least.
-    axis_name: of the devices over which batch statistics are averaged; None: each its own.
+    depth: number of halvings; 4 in the reference. Sides are multiples of 2**depth and at least
+      twice that.
+    axis_name: axis of the devices over which batch statistics are averaged; None: no averaging.
     dtype: of the convolutions.
   """
 
@@ -116,15 +115,15 @@ class Detector:
   Attributes:
     net: the U-Net.
     weights: of the loss terms, by name; see WEIGHTS. Terms of weight 0 are not computed.
-    focal_gamma, focal_alpha: of the focal loss: how far easy pixels are discounted, and the share
-      of damaged pixels' weight.
-    sync_batch_norm: batch norm over the examples of all devices; False: each device has the
-      statistics of its own examples, as the reference, and the running ones are averaged.
+    focal_gamma, focal_alpha: of the focal loss: how much easy pixels are discounted, and the weight
+      of damaged pixels.
+    sync_batch_norm: batch norm over the examples of all devices. False: each device uses the
+      statistics of its own examples, as in the reference, and the running ones are averaged.
     ema: decay of the moving average of the network that is evaluated and released; 0: none.
     g_tx: optimiser.
   """
 
-  net: UNet = UNet()
+  net: DetectorUNet = DetectorUNet()
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   focal_gamma: float = 2.0
   focal_alpha: float = 0.25
@@ -136,8 +135,8 @@ class Detector:
 def init(model: Detector, key: jax.Array) -> State:
   """Parameters and a fresh optimiser state.
 
-  Kernels are normal with variance 2 / fan-in (He et al. 2015), and at first every pixel is damaged
-  with probability PRIOR. Neither was shown to train better than N(0, 0.02) without a prior.
+  Kernels are normal with variance 2 / fan-in (He et al. 2015), and every pixel starts as damaged
+  with probability PRIOR. Neither has been shown to train better than N(0, 0.02) without a prior.
   """
   side = 2 * model.net.multiple
   released = dict(gan_networks.init(model.net, key, jnp.zeros((1, side, side, 1))))
@@ -153,15 +152,15 @@ def init(model: Detector, key: jax.Array) -> State:
 
 
 def luma(photo):
-  """[..., 3] in [-1, 1] -> [..., 1], ITU-R BT.601, what the reference makes of a colour photo."""
+  """[..., 3] in [-1, 1] -> [..., 1], ITU-R BT.601, as the reference converts colour photos."""
   return photo @ jnp.array([[0.299], [0.587], [0.114]], photo.dtype)
 
 
 def detect(model: Detector, params: dict[str, Any], old: jax.Array) -> jax.Array:
   """Marks damage in photos [B, H, W, 3] in [-1, 1]: probabilities [B, H, W, 1].
 
-  `params` is State.released. H and W are multiples of `model.net.multiple`, and twice that at
-  least. What a photo gives does not depend on the others in the batch.
+  `params` is State.released. H and W are multiples of `model.net.multiple` and at least twice that.
+  The result for a photo does not depend on the others in the batch.
   """
   return jax.nn.sigmoid(model.net.apply(params, luma(old)))
 
@@ -169,9 +168,9 @@ def detect(model: Detector, params: dict[str, Any], old: jax.Array) -> jax.Array
 def loss_terms(
   model: Detector, logits: jax.Array, mask: jax.Array, axis_name: str | None = None
 ) -> dict[str, jax.Array]:
-  """The terms that have a weight, by name; `mask` [B, H, W, 1] in [0, 1] may be soft.
+  """The terms with a weight above 0, by name; `mask` [B, H, W, 1] in [0, 1] may be soft.
 
-  `axis_name` is that of `dice`.
+  See `dice` for `axis_name`.
   """
   terms = {}
   if model.weights['bce'] > 0:
@@ -189,7 +188,7 @@ def binary_cross_entropy(logits, mask) -> jax.Array:
 
 
 def focal(logits, mask, gamma: float, alpha: float) -> jax.Array:
-  """Focal loss, section 3 of Lin et al. 2017, for soft masks: their loss of both classes, mixed.
+  """Focal loss (Lin et al. 2017, section 3) for soft masks: both classes' losses, mixed.
 
   mean(mask * alpha * (1-p)^gamma * -log p + (1-mask) * (1-alpha) * p^gamma * -log(1-p)).
   """
@@ -202,9 +201,9 @@ def focal(logits, mask, gamma: float, alpha: float) -> jax.Array:
 def dice(logits, mask, axis_name: str | None = None) -> jax.Array:
   """1 - 2 mean(p m) / (mean(p^2) + mean(m^2)) of each photo, averaged (Milletari et al. 2016).
 
-  Of each photo, so that one with a thin scratch counts as much as one with a missing corner;
-  SMOOTHING is added to both halves. Photos with less than DAMAGED are left out; over the devices of
-  `axis_name`, the mean of the results is that over all photos.
+  It is computed per photo, so that a thin scratch counts as much as a missing corner. SMOOTHING is
+  added to both halves. Photos with a damaged share below DAMAGED are left out. The mean of the
+  results over the devices of `axis_name` is that over all photos.
   """
   p = jax.nn.sigmoid(logits)
   both, found, damaged = (x.mean((1, 2, 3)) for x in (p * mask, p * p, mask * mask))
@@ -217,7 +216,7 @@ def dice(logits, mask, axis_name: str | None = None) -> jax.Array:
 def train_step(
   model: Detector, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update, as one device of the axis averaging.AXIS sees it.
+  """One update on one device of the axis averaging.AXIS.
 
   Args:
     model: hyper-parameters.
@@ -251,15 +250,19 @@ def eval_step(
 
   Returns:
     Per-example scores [b]: 'f1' of probability >= 1/2 against mask >= 1/2 (see SMOOTHING),
-    'f1_nothing', which marking nothing would score (1 for a photo without damage), 'bce', and the
-    shares of pixels that are 'damaged' and 'found'; images {'old', 'mask', 'found'} [b, S, S, 3]
-    in [-1, 1].
+    'f1_nothing', the score of marking nothing (1 for a photo without damage), 'bce', and the shares
+    of pixels that are 'damaged' and 'found'; images {'old', 'mask', 'found'} [b, S, S, 3] in
+    [-1, 1].
   """
   del constants
   old, mask = batch['old'], batch['mask']
   logits = model.net.apply(state.released, luma(old))
   found, damaged = logits >= 0, mask >= 0.5
-  mean = lambda x: x.mean((1, 2, 3), dtype=jnp.float32)
+
+  def mean(x):
+    """The mean of each photo [b, S, S, C]: float32 [b]."""
+    return x.mean((1, 2, 3), dtype=jnp.float32)
+
   both = mean(found & damaged)
   scores = {
     'f1': (2 * both + SMOOTHING) / (mean(found) + mean(damaged) + SMOOTHING),
@@ -268,13 +271,17 @@ def eval_step(
     'damaged': mean(damaged),
     'found': mean(found),
   }
-  gray = lambda x: jnp.broadcast_to(2 * x - 1, old.shape)
+
+  def gray(x):
+    """[b, S, S, 1] in [0, 1] -> a gray photo [b, S, S, 3] in [-1, 1]."""
+    return jnp.broadcast_to(2 * x - 1, old.shape)
+
   images = {'old': old, 'mask': gray(mask), 'found': gray(jax.nn.sigmoid(logits))}
   return scores, images
 
 
 def sizes(model: Detector) -> dict[str, Any]:
-  """What a file of weights has to say about the network, as JSON values."""
+  """The sizes of the network that a weights file stores, as JSON values."""
   return {'width': model.net.width, 'depth': model.net.depth}
 
 
@@ -284,11 +291,11 @@ def from_sizes(sizes: dict[str, Any]) -> Detector:
   Raises:
     KeyError: if a size is missing.
   """
-  return Detector(net=UNet(width=sizes['width'], depth=sizes['depth']))
+  return Detector(net=DetectorUNet(width=sizes['width'], depth=sizes['depth']))
 
 
 def networks(sizes: dict[str, Any]) -> Networks:
-  """What weights of these sizes can do; see `from_sizes` for what it raises."""
+  """The functions for weights of these sizes; raises as `from_sizes`."""
   model = from_sizes(sizes)
   init_released = lambda key: init(model, key).released
   return Networks(init_released, partial(detect, model), model.net.multiple, layerwise=False)

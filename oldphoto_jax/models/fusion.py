@@ -1,10 +1,10 @@
 """A path around the latent: the restored photo and the old one, fused at full resolution.
 
-Ours, not in Wan et al. 2020. Their photo passes a latent of a quarter of its sides whose noise and
-size limit what comes back: a photo with little damage loses more detail than it gains. Here a
-small U-Net sees the old photo beside the one that the triplet system restored, and corrects the old
-one; it begins as doing nothing. Inside holes it corrects the restored one, but sees the old one
-there as well: what a mask marks as damaged often shows through.
+This is ours, not in Wan et al. 2020. Their photos pass through a latent at a quarter of the sides,
+whose noise and size limit the result: a photo with little damage loses more detail than it gains.
+Here a small U-Net sees the old photo beside the one that the triplet system restored, and corrects
+the old one; before training it changes nothing. Inside holes it corrects the restored photo, but
+sees the old one there too: content that a mask marks as damaged often shows through.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ from oldphoto_jax.nn import accumulation, averaging, layers, losses, parameters
 # Terms of weight 0 are not computed.
 WEIGHTS = {
   'l1': 10.0,
-  'hole_l1': 0.0,  # over the pixels of holes alone, which are few
+  'hole_l1': 0.0,  # over only the pixels of holes, which are few
   'perceptual': 1.0,
 }
 
 
-class UNet(nn.Module):
+class FusionUNet(nn.Module):
   """Old photo, restored photo [B, H, W, 3], holes [B, H, W, 1] -> photo [B, H, W, 3].
 
-  Level i works at 1/2**i of the sides with `width` * 2**i channels, `most` at most; residual
-  blocks without norms, so that what a pixel becomes depends on its neighbourhood alone, not on
-  the size of photo or tile. Enlarged bilinearly, not by transposed convolutions, whose patterns
-  show on flat areas (Odena et al. 2016).
+  Level i works at 1/2**i of the sides with `width` * 2**i channels, but at most `most`. Residual
+  blocks have no norms, so a pixel depends only on its neighbourhood, not on the size of the photo
+  or tile. Maps are enlarged bilinearly, because the patterns of transposed convolutions show on
+  flat areas (Odena et al. 2016).
   """
 
   width: int = 24
@@ -69,11 +69,11 @@ class UNet(nn.Module):
     for i in range(self.blocks):
       x = block(x, channels[-1], f'block{i}')
     for i in reversed(range(self.depth)):
-      # Fewer channels before the enlargement: the same function, a quarter of the work.
+      # Reducing channels before the enlargement gives the same function for a quarter of the work.
       x = layers.double(conv(x, channels[i], f'up{i}', 1)) + skips[i]
       x = block(layers.leaky_relu(x), channels[i], f'up{i}_block')
     x = conv(x, 4, 'conv_out').astype(jnp.float32)
-    # How much more of the old photo and less of the restored one, and what neither shows.
+    # Channel 0 blends old against restored; channels 1-3 add what neither shows.
     return base + x[..., :1] * (old - restored) + x[..., 1:]
 
 
@@ -83,9 +83,10 @@ class Fusion:
 
   Attributes:
     mapping: restores photos without known holes.
-    masked: fills holes; None: there is no such network, and holes are not told to the U-Net.
+    masked: fills holes; None: there is no such network, and the U-Net does not see holes.
     width, depth, blocks: of the U-Net.
-    alone: it sees the old photo in the restored one's place, to learn what the triplet is worth.
+    alone: the U-Net sees the old photo instead of the restored one, to measure what the triplet
+      contributes.
     weights: of the loss terms, by name; see WEIGHTS.
     ema: decay of the moving average that is evaluated and released; 0: none.
     accumulate: as in vae.VAE.
@@ -109,8 +110,8 @@ class Fusion:
   feature_weights: tuple[float, ...] = ()
 
   @property
-  def net(self) -> UNet:
-    return UNet(self.width, depth=self.depth, blocks=self.blocks, dtype=self.dtype)
+  def net(self) -> FusionUNet:
+    return FusionUNet(self.width, depth=self.depth, blocks=self.blocks, dtype=self.dtype)
 
   @property
   def multiple(self) -> int:
@@ -119,10 +120,10 @@ class Fusion:
 
 
 def init(model: Fusion, key: jax.Array) -> State:
-  """He's kernels, but zeros where a sum follows.
+  """Kernels by He et al. 2015, but zeros before sums.
 
-  In the last convolution, so that at first nothing is corrected, and in the second one of every
-  residual block, whose features would else grow from block to block (Zhang et al. 2019, Fixup).
+  The last convolution is zero, so that nothing is corrected at first. So is the second one of every
+  residual block; otherwise features would grow from block to block (Zhang et al. 2019, Fixup).
   """
   side = 4 * model.multiple
   photo, holes = jnp.zeros((1, side, side, 3)), jnp.zeros((1, side, side, 1))
@@ -141,14 +142,14 @@ def restore(
   """Restores old photos [B, H, W, 3] in [-1, 1]; H and W multiples of `model.multiple`.
 
   Args:
-    model: with `masked`, if there is a mask.
+    model: must have `masked` if there is a mask.
     params: {'rx', 'y', 'mapping'} of mapping.restore, with a mask {'rx', 'masked': {'y',
       'mapping'}}, and 'fusion'.
     old: the photos.
-    mask: [B, H, W, 1], above 0 = hole, to be filled; None: no hole is known.
+    mask: [B, H, W, 1], above 0 = hole to fill; None: no known holes.
 
   Returns:
-    [B, H, W, 3], in [-1, 1].
+    [B, H, W, 3] in [-1, 1].
   """
   restored = _below(model, params, old, mask)
   return jnp.clip(_fuse(model, params['fusion'], old, restored, mask), -1, 1)
@@ -157,10 +158,10 @@ def restore(
 def fill_twice(
   model: Fusion, params: dict[str, Any], old: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Two fillings of holes, [B, H, W, 3] each: of the masked mapping alone, then that of `restore`.
+  """Two fillings of holes, [B, H, W, 3] each: by only the masked mapping, and by `restore`.
 
-  The second sees what is in the holes: an opaque tear shows through it. Arguments as `restore`,
-  for a model with `masked`.
+  The second sees the contents of the holes, so an opaque tear shows through it. Arguments as for
+  `restore`; the model must have `masked`.
   """
   blind = mapping.restore(model.masked, {'rx': params['rx']} | params['masked'], old, mask)
   seeing = _fuse(model, params['fusion'], old, old if model.alone else blind, mask)
@@ -168,7 +169,7 @@ def fill_twice(
 
 
 def _below(model, params, old, mask):
-  """What the triplet system makes of the photos."""
+  """The photos restored by the triplet system."""
   if model.alone:
     return old
   if mask is None:
@@ -184,14 +185,14 @@ def _fuse(model, g, old, restored, mask):
 def train_step(
   model: Fusion, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of the U-Net, as one device of the axis averaging.AXIS sees it.
+  """One update of the U-Net on one device of the axis averaging.AXIS.
 
   With `model.masked`, even steps show the holes and fill them, odd ones do not.
 
   Args:
     model: hyper-parameters.
     state: replicated.
-    constants: {'triplet': the frozen networks, as `params` of `restore`, 'perceptual': see
+    constants: {'triplet': the frozen networks, like `params` of `restore`, 'perceptual': see
       vae.train_step}.
     batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1], 'mask' [b, S, S, 1], above 0 = hole.
     keys: unused: this step draws nothing.
@@ -213,16 +214,16 @@ def train_step(
 
 
 def _mask(batch, filling):
-  """The batch's holes where this step fills them (`filling`, a bool of the device), else none."""
+  """The batch's holes if this step fills them (`filling`, a traced bool), else no holes."""
   if filling is None:
     return jnp.zeros_like(batch['mask'])
   return jnp.where(filling, batch['mask'], 0.0)
 
 
 def _gradient(model, g, constants, batch, filling, holes):
-  """Of a part of the batch, before any mean over devices: (of g, the loss terms).
+  """Gradient for g and the loss terms of one part of the batch, not yet averaged over devices.
 
-  `holes`: mean number of pixels of holes in a part; only where they have a loss term.
+  `holes` is the mean number of hole pixels per part; None if they have no loss term.
   """
   old, clean, mask = batch['old'], batch['clean'], _mask(batch, filling)
   if filling is None:
@@ -255,8 +256,9 @@ def eval_step(
 
   Returns:
     Per-example scores [b]: 'psnr', 'ssim' of the fused photo, 'psnr_below' of the triplet system's
-    and 'psnr_old' of doing nothing, all against the clean one, with `model.masked` also
-    'psnr_filled'; images {'old', 'below', 'restored', 'clean', 'filled'} [b, S, S, 3].
+    and 'psnr_old' of doing nothing, all against the clean photo; with `model.masked` also
+    'psnr_filled'. Images {'old', 'below', 'restored', 'clean'} [b, S, S, 3], with `model.masked`
+    also 'filled'.
   """
   old, clean = batch['old'], batch['clean']
   params = constants['triplet'] | {'fusion': state.released}

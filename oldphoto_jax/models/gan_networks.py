@@ -1,8 +1,8 @@
 """Networks that pix2pix and CycleGAN share: U-Net and ResNet generators, the patch discriminator.
 
-Layouts follow `networks.py` of the official PyTorch code (junyanz/pytorch-CycleGAN-and-pix2pix);
-fields give the variant of the TensorFlow tutorials where it differs. Padding, epsilons and slopes
-are explicit everywhere because the two code families differ in them.
+Layouts follow `networks.py` of the official PyTorch code (junyanz/pytorch-CycleGAN-and-pix2pix).
+Fields select the variants of the TensorFlow tutorials. Padding, epsilons and slopes are explicit
+everywhere because the two code families differ in them.
 """
 
 import dataclasses
@@ -20,18 +20,18 @@ from oldphoto_jax.nn import layers
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-  """The normalisation behind a convolution.
+  """The normalisation after a convolution.
 
-  A convolution has a bias exactly where the norm behind it has no offset of its own: with instance
-  norm of the official code, but not with batch norm, nor with the tutorials' instance norm.
+  A convolution has a bias only if the norm after it has no offset: with the instance norm of the
+  official code, but not with batch norm or the tutorials' instance norm.
 
   Attributes:
     batch: True: statistics over batch, height and width (batch norm), with running averages.
       False: over height and width of each image (instance norm).
     affine: a learnt scale and offset.
     epsilon: added to the variance.
-    momentum: share of the running averages that a step keeps. The running variance is the biased
-      one; torch keeps the unbiased one, n / (n - 1) times as large.
+    momentum: share of the running averages that a step keeps. The running variance is biased;
+      torch's is unbiased, n / (n - 1) times as large.
   """
 
   batch: bool
@@ -47,7 +47,7 @@ INSTANCE_AFFINE = Norm(batch=False, affine=True)
 
 
 class Affine(nn.Module):
-  """x * scale + bias, one of each per channel."""
+  """x * scale + bias, with one scale and one bias per channel."""
 
   @nn.compact
   def __call__(self, x):
@@ -57,13 +57,14 @@ class Affine(nn.Module):
 
 
 def normalise(x, norm: Norm, batch_statistics: bool, axis_name: str | None, name: str):
-  """Applies `norm` to [B, H, W, C] inside a compact module, under the name `name`.
+  """Applies `norm` to [B, H, W, C] inside a compact module.
 
   Args:
-    x: activations; statistics are float32 whatever their dtype.
-    norm: which.
-    batch_statistics: batch norm normalises by this batch (training), else by running averages.
-    axis_name: of the devices over which batch statistics are averaged; None: each its own.
+    x: activations of any dtype; statistics are float32.
+    norm: the kind of norm.
+    batch_statistics: True: batch norm uses the statistics of this batch (training). False: it uses
+      the running averages.
+    axis_name: axis of the devices over which batch statistics are averaged; None: no averaging.
     name: of the parameters.
   """
   if not norm.batch:
@@ -84,9 +85,9 @@ def normalise(x, norm: Norm, batch_statistics: bool, axis_name: str | None, name
 
 
 def _masks(keys, shapes, keep: float) -> list[jax.Array]:
-  """Boolean masks [B, *shape], one a shape, True with probability `keep`; keys [B].
+  """Boolean masks [B, *shape], one per shape, True with probability `keep`; keys [B].
 
-  Drawn at once: each generator would take XLA longer to compile than a convolution.
+  All masks are drawn at once: XLA takes longer to compile a generator than a convolution.
   """
   sizes = [math.prod(shape) for shape in shapes]
   drawn = jax.vmap(lambda key: jax.random.bernoulli(key, keep, (sum(sizes),)))(keys)
@@ -96,31 +97,30 @@ def _masks(keys, shapes, keep: float) -> list[jax.Array]:
   ]
 
 
-class UNet(nn.Module):
+class GanUNet(nn.Module):
   """U-Net generator: [B, H, W, 3] in [-1, 1] -> the same shape in (-1, 1).
 
   `downs` 4x4 stride-2 convolutions and as many transposed ones, joined by skips. Level 1 is the
-  outermost, level `downs` the innermost; levels 1, 2, 3, ... have width, 2, 4, 8, 8, ... x width
-  channels. Official `UnetGenerator` with the defaults; `unet_256` has 8 downs, `unet_128` 7.
+  outermost, level `downs` the innermost; levels 1, 2, 3, ... have 1, 2, 4, 8, 8, ... x width
+  channels. The defaults give the official `UnetGenerator`; `unet_256` has 8 downs, `unet_128` 7.
 
   The generator of the TensorFlow tutorials (`unet_generator`) is norm=BATCH_TF or INSTANCE_AFFINE,
-  bottleneck_norm=True, slope=0.3, rectify_skips=False, dropout_levels=(6, 7, 8), up to the order of
-  the channels that meet at a skip.
+  bottleneck_norm=True, slope=0.3, rectify_skips=False, dropout_levels=(6, 7, 8), except for the
+  order of the channels that meet at a skip.
 
   Attributes:
     width: channels of level 1.
     downs: number of levels; sides of a photo are multiples of 2**downs.
-    norm: behind all convolutions but the first and last, and that of the bottleneck.
-    bottleneck_norm: norm behind the innermost down convolution too. The official code leaves it
-      out: where the bottleneck is 1x1, instance norm makes it exactly 0, and so does batch norm
-      over a single image.
+    norm: after all convolutions except the first, the last and that of the bottleneck.
+    bottleneck_norm: a norm after the innermost down convolution, too. The official code has none:
+      on a 1x1 bottleneck, instance norm gives exactly 0, as does batch norm over a single image.
     slope: of the leaky ReLU on the way down.
     rectify_skips: True: a ReLU acts on skips and bottleneck on the way up (official). False: they
-      keep what the leaky ReLU gave (tutorials).
+      keep the output of the leaky ReLU (tutorials).
     dropout_levels: levels whose way up ends in dropout. Official: 5 to downs - 1; paper, Lua code
       and tutorials: the three innermost.
     dropout_rate: probability that a value becomes 0.
-    axis_name: of the devices over which batch statistics are averaged; None: each its own.
+    axis_name: axis of the devices over which batch statistics are averaged; None: no averaging.
     dtype: of the convolutions.
   """
 
@@ -146,16 +146,17 @@ class UNet(nn.Module):
 
     Args:
       x: [B, H, W, 3].
-      keys: [B], of the dropout; None: no dropout.
-      batch_statistics: see `normalise`; the collection 'batch_stats' then has to be mutable.
+      keys: [B], for dropout; None: no dropout.
+      batch_statistics: see `normalise`; if True, the collection 'batch_stats' must be mutable.
 
     Raises:
-      ValueError: if a side is not a multiple of `multiple`, or for dropout in a level that is not.
+      ValueError: if a side is not a multiple of `multiple`, or for dropout at a missing level.
     """
     layers.check_multiple(x.shape, self.multiple)
     if not set(self.dropout_levels) <= set(range(2, self.downs + 1)):
       raise ValueError(
-        f'dropout_levels are from 2 to {self.downs}, the number of downs, not {self.dropout_levels}'
+        f'dropout_levels must be from 2 to {self.downs}, the number of downs, not '
+        f'{self.dropout_levels}'
       )
     channels = [min(self.width * 2**i, 8 * self.width) for i in range(self.downs)]
     use_bias = not self.norm.affine
@@ -179,7 +180,7 @@ class UNet(nn.Module):
 
     masks, keep = {}, 1 - self.dropout_rate
     if keys is not None and self.dropout_levels:
-      # The way up of level n has the shape of the skip that it meets, which is that of level n - 1.
+      # The way up of level n has the shape of the skip that it meets, that of level n - 1.
       shapes = [skips[level - 2].shape[1:] for level in self.dropout_levels]
       masks = dict(zip(self.dropout_levels, _masks(keys, shapes, keep)))
 
@@ -195,7 +196,7 @@ class UNet(nn.Module):
     return jnp.tanh(x.astype(jnp.float32))
 
 
-class ResNet(nn.Module):
+class GanResNet(nn.Module):
   """Residual generator of CycleGAN: [B, H, W, 3] in [-1, 1] -> the same shape in (-1, 1).
 
   Official `ResnetGenerator` with instance norm: 7x7 convolution, two 3x3 stride-2 convolutions,
@@ -218,7 +219,7 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(self, x, keys=None):
-    """Translates photos [B, H, W, 3]; `keys` are not used: this generator has no dropout.
+    """Translates photos [B, H, W, 3]; `keys` are unused, since this generator has no dropout.
 
     Raises:
       ValueError: if a side is not a multiple of 4.
@@ -240,19 +241,19 @@ class ResNet(nn.Module):
     return jnp.tanh(x.astype(jnp.float32))
 
 
-class PatchDiscriminator(nn.Module):
-  """[B, H, W, C] -> logits [B, h, w, 1], each of one overlapping patch (official `n_layers`).
+class GanPatchDiscriminator(nn.Module):
+  """[B, H, W, C] -> logits [B, h, w, 1] of overlapping patches (official `n_layers`).
 
-  4x4 convolutions with zero padding 1, all of stride 2 but the last two. A logit sees 16, 34, 70,
-  142 pixels a side for 1, 2, 3, 4 layers.
+  4x4 convolutions with zero padding 1, all of stride 2 except the last two. A logit sees 16, 34,
+  70, 142 pixels per side for 1, 2, 3, 4 layers.
 
   Attributes:
     width: channels of the first convolution; they double up to 8 times that.
-    n_layers: convolutions of stride 2.
-    norm: behind all convolutions but the first and last.
-    slope: of the leaky ReLU; the tutorials have 0.3.
-    first_bias: whether the first convolution has a bias; in the tutorials it has none.
-    axis_name, dtype: as in UNet.
+    n_layers: number of convolutions of stride 2.
+    norm: after all convolutions except the first and last.
+    slope: of the leaky ReLU; 0.3 in the tutorials.
+    first_bias: whether the first convolution has a bias; it has none in the tutorials.
+    axis_name, dtype: as in GanUNet.
   """
 
   width: int = 64
@@ -283,7 +284,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def init(module: nn.Module, key: jax.Array, *inputs: jax.Array) -> dict[str, Any]:
-  """Variables of a network: {'params'} and, where it has batch norm, {'batch_stats'}.
+  """Initial variables of a network: {'params'} and, with batch norm, {'batch_stats'}.
 
   Kernels are N(0, 0.02), scales of norms N(1, 0.02), biases and offsets 0, running means 0 and
   variances 1 (official `init_weights`; the tutorials start batch norm's scales at exactly 1).
@@ -306,9 +307,9 @@ def init(module: nn.Module, key: jax.Array, *inputs: jax.Array) -> dict[str, Any
 # Sizes, for files of weights ---------------------------------------------------------------------
 
 
-def sizes(net: UNet | ResNet) -> dict[str, Any]:
-  """What a file of weights has to say about a generator, as JSON values."""
-  if isinstance(net, ResNet):
+def sizes(net: GanUNet | GanResNet) -> dict[str, Any]:
+  """The sizes of a generator that a weights file stores, as JSON values."""
+  if isinstance(net, GanResNet):
     return {'generator': 'resnet', 'width': net.width, 'blocks': net.blocks}
   return {
     'generator': 'unet',
@@ -323,7 +324,7 @@ def sizes(net: UNet | ResNet) -> dict[str, Any]:
   }
 
 
-def from_sizes(sizes: dict[str, Any]) -> UNet | ResNet:
+def from_sizes(sizes: dict[str, Any]) -> GanUNet | GanResNet:
   """The generator that `sizes` describes.
 
   Raises:
@@ -331,10 +332,10 @@ def from_sizes(sizes: dict[str, Any]) -> UNet | ResNet:
     ValueError: for an unknown kind of generator.
   """
   if sizes['generator'] == 'resnet':
-    return ResNet(sizes['width'], sizes['blocks'])
+    return GanResNet(sizes['width'], sizes['blocks'])
   if sizes['generator'] != 'unet':
-    raise ValueError(f'there is no generator {sizes["generator"]!r}')
-  return UNet(
+    raise ValueError(f'unknown generator {sizes["generator"]!r}')
+  return GanUNet(
     width=sizes['width'],
     downs=sizes['downs'],
     norm=Norm(**sizes['norm']),

@@ -1,11 +1,11 @@
 """The latent mapping T of "Bringing Old Photos Back to Life" (Wan et al., CVPR 2020, section 3.3).
 
 T takes the latent of an old photo (encoder of R and X) to the latent of its clean version (VAE of
-Y). Both VAEs are frozen; gradients flow through the frozen decoder of Y. Restoring a photo r is
+Y). Both VAEs are frozen; gradients flow through the frozen decoder of Y. A photo r is restored by
 decoder_Y(T(encoder_RX(r))).
 
-For scratches and holes a second T has a partial non-local block in its middle and takes a mask:
-restoring is decoder_Y(T(encoder_RX(r with white holes), mask)).
+For scratches and holes, a second T has a partial non-local block in its middle and takes a mask. It
+restores by decoder_Y(T(encoder_RX(r with white holes), mask)).
 
 Networks, losses and settings follow the published code (`Mapping_Model`, `Mapping_Model_with_mask`,
 `Pix2PixHDModel_Mapping`, stages "quality" and "scratch").
@@ -32,7 +32,7 @@ WEIGHTS = {
   'feature_matching': 10.0,
   'perceptual': 10.0,
   'l1': 0.0,  # not in the reference: pixels of the restored photo against the clean one
-  'hole_l1': 0.0,  # nor this: the same over the pixels of holes alone, which are few
+  'hole_l1': 0.0,  # not in the reference: the same over only the pixels of holes, which are few
 }
 
 
@@ -40,9 +40,9 @@ class T(nn.Module):
   """T: latent of an old photo -> latent of its clean version, both [B, h, w, latent].
 
   Four 3x3 convolutions that double the channels up to `width` (zero padding, IN, ReLU), residual
-  blocks, and the mirror image; the last convolution has neither norm nor activation. The
-  reference has no skip from input to output; `residual` adds one. With `masked` the partial
-  non-local block stands before the residual blocks; see partial_nonlocal for its fields.
+  blocks, and the mirror image. The last convolution has no norm or activation. `residual` adds a
+  skip from input to output, which the reference lacks. With `masked` the partial non-local block
+  comes before the residual blocks; see partial_nonlocal for its fields.
   """
 
   width: int = 512
@@ -57,7 +57,7 @@ class T(nn.Module):
 
   @nn.compact
   def __call__(self, z, valid=None):
-    """`valid` [B, h, w, 1], 1 = nothing lost: needed with `masked` and only there."""
+    """`valid` [B, h, w, 1], 1 = nothing lost, is required with `masked` and unused without."""
     channels = [min(self.latent * 2**i, self.width) for i in range(5)]
     norm = layers.instance_norm if self.norm else lambda x: x
     x = z
@@ -80,13 +80,13 @@ class T(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Mapping:
-  """T with the two VAEs it joins, its discriminator, loss weights and optimisers.
+  """T with the encoder and decoder it joins, its discriminator, loss weights and optimisers.
 
   Attributes:
-    rx, y: the VAEs; only their networks are used.
-    width: most channels of T.
+    encoder, decoder: the networks of both VAEs, which differ only in their parameters.
+    width: largest number of channels of T.
     blocks: residual blocks of T.
-    residual: T adds to its input, the right start where the two VAEs resemble each other.
+    residual: T adds to its input, a good start if the two VAEs resemble each other.
     masked: T has the partial non-local block and takes masks (stage "scratch").
     mask_pool: how masks are reduced, 'max' or 'reference'; see partial_nonlocal.sound.
     scaled: of the attention; the reference does not scale.
@@ -102,8 +102,8 @@ class Mapping:
     features, feature_weights: as in vae.VAE.
   """
 
-  rx: vae.VAE
-  y: vae.VAE
+  encoder: vae.Encoder
+  decoder: vae.Decoder
   width: int = 512
   blocks: int = 6
   residual: bool = False
@@ -128,9 +128,9 @@ class Mapping:
   def net(self) -> T:
     return T(
       self.width,
-      self.rx.latent,
+      self.encoder.latent,
       self.blocks,
-      self.rx.norm,
+      self.encoder.norm,
       self.residual,
       self.masked,
       self.scaled,
@@ -150,17 +150,17 @@ def init(model: Mapping, key: jax.Array) -> State:
   'vectors'}, see parameters.spectral_norm.
 
   Raises:
-    ValueError: if the latents of the two VAEs differ in channels.
+    ValueError: if the latents of encoder and decoder differ in channels.
   """
-  if model.rx.latent != model.y.latent:
+  if model.encoder.latent != model.decoder.latent:
     raise ValueError(
-      f'the VAEs have latents of {model.rx.latent} and {model.y.latent} channels: '
-      'T needs the same number on both sides'
+      f'encoder and decoder have latents of {model.encoder.latent} and {model.decoder.latent} '
+      'channels: T needs the same number on both sides'
     )
   g_key, d_key = jax.random.split(key)
-  std = 0.02 if model.rx.norm else None
-  inputs = [jnp.zeros((1, 16, 16, model.rx.latent))] + [jnp.ones((1, 16, 16, 1))] * model.masked
-  g = parameters.init_normal(model.net, g_key, *inputs, std=std)
+  std = 0.02 if model.net.norm else None
+  latent, known = jnp.zeros((1, 16, 16, model.net.latent)), jnp.ones((1, 16, 16, 1))
+  g = parameters.init_normal(model.net, g_key, latent, *[known] * model.masked, std=std)
   d = parameters.init_normal(model.discriminator, d_key, jnp.zeros((1, 64, 64, 6)))
   if model.spectral:
     d = {'params': d, 'vectors': parameters.right_vectors(d, jax.random.fold_in(d_key, 1))}
@@ -168,14 +168,14 @@ def init(model: Mapping, key: jax.Array) -> State:
 
 
 def whiten(old: jax.Array, mask: jax.Array) -> jax.Array:
-  """The photo with its holes (mask above 0) in pure white, as the reference shows them to nets."""
+  """The photo with pure white holes (mask above 0), as the reference feeds it to networks."""
   return jnp.where(mask > 0, 1.0, old)
 
 
 def translate(model: Mapping, g: Any, z: jax.Array, mask: jax.Array | None) -> jax.Array:
   """T with parameters `g`: latents [B, h, w, latent] of old photos to those of clean ones.
 
-  `mask` [B, 4h, 4w, 1] is for a masked T, None for the other one.
+  `mask` is [B, 4h, 4w, 1] for a masked T, else None.
   """
   if not model.masked:
     return model.net.apply({'params': g}, z)
@@ -190,18 +190,18 @@ def restore(
   Args:
     model: with `masked`, holes are filled.
     params: {'rx': {'encoder'}, 'y': {'decoder'}, 'mapping'}.
-    old: the photos; what they show inside holes does not matter.
-    mask: [B, H, W, 1], above 0 = hole; for a masked model, and only there. Where it covers a whole
-      photo nothing is known, and the answer is some flat picture.
+    old: the photos; their content inside holes does not matter.
+    mask: [B, H, W, 1], above 0 = hole; for a masked model only. If it covers a whole photo, nothing
+      is known and the result is some flat picture.
   """
-  z = vae.encode(model.rx, params['rx'], whiten(old, mask) if model.masked else old)
-  return vae.decode(model.y, params['y'], translate(model, params['mapping'], z, mask))
+  z = vae.encode(model, params['rx'], whiten(old, mask) if model.masked else old)
+  return vae.decode(model, params['y'], translate(model, params['mapping'], z, mask))
 
 
 def train_step(
   model: Mapping, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of T and its discriminator, as one device of the axis averaging.AXIS sees it.
+  """One update of T and its discriminator on one device of the axis averaging.AXIS.
 
   Latents are used without noise. The discriminator learns from the photo restored before T's
   update, as in the reference.
@@ -210,8 +210,8 @@ def train_step(
     model: hyper-parameters.
     state: replicated.
     constants: {'rx', 'y': parameters of the frozen VAEs, 'perceptual': see vae.train_step}.
-    batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1]; 'mask' [b, S, S, 1], above 0 = hole, for a
-      masked model. Holes are filled with white here.
+    batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1]; for a masked model also 'mask' [b, S, S, 1],
+      above 0 = hole. Holes are filled with white here.
     keys: unused: this step draws nothing.
 
   Returns:
@@ -227,7 +227,7 @@ def train_step(
 
   g_grad, d_grad, terms = accumulation.mean(gradients, parts, batch, keys)
   state = state.apply(model, g_grad, d_grad)
-  if model.spectral:  # once a step; torch's does it in every forward pass
+  if model.spectral:  # once per step; torch does it in every forward pass
     d = state.d
     vectors = parameters.power_iteration(d['params'], d['vectors'])
     state = state.replace(d=d | {'vectors': vectors})
@@ -239,9 +239,9 @@ def _has_holes(model: Mapping) -> bool:
 
 
 def _gradients(model, state, constants, batch, holes):
-  """Of a part of the batch, before any mean over devices: (of g, of d, the loss terms).
+  """Gradients for g and d and loss terms of one part of the batch, not yet averaged over devices.
 
-  `holes`: mean number of pixels of holes in a part; only where they have a loss term.
+  `holes` is the mean number of hole pixels per part; None if they have no loss term.
   """
   clean, weights = batch['clean'], model.weights
   mask = batch['mask'] if model.masked else None
@@ -250,8 +250,8 @@ def _gradients(model, state, constants, batch, holes):
   has_perceptual = model.features is not None and weights['perceptual'] > 0
   has_holes = _has_holes(model)
   needs_pixels = has_gan or has_perceptual or has_holes or weights['l1'] > 0
-  z_x = jax.lax.stop_gradient(vae.encode(model.rx, constants['rx'], old))
-  z_y = jax.lax.stop_gradient(vae.encode(model.y, constants['y'], clean))
+  z_x = jax.lax.stop_gradient(vae.encode(model, constants['rx'], old))
+  z_y = jax.lax.stop_gradient(vae.encode(model, constants['y'], clean))
 
   def judge(d, photo):
     pair = jnp.concatenate([old, photo], axis=-1)
@@ -262,7 +262,7 @@ def _gradients(model, state, constants, batch, holes):
   def g_loss(g):
     z = translate(model, g, z_x, mask)
     terms = {'latent_l1': losses.l1(z, z_y)}
-    fake = vae.decode(model.y, constants['y'], z) if needs_pixels else None
+    fake = vae.decode(model, constants['y'], z) if needs_pixels else None
     if has_gan:
       on_fake, on_real = judge(state.d, fake), judge(state.d, clean)
       terms['gan'] = losses.multiscale_lsgan(on_fake, 1.0)
@@ -272,7 +272,7 @@ def _gradients(model, state, constants, batch, holes):
     if weights['l1'] > 0:
       terms['l1'] = losses.l1(fake, clean)
     if has_holes:
-      # Per pixel of a hole, the same on every device however the holes are spread.
+      # Averaged per hole pixel, so that it does not matter how holes spread over devices.
       error = jnp.abs(fake - clean).mean(-1, keepdims=True)
       terms['hole_l1'] = losses.masked_mean(error, (mask > 0).astype(jnp.float32), holes)
     return losses.total(terms, weights), (fake, terms)
@@ -299,16 +299,15 @@ def eval_step(
   """Restores the batch.
 
   Returns:
-    Per-example scores [b]: 'psnr', 'ssim' of the restored photo and 'psnr_old', 'ssim_old' of
-    doing nothing, both against the clean one; for a masked model also 'psnr_holes' and
-    'psnr_old_holes', over the pixels of holes alone, MAX_PSNR for a photo without any; images
-    {'old', 'reconstruction' (of the old photo by the VAE of R and X), 'restored', 'clean'}
-    [b, S, S, 3].
+    Per-example scores [b]: 'psnr', 'ssim' of the restored photo and 'psnr_old', 'ssim_old' of doing
+    nothing, against the clean photo; for a masked model also 'psnr_holes' and 'psnr_old_holes' over
+    only the pixels of holes, MAX_PSNR for a photo without holes. Images {'old', 'reconstruction'
+    (of the old photo by the VAE of R and X), 'restored', 'clean'} [b, S, S, 3].
   """
   old, clean = batch['old'], batch['clean']
   mask = batch['mask'] if model.masked else None
-  z = vae.encode(model.rx, constants['rx'], whiten(old, mask) if model.masked else old)
-  restored = vae.decode(model.y, constants['y'], translate(model, state.released, z, mask))
+  z = vae.encode(model, constants['rx'], whiten(old, mask) if model.masked else old)
+  restored = vae.decode(model, constants['y'], translate(model, state.released, z, mask))
   scores = {
     'psnr': psnr_ssim.psnr(restored, clean),
     'ssim': psnr_ssim.ssim(restored, clean),
@@ -320,6 +319,6 @@ def eval_step(
     for name, photo in (('psnr_holes', restored), ('psnr_old_holes', old)):
       inside = psnr_ssim.psnr_inside(photo, clean, holes)
       scores[name] = jnp.nan_to_num(inside, nan=psnr_ssim.MAX_PSNR)
-  reconstruction = vae.decode(model.rx, constants['rx'], z)
+  reconstruction = vae.decode(model, constants['rx'], z)
   images = {'old': old, 'reconstruction': reconstruction, 'restored': restored, 'clean': clean}
   return scores, images

@@ -1,8 +1,8 @@
-"""The partial non-local block of Wan et al. 2020 (section 3.4): holes are filled from far away.
+"""The partial non-local block of Wan et al. 2020 (section 3.4), which fills holes from far away.
 
-Masks are 1 = hole. Attention looks at sound positions only, and only holes get its answer, so an
-empty mask makes the block the identity. Follows `NonLocalBlock2D_with_mask_Res` of the published
-code, fusion "combine"; the branch that the paper calls local is the identity there.
+Masks are 1 = hole. Attention looks only at intact positions, and only holes get its result, so an
+empty mask makes the block the identity. It follows `NonLocalBlock2D_with_mask_Res` of the published
+code, fusion "combine". The branch that the paper calls local is the identity there.
 """
 
 from typing import Any
@@ -14,22 +14,22 @@ from jax import lax
 
 from oldphoto_jax.nn import layers
 
-REDUCTION = 4  # pixels of a photo to one position of the latent, each way
-DIRECT = 64 * 64  # positions up to which the whole matrix of attention is held
-TILE = 8  # side of the square of queries that is answered at once above that
+REDUCTION = 4  # pixels of a photo per position of the latent, on each axis
+DIRECT = 64 * 64  # positions up to which the whole attention matrix is held
+TILE = 8  # above that: side of the square of queries that is answered at once
 
 
 def sound(mask, pool: str = 'max') -> jax.Array:
-  """Positions of the latent under which nothing is lost: 1.0, else 0.0, [B, H/4, W/4, 1].
+  """1.0 at the positions of the latent that have lost no pixel, else 0.0, [B, H/4, W/4, 1].
 
   Args:
     mask: [B, H, W, 1], above 0 = hole.
-    pool: 'max': a position is lost with any of its 4x4 pixels. 'reference': as the published code
-      samples, a bilinear and a nearest reduction, neither of which sees all pixels: a line of one
-      pixel at column 4i + 3 is missed.
+    pool: 'max': a position is lost if any of its 4x4 pixels is. 'reference': as in the published
+      code, by a bilinear and a nearest reduction. Neither sees all pixels: a line of one pixel at
+      column 4i + 3 is missed.
 
   Raises:
-    ValueError: for sides that are no multiples of 4, or another `pool`.
+    ValueError: if a side is not a multiple of 4, or for another `pool`.
   """
   layers.check_multiple(mask.shape, REDUCTION)
   b, h, w, _ = mask.shape
@@ -38,25 +38,25 @@ def sound(mask, pool: str = 'max') -> jax.Array:
     lost = (cells > 0).any((2, 4))
     return 1.0 - lost[..., None]
   if pool == 'reference':
-    # Halfway between pixels 4i + 1 and 4i + 2 (torch's bilinear, not antialiased), any value above
-    # 0 being a hole; times pixel 4i of 1 - mask.
+    # The value halfway between pixels 4i + 1 and 4i + 2 (torch's bilinear, not antialiased) is a
+    # hole if above 0. Elsewhere pixel 4i of 1 - mask counts (torch's nearest).
     lost = (cells[:, :, 1:3, :, 1:3] > 0).any((2, 4))
     return jnp.where(lost, 0.0, 1.0 - cells[:, :, 0, :, 0])[..., None]
-  raise ValueError(f"mask_pool is 'max' or 'reference', not {pool!r}")
+  raise ValueError(f"mask_pool must be 'max' or 'reference', not {pool!r}")
 
 
 def attend(q, k, v, is_key, is_query) -> jax.Array:
   """softmax(q k^T) v over the keys of each photo, without scaling; float32 [B, h, w, C].
 
   Up to DIRECT positions the matrix of all pairs is held. Above, squares of TILE x TILE queries are
-  answered one after another, so that memory grows with the number of positions and not with its
-  square, also in the gradient; a square without any query is left out.
+  answered one after another, so that memory grows linearly with the number of positions, also in
+  the gradient. Squares without a query are skipped.
 
   Args:
     q, k, v: [B, h, w, C], float32.
-    is_key: [B, h, w, 1] bool; a photo without any key gets zeros.
-    is_query: [B, h, w, 1] bool, the positions whose answers are needed. The others' are 0 above
-      DIRECT and computed all the same below.
+    is_key: [B, h, w, 1] bool; a photo without keys gets zeros.
+    is_query: [B, h, w, 1] bool, the positions that need an answer. The others are 0 above DIRECT
+      positions and are computed anyway up to DIRECT.
   """
 
   def answer(q, k, v, is_key):
@@ -102,7 +102,7 @@ class PartialNonLocal(nn.Module):
     blocks: residual blocks after the attention.
     norm: instance norms in those blocks.
     scaled: divide the logits by sqrt(features) (Vaswani et al. 2017); the reference does not.
-    dtype: of the convolutions; logits and softmax are float32 always.
+    dtype: of the convolutions; logits and softmax are always float32.
   """
 
   features: int
@@ -122,7 +122,7 @@ class PartialNonLocal(nn.Module):
     if self.scaled:
       q = q / self.features**0.5
     lost = valid < 1
-    if self.norm:  # whose statistics are of the whole map
+    if self.norm:  # its statistics are of the whole map
       needed = jnp.broadcast_to(lost.any((1, 2), keepdims=True), lost.shape)
     else:
       reach = 2 * self.blocks  # positions that the refining convolutions see to either side
@@ -130,5 +130,5 @@ class PartialNonLocal(nn.Module):
       needed = lax.reduce_window(lost, False, lax.bitwise_or, window, (1,) * 4, 'SAME')
     u = conv('W', attend(q, k, v, valid > 0, needed))
     u = layers.resnet_blocks(u, self.blocks, self.features, self.norm, self.dtype)
-    # A choice and not a sum: what an unneeded position holds must not matter, not even a nan.
+    # A choice instead of a sum: the value of an unneeded position must not matter, even if nan.
     return jnp.where(lost, (valid * x + (1 - valid) * u).astype(x.dtype), x)

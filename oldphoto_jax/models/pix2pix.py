@@ -1,8 +1,8 @@
 """pix2pix: "Image-to-Image Translation with Conditional Adversarial Networks" (Isola et al. 2017).
 
-A generator takes the old photo to the clean one; a discriminator sees the old photo beside the
-clean or the restored one. It learns from pairs. Losses and their weights follow the official
-PyTorch code; fields give what the TensorFlow tutorial does otherwise.
+A generator takes the old photo to the clean one. A discriminator sees the old photo beside the
+clean or the restored one. Training needs pairs. Losses and their weights follow the official
+PyTorch code; fields select what the TensorFlow tutorial does differently.
 """
 
 import dataclasses
@@ -31,23 +31,23 @@ class Pix2Pix:
 
   Attributes:
     generator: U-Net.
-    discriminator: of the old photo and a clean or restored one.
+    discriminator: sees the old photo and a clean or restored one.
     gan_loss: (logits, target) -> scalar: losses.vanilla_gan, as in the paper, or losses.lsgan.
     weights: of the generator's terms, by name; see WEIGHTS. Without 'gan', D is not trained.
-    halve_d: D's loss is 0.5 * (real + fake) (paper, official); False: their sum (tutorial).
+    halve_d: D's loss is 0.5 * (real + fake) (paper, official); False: real + fake (tutorial).
     alternate: True: D is updated first, and G learns from the updated D (official). False: both
       learn from the state before the step (tutorial).
-    sync_batch_norm: batch norm over the examples of all devices; False: each device has the
-      statistics of its own examples, as the reference, and the running ones are averaged.
-    test_dropout: restore with dropout, as reference and paper do, the same for every photo.
+    sync_batch_norm: batch norm over the examples of all devices. False: each device uses the
+      statistics of its own examples, as in the reference, and the running ones are averaged.
+    test_dropout: restore with dropout, as in the reference and the paper; the same for every photo.
     test_batch_statistics: restore with batch norm over the photo itself, as the reference does at
       batch size 1; False: with the running statistics.
     ema: decay of the moving average of G that is evaluated and released; 0: none.
     g_tx, d_tx: optimisers.
   """
 
-  generator: gan_networks.UNet = gan_networks.UNet()
-  discriminator: gan_networks.PatchDiscriminator = gan_networks.PatchDiscriminator()
+  generator: gan_networks.GanUNet = gan_networks.GanUNet()
+  discriminator: gan_networks.GanPatchDiscriminator = gan_networks.GanPatchDiscriminator()
   gan_loss: Callable[[jax.Array, float], jax.Array] = losses.vanilla_gan
   weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
   halve_d: bool = True
@@ -63,8 +63,8 @@ class Pix2Pix:
 def init(model: Pix2Pix, key: jax.Array) -> State:
   """Parameters by gan_networks.init, and fresh optimiser states.
 
-  The state's `stats` are those of the generator, {} with instance norm. The discriminator always
-  normalises by its batch, so its running statistics are not kept.
+  The state's `stats` are the generator's running statistics, {} with instance norm. The
+  discriminator always normalises by its batch, so its running statistics are not kept.
   """
   g_key, d_key = jax.random.split(key)
   side = model.generator.multiple
@@ -76,13 +76,13 @@ def init(model: Pix2Pix, key: jax.Array) -> State:
 def restore(model: Pix2Pix, params: dict[str, Any], old: jax.Array) -> jax.Array:
   """Restores old photos [B, H, W, 3] in [-1, 1]; H and W multiples of `model.generator.multiple`.
 
-  `params` is State.released. What a photo gives does not depend on the others in the batch.
+  `params` is State.released. The result for a photo does not depend on the others in the batch.
   """
   keys = None
   if model.test_dropout:
     keys = jnp.broadcast_to(jax.random.key(0), old.shape[:1])
   generator = model.generator
-  if model.test_batch_statistics:  # which are those of instance norm, of a photo alone
+  if model.test_batch_statistics:  # those of a single photo are those of instance norm
     generator = generator.clone(norm=dataclasses.replace(generator.norm, batch=False))
   return generator.apply(params, old, keys)
 
@@ -90,9 +90,9 @@ def restore(model: Pix2Pix, params: dict[str, Any], old: jax.Array) -> jax.Array
 def train_step(
   model: Pix2Pix, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of D and of G, as one device of the axis averaging.AXIS sees it.
+  """One update of D and of G on one device of the axis averaging.AXIS.
 
-  G runs once: D learns from that photo, and G's gradient goes through D (updated or not, see
+  G runs once. D learns from its photo, and G's gradient passes through D (updated or not, see
   Pix2Pix.alternate) back into the same photo.
 
   Args:
@@ -100,13 +100,13 @@ def train_step(
     state: replicated.
     constants: unused.
     batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1].
-    keys: [b], one key per example, of its dropout.
+    keys: [b], one key per example, for its dropout.
 
   Returns:
     The new state, and every loss term by name (unweighted) with gradient norms.
 
   Raises:
-    ConfigError: if batch norm would see a bottleneck of a single value per channel.
+    ConfigError: if batch norm would see only one bottleneck value per channel.
   """
   del constants
   old, clean, weights = batch['old'], batch['clean'], model.weights
@@ -165,9 +165,9 @@ def eval_step(
   """Restores the batch.
 
   Returns:
-    Per-example scores [b]: 'psnr', 'ssim' of the restored photo and 'psnr_old', 'ssim_old' of
-    doing nothing, both against the clean one, and 'checkerboard' of the restored photo; images
-    {'old', 'restored', 'clean'} [b, S, S, 3].
+    Per-example scores [b]: 'psnr', 'ssim' of the restored photo and 'psnr_old', 'ssim_old' of doing
+    nothing, against the clean photo, and 'checkerboard' of the restored photo. Images {'old',
+    'restored', 'clean'} [b, S, S, 3].
   """
   del constants
   old, clean = batch['old'], batch['clean']
@@ -188,13 +188,13 @@ def _check_bottleneck(model: Pix2Pix, shape: tuple[int, ...]) -> None:
   single = photos == 1 and shape[1] == shape[2] == g.multiple
   if g.bottleneck_norm and g.norm.batch and single:
     raise ConfigError(
-      f'batch norm on the 1x1 bottleneck of {shape[1]}x{shape[2]} photos erases it where a device '
-      'has one photo: use a larger batch, sync_batch_norm, or no bottleneck_norm'
+      f'batch norm erases the 1x1 bottleneck of {shape[1]}x{shape[2]} photos if a device has only '
+      'one photo: use a larger batch, sync_batch_norm, or no bottleneck_norm'
     )
 
 
 def sizes(model: Pix2Pix) -> dict[str, Any]:
-  """What a file of weights has to say about the model, as JSON values."""
+  """The sizes of the model that a weights file stores, as JSON values."""
   return gan_networks.sizes(model.generator) | {
     'test_dropout': model.test_dropout,
     'test_batch_statistics': model.test_batch_statistics,
@@ -216,7 +216,7 @@ def from_sizes(sizes: dict[str, Any]) -> Pix2Pix:
 
 
 def networks(sizes: dict[str, Any]) -> Networks:
-  """What weights of these sizes can do; see `from_sizes` for what it raises."""
+  """The functions for weights of these sizes; raises as `from_sizes`."""
   model = from_sizes(sizes)
   init_released = lambda key: init(model, key).released
   return Networks(init_released, partial(restore, model), model.generator.multiple, layerwise=True)

@@ -1,4 +1,4 @@
-"""What a trained system offers, whichever networks it consists of."""
+"""The interface of a trained system, whatever networks it consists of."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,19 +7,19 @@ import jax
 
 
 class Networks(NamedTuple):
-  """The functions of a released system; each models' file makes them from the sizes it wrote.
+  """The functions of a released system; each model file makes them from the sizes it stored.
 
   Attributes:
-    init: key -> parameters as they are released, of which only names and shapes matter here.
+    init: key -> parameters in the layout of a release; only their names and shapes matter here.
     apply: (params, photos [B, H, W, 3] in [-1, 1]) -> restored photos of the same shape and range;
-      of a detector, the probability of damage [B, H, W, 1].
+      for a detector, the probability of damage [B, H, W, 1].
     multiple: H and W must be multiples of it.
-    layerwise: whether the network needs the whole photo; see restore.Restorer.
+    layerwise: whether the network needs the whole photo; see engine.Restorer.
     fill: see engine.Restorer; None: it fills no holes.
     look: (params, photos) -> (restored photos, probability of damage [B, H, W, 1]) in one pass;
       None: it finds no damage.
-    correction: (params, thumbnails, weights [B, h, w, 1]) -> what models.tone.apply takes; None: it
-      leaves tones as they are.
+    correction: (params, thumbnails, weights [B, h, w, 1]) -> arguments of models.tone.apply; None:
+      it leaves tones as they are.
   """
 
   init: Callable[[jax.Array], Any]

@@ -1,4 +1,4 @@
-"""What training changes, and how a step changes it; the same for all models."""
+"""The training state and its update, shared by all models."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from oldphoto_jax.nn import averaging
 
 
 class State(struct.PyTreeNode):
-  """Arrays only.
+  """The training state; arrays only.
 
   Attributes:
     step: steps taken.
-    g, g_opt: parameters of all that restores, generates or detects, and the optimiser's state.
-    d, d_opt: parameters of all that judges, and the optimiser's state; None without.
-    stats: running statistics of g's batch norm; None where the model has no such networks.
-    ema: moving average of `released`; None without.
+    g, g_opt: parameters of the restorers, generators or detector, and their optimiser's state.
+    d, d_opt: parameters of the discriminators and their optimiser's state; None if there are none.
+    stats: running statistics of g's batch norm; None if the model has no batch norm networks.
+    ema: moving average of `released`; None without an average.
   """
 
   step: jax.Array
@@ -31,16 +31,16 @@ class State(struct.PyTreeNode):
 
   @property
   def released(self) -> Any:
-    """What to evaluate, restore and release with: g, with `stats` {'params': g, 'batch_stats'}."""
+    """The parameters to evaluate and release: g, or with `stats` {'params': g, 'batch_stats'}."""
     return _released(self.g, self.stats) if self.ema is None else self.ema
 
   def apply(self, model: Any, g_grad: Any, d_grad: Any = None, stats: Any = None) -> 'State':
-    """The state after one step of the optimisers.
+    """The state after one optimiser step.
 
     Args:
       model: has the optimisers `g_tx` and, with `d_grad`, `d_tx`, and the decay `ema`.
       g_grad, d_grad: averaged over the devices; without `d_grad`, d stays as it is.
-      stats: the new running statistics; None where there are none.
+      stats: the new running statistics; None if there are none.
     """
     g, g_opt = optimise(model.g_tx, g_grad, self.g_opt, self.g)
     d, d_opt = self.d, self.d_opt
@@ -53,7 +53,7 @@ class State(struct.PyTreeNode):
 
 
 def start(model: Any, g: Any, d: Any = None, stats: Any = None) -> State:
-  """The state before the first step; arguments as State.apply, with parameters for gradients."""
+  """The state before the first step; like State.apply, with parameters instead of gradients."""
   return State(
     step=jnp.zeros((), jnp.int32),
     g=g,
@@ -72,7 +72,7 @@ def optimise(tx: optax.GradientTransformation, grad: Any, opt: Any, params: Any)
 
 
 def norms(**grads: Any) -> dict[str, jax.Array]:
-  """The norms of gradients by name: those of `g` and `d` are 'g_norm' and 'd_norm'."""
+  """The norms of gradients by name: `g` and `d` give 'g_norm' and 'd_norm'."""
   return {f'{name}_norm': averaging.global_norm(grad) for name, grad in grads.items()}
 
 

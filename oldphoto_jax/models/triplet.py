@@ -1,4 +1,4 @@
-"""The released system of Wan et al. 2020: encoder of R and X, mapping, decoder of Y, and extras."""
+"""The released system of Wan et al. 2020: encoder of R and X, mapping, decoder of Y, extras."""
 
 import dataclasses
 from functools import partial
@@ -13,12 +13,12 @@ from oldphoto_jax.models.released import Networks
 
 @dataclasses.dataclass(frozen=True)
 class Triplet:
-  """What a triplet system consists of.
+  """The parts of a triplet system.
 
   Attributes:
-    mapping: the mapping without masks, with the VAEs around it.
-    masked: the mapping with masks, which fills holes; it has its own decoder.
-    fused: the U-Net that corrects the old photo by what the others make of it.
+    mapping: the mapping without masks, with the encoder and decoder around it.
+    masked: the mapping with masks, which fills holes; its decoder has its own parameters.
+    fused: the U-Net that corrects the old photo, guided by the others' result.
     detector: finds the holes.
   """
 
@@ -34,8 +34,10 @@ def init(model: Triplet, key: jax.Array) -> dict[str, Any]:
   {'rx': {'encoder'}, 'y': {'decoder'}, 'mapping'}; with `masked` also 'masked': {'y': {'decoder'},
   'mapping'}, with `fused` 'fusion', with `detector` 'detector'.
   """
-  decoder = {'decoder': vae.init(model.mapping.y, key).g['decoder']}
-  params = {'rx': {'encoder': vae.init(model.mapping.rx, key).g['encoder']}, 'y': decoder}
+  t = model.mapping
+  nets = vae.init_networks(t.encoder, t.decoder, *jax.random.split(key))
+  decoder = {'decoder': nets['decoder']}
+  params = {'rx': {'encoder': nets['encoder']}, 'y': decoder}
   params['mapping'] = mapping.init(model.mapping, key).g
   if model.masked is not None:
     params['masked'] = {'y': decoder, 'mapping': mapping.init(model.masked, key).g}
@@ -59,8 +61,8 @@ def fill(
   """Fills the holes of old photos, for a model with `masked`; `mask` [B, H, W, 1], above 0 = hole.
 
   Returns:
-    (blind, seeing), [B, H, W, 3] each, see fusion.fill_twice; without a fusion that knows holes,
-    the same one twice.
+    (blind, seeing), [B, H, W, 3] each, see fusion.fill_twice. Without a fusion that sees holes both
+    are the same.
   """
   if model.fused is not None and model.fused.masked is not None:
     return fusion.fill_twice(model.fused, params, old, mask)
@@ -73,8 +75,8 @@ def multiple(model: Triplet) -> int:
 
 
 def sizes(model: Triplet) -> dict[str, Any]:
-  """What a file of weights has to say about the model, as JSON values."""
-  one = model.mapping.rx
+  """The sizes of the model that a weights file stores, as JSON values."""
+  one = model.mapping.encoder
   sizes = {'width': one.width, 'latent': one.latent, 'blocks': one.blocks, 'norm': one.norm}
   sizes |= _mapping_sizes(model.mapping)
   if model.masked is not None:
@@ -98,8 +100,8 @@ def from_sizes(sizes: dict[str, Any]) -> Triplet:
   one = vae.VAE(**{name: sizes[name] for name in ('width', 'latent', 'blocks', 'norm')})
 
   def between(sizes, **masked):
-    t_sizes = {'width': sizes['t_width'], 'blocks': sizes['t_blocks']}
-    return mapping.Mapping(one, one, **t_sizes, residual=sizes['t_residual'], **masked)
+    t_sizes = {name: sizes[f't_{name}'] for name in ('width', 'blocks', 'residual')}
+    return mapping.Mapping(one.encoder, one.decoder, **t_sizes, **masked)
 
   plain, masked, fused, finder = between(sizes), None, None, None
   if (m := sizes.get('masked')) is not None:
@@ -120,7 +122,7 @@ def from_sizes(sizes: dict[str, Any]) -> Triplet:
 
 
 def networks(sizes: dict[str, Any]) -> Networks:
-  """What weights of these sizes can do; see `from_sizes` for what it raises."""
+  """The functions for weights of these sizes; raises as `from_sizes`."""
   model = from_sizes(sizes)
   return Networks(
     partial(init, model),

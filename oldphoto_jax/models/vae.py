@@ -1,12 +1,12 @@
 """The two VAEs of "Bringing Old Photos Back to Life" (Wan et al., CVPR 2020, section 3.1-3.2).
 
-One VAE is shared by real old photos R and synthetic old photos X: a latent discriminator draws
-their latents together. The other encodes clean photos Y. Both have the same network: latents of
-`latent` channels at a quarter of the photo's sides, and a posterior N(z, 1) of fixed variance.
+Real old photos R and synthetic old photos X share one VAE: a latent discriminator draws their
+latents together. The other VAE encodes clean photos Y. Both have the same network, with latents of
+`latent` channels at a quarter of the photo's sides and a posterior N(z, 1) of fixed variance.
 
 Networks, losses and weights follow the published code (`GlobalGenerator_DCDCv2`,
-`MultiscaleDiscriminator`, `Pix2PixHDModel`); where the paper says more than its code (a pixel L1
-with alpha = 10), it is a weight that is 0 unless a config sets it.
+`MultiscaleDiscriminator`, `Pix2PixHDModel`). A loss term that only the paper has (a pixel L1 with
+alpha = 10) has the weight 0 unless a config sets it.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ WEIGHTS = {
   'perceptual': 10.0,
   'kl': 1.0,
   'latent_gan': 1.0,  # only the VAE of R and X has this term
-  'l1': 0.0,  # the paper's alpha, 10 there
+  'l1': 0.0,  # the paper's alpha, which is 10 there
 }
 
 
@@ -41,8 +41,8 @@ WEIGHTS = {
 class Encoder(nn.Module):
   """[B, H, W, 3] in [-1, 1] -> latent mean [B, H/4, W/4, latent], unbounded.
 
-  7x7 convolution, two 4x4 stride-2 convolutions (each with IN and ReLU), residual blocks; no norm
-  and no activation at the end.
+  7x7 convolution, two 4x4 stride-2 convolutions (each with IN and ReLU), residual blocks. There is
+  no norm or activation at the end.
   """
 
   width: int = 64
@@ -86,11 +86,11 @@ class Decoder(nn.Module):
     return jnp.tanh(x.astype(jnp.float32))
 
 
-class PatchDiscriminator(nn.Module):
+class VaePatchDiscriminator(nn.Module):
   """pix2pixHD `NLayerDiscriminator`: [B, H, W, C] -> its `layers` + 2 feature maps.
 
-  4x4 convolutions with zero padding 2 (not 1 as in pix2pix), all of stride 2 but the last two; IN
-  in all but the first and last; leaky ReLU 0.2. The last map holds the logits.
+  4x4 convolutions with zero padding 2 (pix2pix has 1), all of stride 2 except the last two. IN in
+  all except the first and last; leaky ReLU of slope 0.2. The last map holds the logits.
   """
 
   width: int = 64
@@ -110,7 +110,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-  """`scales` patch discriminators on the photo, its half, its quarter: list (full scale first)."""
+  """`scales` patch discriminators on the photo, its half, its quarter; a list, full scale first."""
 
   width: int = 64
   layers: int = 3
@@ -122,7 +122,8 @@ class MultiScaleDiscriminator(nn.Module):
     outputs = []
     for i in range(self.scales):
       x = x if i == 0 else layers.avg_pool_3x3(x)
-      outputs.append(PatchDiscriminator(self.width, self.layers, self.dtype, name=f'scale{i}')(x))
+      judge = VaePatchDiscriminator(self.width, self.layers, self.dtype, name=f'scale{i}')
+      outputs.append(judge(x))
     return outputs
 
 
@@ -134,23 +135,23 @@ class VAE:
   """One VAE with its discriminators, loss weights and optimisers.
 
   Attributes:
-    width: channels at the photo's resolution and its half.
+    width: channels at the photo's resolution and at half of it.
     latent: channels of the latent.
     blocks: residual blocks of the encoder, and of the decoder.
     d_width, d_layers, d_scales: the image discriminator.
-    norm: instance norm, as in the reference. It takes the mean and the contrast of every channel
-      out of the latent, and so the brightness of the photo; False keeps them.
+    norm: instance norm, as in the reference. It removes the mean and contrast of every channel from
+      the latent, and with them the brightness of the photo; False keeps them.
     latent_gan: whether this is the VAE of R and X, with a latent discriminator.
     posterior_std: standard deviation of the latent noise in training (1 in the reference).
     ema: decay of the moving average of the parameters that is evaluated and released; 0: none.
-    accumulate: parts of a device's batch that a step takes one after the other, in the memory of
-      one; the gradient is that of the whole.
+    accumulate: number of parts of a device's batch that a step processes one after the other, with
+      the memory of one; the gradient is that of the whole batch.
     weights: of the loss terms, by name; see WEIGHTS.
     g_tx, d_tx: optimisers of the VAE and of the discriminators.
-    dtype: of the convolutions, those of `features` too. Norm statistics, losses and parameters
-      stay float32.
+    dtype: of the convolutions, including those of `features`. Norm statistics, losses and
+      parameters stay float32.
     remat: see layers.resnet_blocks.
-    features: (constants' perceptual parameters, photos) -> feature maps; None: no such term.
+    features: (constants['perceptual'], photos) -> feature maps; None: no perceptual term.
     feature_weights: of the maps that `features` returns.
   """
 
@@ -186,8 +187,8 @@ class VAE:
     return MultiScaleDiscriminator(self.d_width, self.d_layers, self.d_scales, self.dtype)
 
   @property
-  def latent_discriminator(self) -> PatchDiscriminator:
-    return PatchDiscriminator(self.d_width, self.d_layers, self.dtype)
+  def latent_discriminator(self) -> VaePatchDiscriminator:
+    return VaePatchDiscriminator(self.d_width, self.d_layers, self.dtype)
 
 
 def init(model: VAE, key: jax.Array) -> State:
@@ -198,31 +199,47 @@ def init(model: VAE, key: jax.Array) -> State:
   keys = jax.random.split(key, 4)
   photo = jnp.zeros((1, 64, 64, 3))
   latent = jnp.zeros((1, 16, 16, model.latent))
-  std = 0.02 if model.norm else None
-  g = {
-    'encoder': parameters.init_normal(model.encoder, keys[0], photo, std=std),
-    'decoder': parameters.init_normal(model.decoder, keys[1], latent, std=std),
-  }
+  g = init_networks(model.encoder, model.decoder, *keys[:2])
   d = {'image': parameters.init_normal(model.discriminator, keys[2], photo)}
   if model.latent_gan:
     d['latent'] = parameters.init_normal(model.latent_discriminator, keys[3], latent)
   return start(model, g, d)
 
 
-def encode(model: VAE, g: Any, photo: jax.Array) -> jax.Array:
-  """Latent mean [B, H/4, W/4, latent] of photos [B, H, W, 3] in [-1, 1]."""
+def init_networks(
+  encoder: Encoder, decoder: Decoder, encoder_key: jax.Array, decoder_key: jax.Array
+) -> dict[str, Any]:
+  """Random parameters {'encoder', 'decoder'}; see `init`."""
+  photo, latent = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 16, 16, decoder.latent))
+  return {
+    name: parameters.init_normal(net, key, x, std=0.02 if net.norm else None)
+    for name, net, key, x in (
+      ('encoder', encoder, encoder_key, photo),
+      ('decoder', decoder, decoder_key, latent),
+    )
+  }
+
+
+def encode(model: Any, g: Any, photo: jax.Array) -> jax.Array:
+  """Latent mean [B, H/4, W/4, latent] of photos [B, H, W, 3] in [-1, 1].
+
+  `model` has an `encoder`: a VAE or a mapping.
+  """
   return model.encoder.apply({'params': g['encoder']}, photo)
 
 
-def decode(model: VAE, g: Any, latent: jax.Array) -> jax.Array:
-  """Photos [B, 4h, 4w, 3] in (-1, 1) of latents [B, h, w, latent]."""
+def decode(model: Any, g: Any, latent: jax.Array) -> jax.Array:
+  """Photos [B, 4h, 4w, 3] in (-1, 1) of latents [B, h, w, latent].
+
+  `model` has a `decoder`: a VAE or a mapping.
+  """
   return model.decoder.apply({'params': g['decoder']}, latent)
 
 
 def train_step(
   model: VAE, state: State, constants: Any, batch: dict[str, jax.Array], keys: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """One update of the VAE and its discriminators, as one device of the axis averaging.AXIS sees it.
+  """One update of the VAE and its discriminators on one device of the axis averaging.AXIS.
 
   As in the reference, all losses come from one forward pass: the discriminators learn from the
   reconstruction made before the VAE's update.
@@ -250,14 +267,16 @@ def train_step(
   return state, terms | norms(g=g_grad, d=d_grad)
 
 
-def perceptual(model: Any, constants: Any, fake: jax.Array, real: jax.Array) -> jax.Array:
-  """losses.perceptual of photos [b, S, S, 3] in [-1, 1]; no gradient to `real`.
+def perceptual(model: Any, constants: Any, fake: jax.Array, clean: jax.Array) -> jax.Array:
+  """losses.perceptual of photos [b, S, S, 3] in [-1, 1]; no gradient to `clean`.
 
   Args:
-    model: has `features`, `feature_weights` and `dtype`, which the features are computed in.
+    model: has `features`, `feature_weights` and `dtype`, in which the features are computed.
     constants: {'perceptual': parameters of `model.features`}.
+    fake: the network's photos.
+    clean: the photos they should equal; for a VAE, its input.
   """
-  photos = (photo.astype(model.dtype) for photo in (fake, real))
+  photos = (photo.astype(model.dtype) for photo in (fake, clean))
   maps = (model.features(constants['perceptual'], photo) for photo in photos)
   return losses.perceptual(*maps, model.feature_weights)
 
@@ -267,9 +286,9 @@ def _has_latent_gan(model: VAE) -> bool:
 
 
 def _gradients(model, state, constants, batch, keys, reals):
-  """Of a part of the batch, before any mean over devices: (of g, of d, the loss terms).
+  """Gradients for g and d and loss terms of one part of the batch, not yet averaged over devices.
 
-  `reals`: mean number of photos of R in a part; only where there is a latent discriminator.
+  `reals` is the mean number of photos of R per part; None without a latent discriminator.
   """
   image, weights = batch['image'], model.weights
   has_gan = weights['gan'] > 0 or weights['feature_matching'] > 0
@@ -296,7 +315,7 @@ def _gradients(model, state, constants, batch, keys, reals):
     if weights['l1'] > 0:
       terms['l1'] = losses.l1(fake, image)
     if has_latent_gan:
-      # Only the latents of R are moved: those of X are what they are moved to.
+      # Only the latents of R are moved, towards those of X.
       terms['latent_gan'] = losses.latent_lsgan(
         judge_latent(state.d, z), 1.0, batch['is_real'], reals
       )
@@ -324,7 +343,7 @@ def _gradients(model, state, constants, batch, keys, reals):
 def eval_step(
   model: VAE, state: State, constants: Any, batch: dict[str, jax.Array]
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-  """Reconstruction without latent noise.
+  """Reconstructs the batch without latent noise.
 
   Returns:
     Per-example scores {'psnr', 'ssim'} [b] of the reconstruction against its input, and images

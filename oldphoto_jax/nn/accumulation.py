@@ -1,6 +1,6 @@
 """The mean gradient of a batch over devices, and over parts that a device takes in turn.
 
-Gradient accumulation: parts, one after the other, need the memory of one.
+This is gradient accumulation: parts that run in turn need the memory of only one.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from oldphoto_jax.nn import averaging
 def count(chosen: jax.Array, parts: int) -> jax.Array:
   """Mean number of ones (or True) in a part of the batch, over parts and devices: float32.
 
-  What losses.masked_mean divides by, so that a mean over some examples or pixels is that of the
-  whole batch, however they are spread.
+  losses.masked_mean divides by it. A mean over some examples or pixels is then that of the whole
+  batch, however they are spread.
   """
   return averaging.pmean(chosen.sum().astype(jnp.float32)) / parts
 
@@ -32,25 +32,25 @@ def mean_over_parts(
 ) -> Any:
   """Mean of `function(part of the batch, its keys)` over equal parts of a batch.
 
-  Where `function` gives gradients of a mean over examples, that is the gradient of the whole
-  batch, to rounding. A mean over some examples only (of one domain, of holes) has to be divided by
+  If `function` returns gradients of a mean over examples, the result is the gradient of the whole
+  batch, up to rounding. A mean over only some examples (one domain, the holes) must be divided by
   their number in the whole batch: see `count`.
 
   Args:
-    function: gives arrays of floating point.
+    function: returns floating-point arrays.
     parts: how many; 1 is a plain call.
-    batch, keys: arrays whose first axis [b] is that of the examples; b is a multiple of `parts`.
+    batch, keys: arrays whose first axis [b] counts the examples; b is a multiple of `parts`.
 
   Raises:
-    ConfigError: if b is not.
+    ConfigError: if b is not a multiple of `parts`.
   """
   if parts == 1:
     return function(batch, keys)
   b = len(jax.tree.leaves(batch)[0])
   if parts < 1 or b % parts:
     raise ConfigError(
-      f'a device has {b} examples a step, which are not {parts} equal parts: set accumulate to a '
-      'divisor of that, or another batch size'
+      f'the {b} examples per step of a device cannot be split into {parts} equal parts: set '
+      f'accumulate to a divisor of {b}, or change the batch size'
     )
   split = jax.tree.map(lambda x: x.reshape(parts, b // parts, *x.shape[1:]), (batch, keys))
 

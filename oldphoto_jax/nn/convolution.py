@@ -1,8 +1,8 @@
-"""The two convolutions of all networks, of NHWC images with HWIO kernels.
+"""The two convolutions that all networks use, on NHWC images with HWIO kernels.
 
-GPU and TPU get XLA's own convolutions. XLA's CPU backend is 4 to 80 times slower at some of them
-than it could be, so on CPU other forms are lowered (cpu_convolution.py). Both give the same numbers
-up to float32's rounding, forward and in both gradients (tests/test_convolution.py).
+GPU and TPU use XLA's own convolutions. XLA's CPU backend is 4 to 80 times slower at some of them
+than it could be, so the CPU uses the forms in cpu_convolution.py. Both give the same numbers up to
+float32 rounding, in the forward pass and in both gradients (tests/test_convolution.py).
 """
 
 from functools import partial
@@ -40,7 +40,7 @@ def _conv2d_fwd(x, kernel, stride, padding):
 
 
 def _conv2d_bwd(stride, padding, residuals, dy):
-  # The platform is chosen inside the rule: choosing around a differentiated function would keep
+  # The platform is chosen inside the rule. Chosen around a differentiated function, it would keep
   # the residuals of both forms.
   def grads(form):
     return lambda x, k, dy: jax.vjp(lambda x, k: form(x, k, stride, padding), x, k)[1](dy)
@@ -54,7 +54,7 @@ conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
 def xla_conv_transpose(x, kernel):
-  """`conv_transpose2d` as XLA has it, which other platforms than the CPU get."""
+  """`conv_transpose2d` by XLA, for every platform except the CPU."""
   # The k - 1 - p rule of transposed convolutions; odd kernels have output padding 1 (see below).
   k = kernel.shape[0]
   low, high = (k - 2, k - 2) if k % 2 == 0 else (k - 2, k - 1)
@@ -73,7 +73,7 @@ def conv_transpose2d(x, kernel):
   """Transposed convolution that doubles both sides.
 
   Equals `torch.nn.functional.conv_transpose2d` with stride 2, padding 1 and, for 3x3 kernels,
-  output padding 1, where torch's kernel [in, out, h, w] is flipped in h and w and transposed to
+  output padding 1. Torch's kernel [in, out, h, w] must be flipped in h and w and transposed to
   [h, w, in, out].
 
   Args:
@@ -82,6 +82,9 @@ def conv_transpose2d(x, kernel):
 
   Returns:
     [B, 2H, 2W, C_out].
+
+  Raises:
+    ValueError: for kernels of another size.
   """
   if kernel.shape[0] not in (3, 4):
     raise ValueError(f'conv_transpose2d takes 3x3 or 4x4 kernels, not {kernel.shape[:2]}')

@@ -1,19 +1,19 @@
-"""The convolutions of convolution.py in forms that XLA's CPU backend is fast at.
+"""The convolutions of convolution.py in forms that are fast on XLA's CPU backend.
 
-You need this file only to make training on a CPU faster. `conv2d` and `conv_transpose2d` choose
-between:
+You need to read this file only to speed up training on a CPU. `conv2d` and `conv_transpose2d`
+choose between:
 
 - a convolution of stride 1 with a backward pass that XLA compiles well everywhere (`_stride1`);
   stride 2 becomes stride 1 over blocks of 2x2 pixels;
-- for many channels, products of matrices (`ProductForm`): one for each tap of the kernel, or fewer,
-  by the trick of Winograd. In one dimension, a kernel (g0, g1) on the pixels (d0, d1, d2) gives
-  y0 = d0 g0 + d1 g1 and y1 = d1 g0 + d2 g1, which takes four products. Three do:
+- for many channels, matrix products (`ProductForm`): one per tap of the kernel, or fewer by
+  Winograd's trick. In one dimension, a kernel (g0, g1) on the pixels (d0, d1, d2) gives
+  y0 = d0 g0 + d1 g1 and y1 = d1 g0 + d2 g1, which takes four products. Three are enough:
 
     m0 = (d0 - d1) g0,  m1 = d1 (g0 + g1),  m2 = (d1 - d2) g1;  y0 = m0 + m1,  y1 = m1 - m2
 
-  The sums on both sides are cheap, since they run over few pixels and not over channels: each of
-  d, g and y is a vector of channels, and each product is one of matrices, [windows, C_in] times
-  [C_in, C_out].
+  Each of d, g and y is a vector of channels, and each product is a matrix product of
+  [windows, C_in] and [C_in, C_out]. The sums are cheap: they run over few pixels, not over
+  channels.
 """
 
 import dataclasses
@@ -30,26 +30,28 @@ from jax import lax
 Padding = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right)), zeros
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
-# What decides. Milliseconds: 4 photos, forward and both gradients, two AMD Zen 5 cores.
+# Thresholds of the choice. Times: 4 photos, forward and both gradients, on two AMD Zen 5 cores.
 STRIP = 2**22  # bytes of a gradient that a convolution may read over and over
-# Channels in and out from which products of matrices pay. 3x3 at 32x32: 512 channels 71 ms instead
-# of 200, 64 channels 2.5 instead of 5.4, 32 channels 0.8 instead of 1.5; 12 channels lose a fifth.
+# Channels (in and out) from which matrix products pay. A 3x3 kernel at 32x32 takes 71 ms instead of
+# 200 with 512 channels, 2.5 instead of 5.4 with 64, 0.8 instead of 1.5 with 32. With 12 channels
+# products are a fifth slower.
 CHANNELS = 32
-# Pixels of the smaller map up to which there is a product for every tap: 4x4 at stride 2 to 4x4
-# pixels of 512 channels 6 ms instead of 23. From 1024 on, Winograd's form takes half the time.
+# Pixels of the smaller map up to which each tap gets its own product: a 4x4 kernel of stride 2 and
+# 512 channels, to 4x4 pixels, takes 6 ms instead of 23. From 1024 pixels on, Winograd's form takes
+# half the time.
 FEW_PIXELS = 256
-# Outputs up to which the gradient of a kernel is one product: 7x7, 64 channels to 3 at 128x128,
-# 15 ms of one core instead of 68; 4x4, 512 channels to 1 at 32x32, 1.3 instead of 14.
+# Output channels up to which the gradient of a kernel is one product. 7x7, 64 channels to 3, at
+# 128x128: 15 ms of one core instead of 68. 4x4, 512 channels to 1, at 32x32: 1.3 instead of 14.
 FEW_CHANNELS = 16
-PRODUCTS = 2**28  # bytes of terms or patches from which large photos are convolved: their memory
-# Where Winograd's polynomials are evaluated, by the side of the kernel; and at infinity. With 5/8
-# and 5/4 the result errs by 2e-6 of its largest value, with the usual 1 and 2 by 8e-6.
+PRODUCTS = 2**28  # most bytes of terms or patches; larger photos are convolved, to save memory
+# Where Winograd's polynomials are evaluated, by the side of the kernel; infinity is added.
+# With 5/8 and 5/4 the result errs by 2e-6 of its largest value, with the usual 1 and 2 by 8e-6.
 _FIVE = (0, 5 / 8, -5 / 8, 5 / 4, -5 / 4)
 POINTS = {2: (0, 1, -1), 3: _FIVE, 4: _FIVE}
 
 
 def xla_conv(x, kernel, stride: int, padding: Padding):
-  """The convolution as XLA has it, which other platforms than the CPU get."""
+  """The convolution by XLA, for every platform except the CPU."""
   return lax.conv_general_dilated(
     x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS
   )
@@ -80,10 +82,11 @@ def conv2d(x, kernel, stride: int, padding: Padding):
 
 def conv_transpose2d(x, kernel):
   """See convolution.conv_transpose2d."""
-  # The zeros between the pixels of the dilated input meet fixed kernel taps, so each of the four
-  # output phases is a 2x2 convolution of the undilated input: one convolution with 4 C_out
-  # outputs, then interleave. k = 4: phase a reads x[i - 1 + a], x[i + a] with taps a, a + 2.
-  # k = 3: phase 0 reads x[i] with tap 1, phase 1 reads x[i], x[i + 1] with taps 0, 2.
+  # The zeros between the pixels of the dilated input always meet the same kernel taps. Each of the
+  # four output phases is therefore a 2x2 convolution of the undilated input: one convolution with
+  # 4 C_out outputs, which are then interleaved. k = 4: phase a reads x[i - 1 + a], x[i + a] with
+  # taps a, a + 2. k = 3: phase 0 reads x[i] with tap 1, phase 1 reads x[i], x[i + 1] with taps 0
+  # and 2.
   b, h, w, _ = x.shape
   k, _, c_in, c_out = kernel.shape
   if _is_wide(x, kernel) and b * h * w <= FEW_PIXELS:
@@ -128,7 +131,7 @@ def _turned(kernel):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _stride1(x, kernel, padding: Padding):
-  # XLA's CPU convolution is 4 times slower where no side is padded at all: pad one row, drop it.
+  # XLA's CPU convolution is 4 times slower without any padding: pad one row and drop it.
   if padding == ((0, 0), (0, 0)):
     return xla_conv(x, kernel, 1, ((0, 1), (0, 0)))[:, :-1]
   return xla_conv(x, kernel, 1, padding)
@@ -148,24 +151,24 @@ def _stride1_bwd(padding, residuals, dy):
   c_in, c_out = kernel.shape[2:]
   patches = kh * kw * c_out * (x.size // c_in) * x.dtype.itemsize
   if c_out <= FEW_CHANNELS < c_in and patches <= PRODUCTS:
-    # One product with all patches of dy, whose rows lie in one piece.
+    # One product with all patches of dy, whose rows are contiguous.
     dy = jnp.pad(dy.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (kh - 1, kh - 1), (kw - 1, kw - 1)))
     h, w = x.shape[1:3]
     dy = jnp.stack([dy[..., j : j + w] for j in range(kw)])
     dy = jnp.stack([dy[..., i : i + h, :] for i in range(kh)])
     dkernel = dy.reshape(kh * kw * c_out, -1) @ x.reshape(-1, c_in)
     return dx, _turned(dkernel.reshape(kh, kw, c_out, c_in))
-  # A convolution with dy as its kernel, written in the layout NHWC, HWIO. Autodiff writes it in
-  # another one, which XLA's CPU backend repairs only outside of scan, map and cond: inside, it
-  # takes 100 times longer.
+  # A convolution with dy as its kernel, written in the layout NHWC, HWIO. Autodiff would use a
+  # different layout, which XLA's CPU backend repairs only outside scan, map and cond; inside them
+  # it takes 100 times longer.
   x, dy = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)  # [C_in, H, W, B], [h, w, B, C_out]
-  # All of dy is read once per input channel: in strips of rows that stay in the cache.
+  # All of dy is read once per input channel, in strips of rows that stay in the cache.
   strips = max(1, min(-(-dy.size * dy.dtype.itemsize // STRIP), dy.shape[0]))
   rows = [dy.shape[0] * i // strips for i in range(strips + 1)]
   dkernel = sum(
     xla_conv(
       x[:, first : last + kh - 1],
-      # A row of zeros on either side of the product: see _stride1.
+      # A row of zeros in both operands: see _stride1.
       jnp.pad(dy[first:last], ((0, 1), (0, 0), (0, 0), (0, 0))),
       1,
       ((0, 1), (0, 0)),
@@ -185,7 +188,7 @@ def _result_sides(x, kernel, stride: int, padding: Padding) -> list[int]:
 
 
 def _pad_or_crop(x, padding: Padding, sides: Sequence[int]):
-  """Pads top and left, then fills up or crops to height and width `sides`."""
+  """Pads top and left, then pads or crops at the bottom and right to height and width `sides`."""
   pads = [(low, side - n - low, 0) for (low, _), side, n in zip(padding, sides, x.shape[1:3])]
   return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
 
@@ -204,24 +207,24 @@ def _depth_to_space(x):
   return x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, -1)
 
 
-# Convolution as products of matrices ------------------------------------------------------------
+# Convolution as matrix products -----------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ProductForm:
-  """A convolution as t x t products of matrices, [windows, C_in] x [C_in, C_out] each.
+  """A convolution as t x t matrix products, [windows, C_in] x [C_in, C_out] each.
 
   Along an axis, a window of the result is `result` @ (`kernel` @ taps * `image` @ window). In the
   example above t = 3, `image` = [[1, -1, 0], [0, 1, 0], [0, 1, -1]], `kernel` = [[1, 0], [1, 1],
-  [0, 1]] and `result` = [[1, 1, 0], [0, 1, -1]]. It is the bilinear form of Lavin & Gray 2016,
-  section 3, who call them B^T, G and A^T.
+  [0, 1]] and `result` = [[1, 1, 0], [0, 1, -1]]. This is the bilinear form of Lavin & Gray 2016,
+  section 3, who call the matrices B^T, G and A^T.
 
   Attributes:
     image: [t, pixels of a window].
-    kernel: [t, k]; None: the taps as they are.
+    kernel: [t, k]; None: the taps are used as they are.
     result: [pixels of a window of the result, t].
-    step: from one window of the image to the next.
-    out: from one window of the result to the next; where they overlap, their sum counts.
+    step: pixels from one window of the image to the next.
+    out: pixels from one window of the result to the next; overlapping windows are summed.
   """
 
   image: np.ndarray
@@ -236,8 +239,8 @@ def _winograd(k: int) -> ProductForm:
   """Stride 1, in windows of n x n pixels; for k = 2, 3, 4 by 16, 36, 36 products, not 36, 144, 144.
 
   Polynomials of degree n - 1 and k - 1 can be multiplied through their values at n + k - 1 = t
-  points, with one product for each (Toom and Cook); the last point is infinity, where the value is
-  the highest coefficient. The transpose of that multiplication is a convolution with n results.
+  points, with one product per point (Toom and Cook). The last point is infinity, where the value
+  is the highest coefficient. The transpose of that multiplication is a convolution with n results.
   """
   points = POINTS[k]
   t = len(points) + 1
@@ -255,28 +258,28 @@ def _winograd(k: int) -> ProductForm:
 
 @functools.cache
 def _tap_products(k: int, stride: int) -> ProductForm:
-  """One product for each tap of the kernel, summed.
+  """One matrix product per kernel tap, summed.
 
-  For maps that are smaller than the kernel: nothing of the kernel has to be transformed.
+  For maps smaller than the kernel: it avoids transforming the kernel.
   """
   return ProductForm(np.eye(k), None, np.ones((1, k)), step=stride, out=1)
 
 
 @functools.cache
 def _transposed_tap_products(k: int) -> ProductForm:
-  """The same for a transposed convolution, whose windows of the result overlap."""
+  """The same for a transposed convolution, whose result windows overlap."""
   return ProductForm(np.ones((k, 1)), None, np.eye(k)[::-1], step=1, out=2)
 
 
 def _is_wide(x, kernel) -> bool:
-  """Whether there are products for this kernel, and channels enough for them to pay."""
+  """Whether there are products for this kernel and enough channels for them to pay."""
   k = kernel.shape[0]
   square = k in POINTS and kernel.shape[1] == k
   return square and x.dtype == jnp.float32 and min(kernel.shape[2:]) >= CHANNELS
 
 
 def _product_form(x, kernel, stride: int, padding: Padding) -> ProductForm | None:
-  """The fastest form; None: a convolution, after `_space_to_depth` where the stride is 2."""
+  """The fastest form; None: a convolution, after `_space_to_depth` if the stride is 2."""
   if not _is_wide(x, kernel) or stride > 2:
     return None
   h, w = _result_sides(x, kernel, stride, padding)
@@ -290,7 +293,7 @@ def _product_form(x, kernel, stride: int, padding: Padding) -> ProductForm | Non
 
 
 def _conv_by_products(x, kernel, form: ProductForm, padding: Padding):
-  """The padded photo filled up to whole windows; what is too much of the result is dropped."""
+  """Pads the photo to whole windows, and drops the surplus of the result."""
   h, w = _result_sides(x, kernel, form.step // form.out, padding)
   windows = [-(-side // form.out) for side in (h, w)]
   x = _pad_or_crop(x, padding, [form.step * (n - 1) + form.image.shape[1] for n in windows])
@@ -298,7 +301,7 @@ def _conv_by_products(x, kernel, form: ProductForm, padding: Padding):
 
 
 def _weighted_sums(matrix, parts):
-  """Sums of arrays with the weights of a row each."""
+  """Weighted sums of arrays, one per row of weights."""
   return [sum(float(c) * part for c, part in zip(row, parts) if c) for row in matrix]
 
 
@@ -315,7 +318,7 @@ def _terms_of_windows(x, matrix, step: int):
   if size == step:  # side by side
     x = x.reshape(b, h, size, w, size, c).transpose(2, 4, 0, 1, 3, 5)
     return jnp.tensordot(np.kron(matrix, matrix).astype(x.dtype), x.reshape(size**2, -1, c), 1)
-  # A stack of sums is one loop over memory. A product would need copies of what overlaps.
+  # A stack of sums is one loop over memory. A product would need copies of the overlaps.
   columns = [x[:, :, j : j + step * (w - 1) + 1 : step] for j in range(size)]
   x = jnp.stack(_weighted_sums(matrix, columns))
   rows = [x[:, :, i : i + step * (h - 1) + 1 : step] for i in range(size)]
@@ -323,10 +326,10 @@ def _terms_of_windows(x, matrix, step: int):
 
 
 def _windows_from_terms(y, matrix, step: int, h: int, w: int):
-  """[t t, B h w, C] -> [B, H, W, C]: `matrix` times the terms of a window, windows added.
+  """[t t, B h w, C] -> [B, H, W, C]: `matrix` times the terms of each window, summed.
 
-  The transpose of `_terms_of_windows` with the transposed matrix, but for some zeros below and on
-  the right.
+  The transpose of `_terms_of_windows` with the transposed matrix, except for some zeros at the
+  bottom and on the right.
   """
   size, t = matrix.shape
   b, c = y.shape[1] // (h * w), y.shape[2]
@@ -356,16 +359,17 @@ def _windows_from_terms(y, matrix, step: int, h: int, w: int):
 
 
 def _zero_made_after(x):
-  """A 0 that XLA cannot foresee: what adds it is not made before `x`.
+  """A 0 that XLA cannot foresee: whatever adds it is not computed before `x`.
 
-  XLA's CPU backend drops optimization_barrier. It would make the terms of all kernels at the start
-  and hold those of the forward pass for the backward pass: 600 MiB more in a network of 60M.
+  XLA's CPU backend drops optimization_barrier. Without this it would compute the terms of all
+  kernels at the start, and keep those of the forward pass for the backward pass: 600 MiB more in a
+  network of 60M parameters.
   """
   return jnp.minimum(jnp.abs(x[0, 0, 0, 0]), 0).astype(jnp.int32)
 
 
 def _kernel_terms(form: ProductForm, kernel, after):
-  """[k, k, C_in, C_out] -> [t t, C_in, C_out], once the map `after` is there."""
+  """[k, k, C_in, C_out] -> [t t, C_in, C_out], not before the map `after` is there."""
   kernel = kernel.reshape(-1, *kernel.shape[2:])
   if form.kernel is None:
     return kernel
@@ -375,7 +379,7 @@ def _kernel_terms(form: ProductForm, kernel, after):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _products(form: ProductForm, x, kernel):
-  """[B, H, W, C_in], all windows of which lie inside, and [k, k, C_in, C_out] -> the result."""
+  """The result for [B, H, W, C_in] that whole windows cover and a kernel [k, k, C_in, C_out]."""
   terms = _terms_of_windows(x, form.image, form.step)
   y = jnp.einsum('tpi,tio->tpo', terms, _kernel_terms(form, kernel, x))
   return _windows_from_terms(
@@ -388,8 +392,8 @@ def _products_fwd(form, x, kernel):
 
 
 def _products_bwd(form, residuals, dy):
-  # The form is bilinear: either gradient is a form with the matrices transposed and swapped. The
-  # terms of x are made again, not held from the forward pass: they are larger than x.
+  # The form is bilinear: each gradient is a form with the matrices transposed and swapped. The
+  # terms of x are computed again, not kept from the forward pass: they are larger than x.
   x, kernel = residuals
   x = x + _zero_made_after(dy)
   terms, dterms = (

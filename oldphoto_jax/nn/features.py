@@ -1,8 +1,8 @@
 """Feature maps of two fixed classifiers, for perceptual losses: VGG-19 and SqueezeNet 1.0.
 
-VGG-19 is what Wan et al. 2020 (and pix2pixHD) use; its weights are 550 MB, so they come as a file
-that the user has. SqueezeNet is 400 times smaller and cheap enough for a CPU; its loss is not
-theirs, and numbers made with it say so. classifiers.py reads both.
+Wan et al. 2020 (and pix2pixHD) use VGG-19. Its weights are 550 MB, so the user provides the file.
+SqueezeNet is 400 times smaller and cheap enough for a CPU. Its loss is a different one, and results
+that use it say so. classifiers.py reads both.
 
 `*_features` is a pure function of the parameters and a batch [N, H, W, 3] in [-1, 1]. Parameters
 are float32; maps are computed in the dtype of the images.
@@ -46,10 +46,10 @@ _POOL_AFTER = ('conv1', 'fire4', 'fire8')
 _BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, as Caffe models expect
 
 # Five levels at 1/2, 1/4, 1/8, 1/8 and 1/16 of the side, the first of each scale or width as in
-# the VGG-19 loss, and the mean activation by which each is divided: `squeezenet_maps` of the
-# central 256×256 of the 400 training photos of BSDS500 (train and test), mean over everything.
-# With it the mean L1 distance of photos to their `Wan2020` version is 0.5 at conv1, 0.5, 0.7, 0.7
-# and 1.0 at fire9: the levels weigh alike, the deep ones a little more.
+# the VGG-19 loss. Each is divided by its mean activation, given here: the mean of `squeezenet_maps`
+# over the central 256×256 of the 400 training photos of BSDS500 (train and test). After that the
+# mean L1 distance between photos and their `Wan2020` versions is 0.5, 0.5, 0.7, 0.7 and 1.0 from
+# conv1 to fire9: the levels weigh about the same, the deep ones a little more.
 SQUEEZENET_LEVELS = {
   'conv1': 19.489,
   'fire2': 76.274,
@@ -73,9 +73,9 @@ def vgg19_features(params, images) -> list[jax.Array]:
 
   Args:
     params: from classifiers.load_vgg19.
-    images: [N, H, W, 3] in [-1, 1], at least 16 pixels a side. They go in as they are, without
-      ImageNet's mean and standard deviation: so does the official code of Wan et al. 2020
-      (`VGGLoss_torch`, models/networks.py), although the network was trained with them.
+    images: [N, H, W, 3] in [-1, 1], at least 16 pixels per side. They are not normalised by
+      ImageNet's mean and standard deviation, although the network was trained with them: the
+      official code of Wan et al. 2020 does not either (`VGGLoss_torch`, models/networks.py).
   """
   x, maps = images, []
   for index, _, pool in _VGG19:
@@ -103,12 +103,12 @@ def squeezenet_shapes() -> dict[str, tuple[int, ...]]:
 def squeezenet_features(params, images) -> list[jax.Array]:
   """conv1, fire2, fire5, fire7 and fire9, each divided by its mean activation on photos.
 
-  The raw activations differ 20-fold between levels (`SQUEEZENET_LEVELS`), so a sum of L1
-  distances of raw maps would be that of one or two levels.
+  The raw activations differ 20-fold between levels (`SQUEEZENET_LEVELS`). One or two levels would
+  dominate a sum of L1 distances of raw maps.
 
   Args:
     params: from classifiers.load_squeezenet.
-    images: [N, H, W, 3] RGB in [-1, 1], at least 32 pixels a side.
+    images: [N, H, W, 3] RGB in [-1, 1], at least 32 pixels per side.
   """
   maps = squeezenet_maps(params, images)
   return [maps[name] / scale for name, scale in SQUEEZENET_LEVELS.items()]
@@ -117,7 +117,7 @@ def squeezenet_features(params, images) -> list[jax.Array]:
 def squeezenet_maps(params, images) -> dict[str, jax.Array]:
   """The raw output of conv1 and of every fire module by name, after ReLU and before pooling.
 
-  Input as in `squeezenet_features`; Caffe's BGR order, 0..255 minus the mean, is made inside.
+  Input as in `squeezenet_features`; it is converted to Caffe's BGR order, 0..255 minus the mean.
   """
 
   def layer(name, x, **kwargs):
@@ -154,8 +154,8 @@ def _max_pool_2(x):
 def _max_pool_3(x):
   """3×3 maxima, stride 2, ceil mode: the last window may hang over the edge.
 
-  Of slices, for maps that are not negative: the gradient of `lax.reduce_window` took 15 times as
-  long on CPU (30 ms against 2 ms for 4×61×61×96).
+  For maps without negative values. Slices are used because the gradient of `lax.reduce_window` took
+  15 times as long on CPU (30 ms against 2 ms for 4×61×61×96).
   """
   height, width = ((n - 2) // 2 * 2 + 3 for n in x.shape[1:3])
   x = jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))

@@ -13,11 +13,11 @@ from jax.ad_checkpoint import checkpoint_name
 from oldphoto_jax.errors import UserError
 from oldphoto_jax.nn.convolution import conv2d, conv_transpose2d
 
-# Values that are marked in the traced program, for layerwise.py: what instance norm takes, the
-# statistics that it takes of it, and other maps between layers. A mark computes nothing.
+# Marks in the traced program, for layerwise.py: the input of instance norm, its two statistics, and
+# other maps between layers. A mark computes nothing.
 MAP, MEAN, VARIANCE, CUT = MARKS = ('norm_map', 'norm_mean', 'norm_variance', 'cut')
 
-# N(0, 0.02) for every convolution kernel: `weights_init` of all three GAN reference codes.
+# N(0, 0.02) for every convolution kernel, as `weights_init` in all three GAN reference codes.
 kernel_init = nn.initializers.normal(0.02)
 
 
@@ -28,7 +28,7 @@ def reflect_pad(x, pad: int):
   """Pads height and width of [B, H, W, C] by `pad` mirrored pixels (`ReflectionPad2d`).
 
   Raises:
-    UserError: if a side is not longer than `pad`: jnp.pad would wrap around in silence.
+    UserError: if a side is not longer than `pad`: jnp.pad would silently wrap around.
   """
   if min(x.shape[1:3]) <= pad:
     raise UserError(
@@ -52,19 +52,19 @@ def instance_norm(x, epsilon: float = 1e-5):
 
 
 def leaky_relu(x, slope: float = 0.2):
-  """max(x, slope * x). The slope of every reference discriminator; jax.nn's default is 0.01."""
+  """max(x, slope * x). All reference discriminators have slope 0.2; jax.nn's default is 0.01."""
   return jnp.maximum(x, slope * x)
 
 
 def avg_pool_3x3(x):
-  """3x3 mean at stride 2 with padding 1, padding not counted: half scale of a discriminator."""
+  """3x3 mean of stride 2 and padding 1, padding not counted: halves a discriminator's scale."""
   return nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=False)
 
 
 def double(x):
   """Doubles height and width of [B, H, W, C] bilinearly (torch's align_corners=False)."""
-  # Output pixels lie a quarter of an input pixel beside the input's, so the weights are 3/4, 1/4;
-  # 4 times faster on CPU than jax.image.resize, which multiplies by a dense matrix.
+  # Output pixels lie a quarter of an input pixel beside the input's, so the weights are 3/4 and
+  # 1/4. This is 4 times faster on CPU than jax.image.resize, which multiplies by a dense matrix.
   for axis in (1, 2):
     n = x.shape[axis]
     first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
@@ -80,13 +80,13 @@ def double(x):
 
 
 class Conv(nn.Module):
-  """Convolution with padding stated in pixels: parameters kernel [k, k, in, out] and bias [out].
+  """Convolution with explicit padding; parameters: kernel [k, k, in, out] and bias [out].
 
   Attributes:
     features: output channels.
     size: side of the kernel.
     stride: of both axes.
-    pad: pixels added on every side.
+    pad: pixels added to every side.
     pad_mode: 'constant' (zeros) or 'reflect', as in jnp.pad.
     use_bias: add a bias.
     dtype: of the computation; parameters are float32.
@@ -121,7 +121,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-  """Doubles height and width: see `conv_transpose2d`. Parameters kernel [k, k, in, out], bias."""
+  """Doubles height and width by `conv_transpose2d`; parameters: kernel [k, k, in, out], bias."""
 
   features: int
   size: int = 4
@@ -144,7 +144,7 @@ class ResnetBlock(nn.Module):
   """x + IN(conv3(ReLU(IN(conv3(x))))), reflection padding, no activation after the sum.
 
   `ResnetBlock` of the bopbtl and CycleGAN reference codes (their `conv_block.1`, `conv_block.5`).
-  With `norm` False, without the two instance norms.
+  `norm` False leaves out both instance norms.
   """
 
   features: int
@@ -162,9 +162,9 @@ class ResnetBlock(nn.Module):
 def resnet_blocks(
   x, count: int, features: int, norm: bool = True, dtype: Any = jnp.float32, remat: bool = False
 ):
-  """`count` of ResnetBlock, named block0, block1, ... in the calling module.
+  """Applies `count` blocks, named block0, block1, ... in the calling module.
 
-  With `remat` their inner maps are computed again in the backward pass, not held for it.
+  With `remat` the backward pass recomputes their inner maps instead of keeping them.
   """
   block = nn.remat(ResnetBlock) if remat else ResnetBlock
   for i in range(count):
@@ -176,7 +176,7 @@ def check_multiple(shape: Sequence[int], factor: int) -> None:
   """Checks that height and width of `shape` [B, H, W, C] are multiples of `factor`.
 
   Raises:
-    ValueError: otherwise, with the sides that would fit.
+    ValueError: if not; the message names the sides that would fit.
   """
   h, w = shape[1:3]
   if h % factor or w % factor:

@@ -1,7 +1,7 @@
 """Loss terms by the papers' names: pure functions from arrays to float32 scalars (or per example).
 
-Every mean runs over all elements unless said. The values are pinned by the loss fixtures of the
-reference codes (tests/test_losses.py).
+Every mean runs over all elements unless stated otherwise. Loss fixtures of the reference codes pin
+the values (tests/test_losses.py).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def l1(a, b) -> jax.Array:
 def lsgan(logits, target: float) -> jax.Array:
   """mean((logits - target)^2), the least-squares GAN loss (Mao et al. 2017) of one map.
 
-  Note that optax.l2_loss carries a factor of 1/2 that this loss has not.
+  Unlike optax.l2_loss it has no factor of 1/2.
   """
   return jnp.square(logits.astype(jnp.float32) - target).mean()
 
@@ -37,11 +37,11 @@ def multiscale_lsgan(scales: Sequence[Maps], target: float) -> jax.Array:
 
 
 def feature_matching(fake: Sequence[Maps], real: Sequence[Maps]) -> jax.Array:
-  """Mean L1 between discriminator features: all maps of a scale but the last.
+  """Mean L1 between discriminator features: all maps of a scale except the last.
 
-  Averaged over scales; within a scale each of its n + 1 inner maps weighs 4 / (n + 1) (pix2pixHD:
-  `D_weights = 1 / num_D`, `feat_weights = 4 / (n_layers_D + 1)`). No gradient reaches `real`. The
-  reference's factor of 10 is the term's weight, not part of it.
+  Averaged over scales. Within a scale each of its n + 1 inner maps has the weight 4 / (n + 1)
+  (pix2pixHD: `D_weights = 1 / num_D`, `feat_weights = 4 / (n_layers_D + 1)`). No gradient reaches
+  `real`. The reference's factor of 10 is the term's weight, not part of the term.
   """
   total = 0.0
   for fake_maps, real_maps in zip(fake, real):
@@ -51,15 +51,15 @@ def feature_matching(fake: Sequence[Maps], real: Sequence[Maps]) -> jax.Array:
   return total / len(fake)
 
 
-def perceptual(fake: Maps, real: Maps, weights: Sequence[float]) -> jax.Array:
-  """Weighted sum over feature levels of mean L1 (Johnson et al. 2016). No gradient to `real`.
+def perceptual(fake: Maps, clean: Maps, weights: Sequence[float]) -> jax.Array:
+  """Weighted sum over feature levels of mean L1 (Johnson et al. 2016). No gradient to `clean`.
 
   Raises:
     ValueError: if the numbers of levels and weights differ.
   """
-  if not len(fake) == len(real) == len(weights):
-    raise ValueError(f'{len(fake)} and {len(real)} feature levels for {len(weights)} weights')
-  return sum(w * l1(a, jax.lax.stop_gradient(b)) for a, b, w in zip(fake, real, weights))
+  if not len(fake) == len(clean) == len(weights):
+    raise ValueError(f'{len(fake)} and {len(clean)} feature levels for {len(weights)} weights')
+  return sum(w * l1(a, jax.lax.stop_gradient(b)) for a, b, w in zip(fake, clean, weights))
 
 
 def kl(latent) -> jax.Array:
@@ -68,15 +68,15 @@ def kl(latent) -> jax.Array:
 
 
 def masked_mean(values, mask, count=None) -> jax.Array:
-  """Mean of the `values` whose `mask` is 1 (same shape); 0 where none is.
+  """Mean of the `values` whose `mask` is 1 (same shape); 0 if there are none.
 
-  Of a batch in parts (devices, accumulated gradients) `count` is the mean over them of the number
-  of ones. The mean over the parts of the results is then that of the whole batch: a part without
-  a single masked-in example neither divides by zero nor weighs as much as a full one.
+  With a batch split over devices or accumulation steps, pass the mean count of ones per part as
+  `count`. The mean of the parts' results is then that of the whole batch. A part without any ones
+  neither divides by zero nor weighs as much as a full one.
   """
   mask = mask.astype(jnp.float32)
   count = mask.sum() if count is None else count
-  # Where there are some, a mean over parts may be less than 1.
+  # Not a maximum with 1: the mean count per part may lie between 0 and 1.
   return (values.astype(jnp.float32) * mask).sum() / jnp.where(count > 0, count, 1)
 
 
@@ -90,5 +90,5 @@ def latent_lsgan(logits, target: float, mask, count=None) -> jax.Array:
 
 
 def total(losses: dict[str, jax.Array], weights: dict[str, float]) -> jax.Array:
-  """sum of weights[k] * losses[k] over the terms that were computed."""
+  """Sum of weights[k] * losses[k] over the terms that were computed."""
   return sum(weights[name] * value for name, value in losses.items())

@@ -1,6 +1,6 @@
-"""Trees of parameters: how they start, and their spectral norm.
+"""Trees of parameters: their initialisation and spectral norm.
 
-A tree holds modules by name, each with a kernel [h, w, in, out] and maybe a bias [out].
+A tree holds modules by name, each with a kernel [h, w, in, out] and sometimes a bias [out].
 """
 
 import math
@@ -17,13 +17,13 @@ def init_normal(
 ) -> Any:
   """Parameters of a module: kernels N(0, std), biases 0 (`init_weights` of the GAN references).
 
-  `std` None is for networks without norms: sqrt(2 / fan-in) of each kernel (He et al. 2015).
+  `std` None is for networks without norms: sqrt(2 / fan-in) for each kernel (He et al. 2015).
 
-  Draws all kernels at once: module.init would compile a random generator for each of them, which
+  All kernels are drawn at once. module.init would compile a random generator per kernel, which
   takes longer than a training step of the network.
 
   Raises:
-    ValueError: for a module that has other parameters than kernels and biases.
+    ValueError: for a module with parameters that are neither kernels nor biases.
   """
   shapes = jax.eval_shape(module.init, key, *inputs)['params']
   paths, structure = jax.tree_util.tree_flatten_with_path(shapes)
@@ -42,7 +42,7 @@ def init_normal(
 
 
 def right_vectors(params: Any, key: jax.Array) -> Any:
-  """Random unit vectors [k, k, in], one for every kernel in a tree of parameters."""
+  """Random unit vectors [k, k, in], one per kernel in a tree of parameters."""
   kernels = {
     path: leaf
     for path, leaf in flax.traverse_util.flatten_dict(params).items()
@@ -56,7 +56,7 @@ def right_vectors(params: Any, key: jax.Array) -> Any:
 
 
 def power_iteration(params: Any, vectors: Any) -> Any:
-  """The vectors, nearer to the right singular ones of their kernels: v <- W^T W v, normalised."""
+  """Moves vectors towards the right singular vectors of their kernels: v <- W^T W v, normalised."""
 
   def nearer(params, v):
     if not isinstance(v, dict):
@@ -71,8 +71,8 @@ def power_iteration(params: Any, vectors: Any) -> Any:
 def spectral_norm(params: Any, vectors: Any) -> Any:
   """Kernels divided by |W v|, their largest singular value once v has converged.
 
-  Miyato et al. 2018; W has the rows [out] and the columns [k, k, in]. What else `params` holds is
-  passed on; no gradient reaches the vectors.
+  Miyato et al. 2018. W has the rows [out] and the columns [k, k, in]. Other parameters are returned
+  unchanged. No gradient reaches the vectors.
   """
 
   def divided(params, v):

@@ -29,7 +29,7 @@ def model(config: ConfigDict) -> detector.Detector:
     ConfigError: for a setting that does not exist, or a crop that the U-Net cannot take.
   """
   m, c = config.model, config.detector
-  net = detector.UNet(width=m.width, depth=m.depth, dtype=build.dtype(m.dtype))
+  net = detector.DetectorUNet(width=m.width, depth=m.depth, dtype=build.dtype(m.dtype))
   build.check_crops(config, net.multiple, least=2 * net.multiple)
   return detector.Detector(
     net=net,

@@ -36,9 +36,9 @@ def gan_loss(name: str) -> Callable:
   return _one_of(GAN_LOSSES, name, 'gan_loss')
 
 
-def unet(config: ConfigDict) -> gan_networks.UNet:
+def unet(config: ConfigDict) -> gan_networks.GanUNet:
   """The U-Net of a section `model`."""
-  return gan_networks.UNet(
+  return gan_networks.GanUNet(
     width=config.width,
     downs=config.downs,
     norm=norm(config.norm),
@@ -50,14 +50,14 @@ def unet(config: ConfigDict) -> gan_networks.UNet:
   )
 
 
-def resnet(config: ConfigDict) -> gan_networks.ResNet:
+def resnet(config: ConfigDict) -> gan_networks.GanResNet:
   """The residual generator of a section `model`."""
-  return gan_networks.ResNet(config.width, config.blocks, build.dtype(config.dtype))
+  return gan_networks.GanResNet(config.width, config.blocks, build.dtype(config.dtype))
 
 
-def discriminator(config: ConfigDict) -> gan_networks.PatchDiscriminator:
+def discriminator(config: ConfigDict) -> gan_networks.GanPatchDiscriminator:
   """The patch discriminator of a section `model`."""
-  return gan_networks.PatchDiscriminator(
+  return gan_networks.GanPatchDiscriminator(
     width=config.d_width,
     n_layers=config.d_layers,
     norm=norm(config.norm),

@@ -30,11 +30,11 @@ STAGES = ('vae_rx', 'vae_y', 'mapping', 'vae_y_masked', 'mapping_masked', 'fusio
 
 
 def prepare_rx(
-  recipe: recipes.Recipe, aging: recipes.Recipe | None, gray: float
+  recipe: recipes.Recipe, ageing: recipes.Recipe | None, gray: float
 ) -> Callable[[dict, jax.Array], dict]:
   """Batches for the VAE of R and X.
 
-  A clean photo becomes X by `recipe`; a real one (`is_real`) stays as it is, or is aged by `aging`
+  A clean photo becomes X by `recipe`; a real one (`is_real`) stays as it is, or is aged by `ageing`
   where clean photos play R. Photos of R lose their colour with probability `gray`, as those of X
   do in the recipe (Wan et al.: 0.1).
   """
@@ -44,7 +44,7 @@ def prepare_rx(
     image = photographic.from_levels(image)
 
     def as_r():
-      old = image if aging is None else aging(r_key, image).old
+      old = image if ageing is None else ageing(r_key, image).old
       return jnp.where(jax.random.bernoulli(gray_key, gray), photographic.gray(old), old)
 
     return jax.lax.cond(is_real, as_r, lambda: recipe(x_key, image).old)
@@ -135,10 +135,10 @@ def models(config: ConfigDict, perceptual: build.Perceptual = build.NO_PERCEPTUA
       feature_weights=perceptual.level_weights,
     )
 
-  def a_mapping(c, y, masked):
+  def a_mapping(c, masked):
     return mapping.Mapping(
-      rx=rx,
-      y=y,
+      encoder=rx.encoder,
+      decoder=y.decoder,
       width=m.t_width,
       blocks=m.t_blocks,
       residual=m.t_residual,
@@ -162,7 +162,7 @@ def models(config: ConfigDict, perceptual: build.Perceptual = build.NO_PERCEPTUA
 
   rx, y = a_vae(config.vae_rx, True), a_vae(config.vae_y, False)
   y_masked = a_vae(config.vae_y_masked, False)
-  t, masked = a_mapping(config.mapping, y, False), a_mapping(config.mapping_masked, y_masked, True)
+  t, masked = a_mapping(config.mapping, False), a_mapping(config.mapping_masked, True)
   c = config.fusion
   fused = fusion.Fusion(
     mapping=t,
@@ -214,7 +214,7 @@ def _photos(config: ConfigDict, photos: build.Photos) -> data.Photos:
 def _stage_rx(config, photos, m, networks) -> train.Stage:
   del networks
   d, recipe = config.data, build.train_recipe(config, config.recipe)
-  aging = recipes.Aging() if photos.old is None else None
+  ageing = recipes.Ageing() if photos.old is None else None
   real = photos.train if photos.old is None else photos.old
   return build.stage(
     vae,
@@ -223,7 +223,7 @@ def _stage_rx(config, photos, m, networks) -> train.Stage:
     photos,
     'vae_rx',
     stream=data.RealAndClean(photos.train, real, build.crop(d), d.p_real),
-    prepare=prepare_rx(recipe, aging, d.gray),
+    prepare=prepare_rx(recipe, ageing, d.gray),
     prepare_eval=prepare_rx_eval(recipe),
     constants={'perceptual': m.perceptual},
     columns=('input', 'reconstruction'),

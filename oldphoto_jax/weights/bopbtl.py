@@ -66,7 +66,7 @@ def read_masked_mapping(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_detector(state: Mapping[str, Any]) -> dict[str, Any]:
-  """`UNet` of the official scratch detection -> {'params', 'batch_stats'} of models.detector.UNet.
+  """`UNet` of the official scratch detection -> {'params', 'batch_stats'} of DetectorUNet.
 
   The depth is read from the keys. Batch norm's counters may be missing.
 
@@ -173,7 +173,7 @@ def import_detector(path: str | os.PathLike) -> weights.Weights:
   params = read_detector(torch_state.load(path, 'model_state'))
   depth = sum(name.startswith('pool') and name.endswith('norm') for name in params['params'])
   width = params['params']['conv_in']['kernel'].shape[-1]
-  model = detector.Detector(net=detector.UNet(width=width, depth=depth))
+  model = detector.Detector(net=detector.DetectorUNet(width=width, depth=depth))
   imported = weights.Weights('detector', detector.sizes(model), params)
   weights.check(imported, str(path))
   return imported

@@ -12,7 +12,7 @@ _STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
 
 
 def unet(state: Mapping[str, Any]) -> dict[str, Any]:
-  """`UnetGenerator` with batch or instance norm -> {'params', 'batch_stats'} of gan_networks.UNet.
+  """`UnetGenerator` with batch or instance norm -> {'params', 'batch_stats'} of GanUNet.
 
   Batch norm's counters may be missing, as in old files, and old instance-norm statistics may be
   there: the network does not use either.
@@ -38,7 +38,7 @@ def unet(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resnet(state: Mapping[str, Any]) -> dict[str, Any]:
-  """`ResnetGenerator` with instance norm -> parameters of gan_networks.ResNet.
+  """`ResnetGenerator` with instance norm -> parameters of gan_networks.GanResNet.
 
   The number of residual blocks is read from the keys; blocks with dropout, which moves their second
   convolution from 5 to 6, are read as well. Old instance-norm statistics are dropped.
@@ -78,7 +78,7 @@ def import_pix2pix(path: str | os.PathLike) -> weights.Weights:
   params = unet(torch_state.load(path))
   batch = bool(params['batch_stats'])
   downs = sum(name.startswith('down') and 'norm' not in name for name in params['params'])
-  net = gan_networks.UNet(
+  net = gan_networks.GanUNet(
     width=params['params']['down1']['kernel'].shape[-1],
     downs=downs,
     norm=gan_networks.BATCH if batch else gan_networks.INSTANCE,
@@ -97,7 +97,7 @@ def import_cyclegan(path: str | os.PathLike) -> weights.Weights:
     WeightsError: if the file is missing, unreadable, or not a ResNet of the official code.
   """
   params = resnet(torch_state.load(path))
-  net = gan_networks.ResNet(
+  net = gan_networks.GanResNet(
     width=params['conv_in']['kernel'].shape[-1],
     blocks=sum(name.startswith('block') for name in params),
   )
