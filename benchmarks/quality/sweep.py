@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.evaluation import tables
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES, CROP = 4000, 64  # of training
@@ -107,7 +107,7 @@ def table(reports: dict[str, dict]) -> str:
     text = f'{own.mean():.{digits}f}'
     if base == name:
       return text
-    d = comparison.difference(own, scores(base, recipe, metric), 0, 10_000)
+    d = tables.difference(own, scores(base, recipe, metric), 0, 10_000)
     return f'{text} ({d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}])'
 
   header = ['', *(f'{recipe}: {what}' for recipe in RECIPES for what in ('PSNR', 'distance'))]

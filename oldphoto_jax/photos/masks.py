@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from oldphoto_jax.errors import PhotoError
-from oldphoto_jax.photos import images
+from oldphoto_jax.photos import formats, images
 
 
 def find(masks: str | os.PathLike, photo: str | os.PathLike) -> pathlib.Path:
@@ -60,7 +60,7 @@ def _named(folder: pathlib.Path, photo: pathlib.Path) -> list[pathlib.Path]:
     path
     for path in folder.iterdir()
     if stem(path) == stem(photo)
-    and path.suffix.lower() in images.FORMATS
+    and path.suffix.lower() in formats.FORMATS
     and not (photo.exists() and path.samefile(photo))
   )
 

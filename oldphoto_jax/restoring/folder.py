@@ -19,7 +19,7 @@ import jax
 
 import oldphoto_jax
 from oldphoto_jax.errors import ExitStatus, PhotoError, UserError
-from oldphoto_jax.photos import images
+from oldphoto_jax.photos import folders, images
 
 REPORT = 'report.json'
 REPORT_EVERY = 30  # seconds between two writings of the report, which may have many entries
@@ -139,7 +139,7 @@ def plan(
   done. Headers of photos to be done are read once, for their sizes.
 
   Args:
-    paths: photos and folders of photos, as for images.find_photos.
+    paths: photos and folders of photos, as for folders.find_photos.
     out: the output folder; left out where it lies inside an input folder.
     outputs: a photo's path below its folder -> its outputs' names in the report and paths below
       `out`. A photo whose outputs all exist is kept.
@@ -155,7 +155,7 @@ def plan(
   folder = out if folder is None else pathlib.Path(folder)
   for place in (out, folder):
     _check_folder(place)
-  found = images.find_photos(paths, skip=folder)
+  found = folders.find_photos(paths, skip=folder)
   originals = {os.path.realpath(path) for path, _ in found}
   items, taken = [], {}
   for path, name in found:

@@ -19,7 +19,7 @@ from oldphoto_jax.data import artefacts, sources
 from oldphoto_jax.degradation import names as recipe_names
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.errors import CheckpointError, ConfigError
-from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.evaluation.rows import Test, age
 from oldphoto_jax.nn import features
 from oldphoto_jax.training import checkpoints, parallel, train
 from oldphoto_jax.weights import classifiers
@@ -91,10 +91,10 @@ def first(source: data.Source, limit: int) -> data.Source:
   return sources.Chosen(source, list(range(min(limit, len(source))))) if limit else source
 
 
-def tests(config: ConfigDict, source: data.Source) -> list[comparison.Test]:
+def tests(config: ConfigDict, source: data.Source) -> list[Test]:
   """The middle squares of a source, damaged by each recipe of `evaluate.recipes`."""
   return [
-    comparison.age(train_recipe(config, name), name, source, config.evaluate.crop, config.seed)
+    age(train_recipe(config, name), name, source, config.evaluate.crop, config.seed)
     for name in names(config.evaluate.recipes)
   ]
 

@@ -17,8 +17,19 @@ from oldphoto_jax import data, weights
 from oldphoto_jax.dip import fit
 from oldphoto_jax.dip.prior import Dip
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.evaluation import comparison
-from oldphoto_jax.evaluation.comparison import NOTHING, Row, Test, Training
+from oldphoto_jax.evaluation import tables
+from oldphoto_jax.evaluation.judge import Judge, extra_scores, load_judge, missing_columns
+from oldphoto_jax.evaluation.results import Results, compare
+from oldphoto_jax.evaluation.rows import (
+  NOTHING,
+  Restore,
+  Row,
+  Test,
+  Training,
+  by_engine,
+  classical,
+  nothing,
+)
 from oldphoto_jax.photos import images, masks, page, sheets
 from oldphoto_jax.restoring import engine
 from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, triplet
@@ -75,13 +86,13 @@ def run(config: ConfigDict) -> None:
     UserError: see `check`; photos that are missing.
   """
   folder, judge = pathlib.Path(config.workdir), _judge(config)
-  for column in comparison.missing_columns(judge, config.evaluate.crop):
+  for column in missing_columns(judge, config.evaluate.crop):
     _log.info('no column %s', column)
   tests = _tests(config)
   rows = _rows(config)
   environment = runs.environment()
   with train.Terminated() as terminated:
-    results = comparison.compare(
+    results = compare(
       rows,
       tests,
       judge,
@@ -90,8 +101,8 @@ def run(config: ConfigDict) -> None:
       commit=environment['commit'],
       stop=lambda: terminated.requested,
     )
-  extra = {test.name: comparison.extra_scores(test, judge) for test in tests}
-  report = comparison.report(
+  extra = {test.name: extra_scores(test, judge) for test in tests}
+  report = tables.report(
     rows, tests, results, extra, config.reference, config.seed, config.evaluate.resamples
   )
   report = {'settings': settings(config), 'environment': environment} | report
@@ -190,7 +201,7 @@ def _loaded_path(config: ConfigDict, name: str) -> str:
 
 def _rows(config: ConfigDict) -> list[Row]:
   """All rows, in the order of the tables; trains what is missing."""
-  rows = [comparison.nothing(), comparison.classical(False), comparison.classical(True)]
+  rows = [nothing(), classical(False), classical(True)]
   # One system at a time is in memory: its rows follow each other.
   programs = functools.lru_cache(maxsize=1)(_programs)
   for name in _compared(config):
@@ -249,8 +260,8 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
   return rows
 
 
-def _open(programs: Callable, path: str, fused: bool) -> comparison.Restore:
-  return comparison.by_engine(programs(path, fused))
+def _open(programs: Callable, path: str, fused: bool) -> Restore:
+  return by_engine(programs(path, fused))
 
 
 def _stages_behind(found: weights.Weights, masked: bool) -> list[str]:
@@ -342,7 +353,7 @@ def _dip_shapes(prior: Dip):
   return jax.eval_shape(prior.net.init, jax.random.key(0), z)['params']
 
 
-def _fit(prior: Dip, chunk: int, seed: int) -> comparison.Restore:
+def _fit(prior: Dip, chunk: int, seed: int) -> Restore:
   """The whole image of the network; what a mask marks counts as unknown."""
 
   def one(photo, weight):
@@ -357,9 +368,9 @@ def _fit(prior: Dip, chunk: int, seed: int) -> comparison.Restore:
 # What it is compared on -------------------------------------------------------------------------
 
 
-def _judge(config: ConfigDict) -> comparison.Judge:
+def _judge(config: ConfigDict) -> Judge:
   e = config.evaluate
-  return comparison.judge(e.squeezenet, e.niqe, e.lpips_alexnet, e.lpips_linear)
+  return load_judge(e.squeezenet, e.niqe, e.lpips_alexnet, e.lpips_linear)
 
 
 def _tests(config: ConfigDict) -> list[Test]:
@@ -394,15 +405,15 @@ def _write(
   config: ConfigDict,
   report: dict[str, Any],
   tests: list[Test],
-  results: dict[str, dict[str, comparison.Results]],
+  results: dict[str, dict[str, Results]],
 ) -> None:
   images.write_bytes(folder / JSON, json.dumps(report, indent=1).encode(), overwrite=True)
-  tables, lead = comparison.tables(report), _lead(config, report)
-  text = f'# Comparison\n\n{lead}\n\n{comparison.markdown(tables)}'
+  written, lead = tables.tables(report), _lead(config, report)
+  text = f'# Comparison\n\n{lead}\n\n{tables.markdown(written)}'
   images.write_bytes(folder / MARKDOWN, text.encode(), overwrite=True)
-  sections = [page.Section(t.title, t.text, t.header, t.rows) for t in tables]
+  sections = [page.Section(t.title, t.text, t.header, t.rows) for t in written]
   for test in tests:
-    grid = comparison.grid(test, results[test.name], config.evaluate.pictures)
+    grid = tables.grid(test, results[test.name], config.evaluate.pictures)
     name = f'grid_{test.name.replace(" ", "_")}.png'
     sheets.save_png(folder / name, grid)
     place = next(i for i, s in enumerate(sections) if s.title == test.name)
@@ -412,9 +423,7 @@ def _write(
   _log.info('see %s and %s\n%s', folder / PAGE, folder / MARKDOWN, text)
 
 
-def _entries(
-  test: Test, results: dict[str, comparison.Results], config: ConfigDict
-) -> tuple[page.Entry, ...]:
+def _entries(test: Test, results: dict[str, Results], config: ConfigDict) -> tuple[page.Entry, ...]:
   """The first photos, damaged and by the last row of the reference that knows no mask."""
   rows = [r for r in (config.reference, f'{config.reference} with fusion') if r in results]
   if not rows or config.reference == NOTHING:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import distractors
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.evaluation.rows import Test
 from oldphoto_jax.metrics import detection
 from oldphoto_jax.models import detector
 from oldphoto_jax.photos import images, sheets
@@ -114,7 +114,7 @@ def evaluate(config: ConfigDict) -> str:
 
 
 def count(
-  mark: Callable[[images.Photo], np.ndarray], test: comparison.Test
+  mark: Callable[[images.Photo], np.ndarray], test: Test
 ) -> tuple[np.ndarray, list[np.ndarray]]:
   """How likely the pixels of each photo looked damaged.
 
@@ -135,7 +135,7 @@ def count(
   return np.stack(counts), first
 
 
-def _sheet(test: comparison.Test, found: list[np.ndarray]) -> np.ndarray:
+def _sheet(test: Test, found: list[np.ndarray]) -> np.ndarray:
   gray = lambda mask: sheets.from_float(2 * mask[..., 0] - 1)
   rows = [[old, gray(mask), gray(x)] for old, mask, x in zip(test.old, test.mask, found)]
   return sheets.grid(rows, ['old', 'true mask', 'found'], test.photos[: len(rows)])

@@ -14,7 +14,7 @@ from oldphoto_jax.dip import fit_files, presets
 from oldphoto_jax.dip.prior import Dip, Emv
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.evaluation import speed
-from oldphoto_jax.photos import images, masks
+from oldphoto_jax.photos import folders, images, masks
 from oldphoto_jax.restoring import folder
 from oldphoto_jax.systems import system
 from oldphoto_jax.training import runs, train
@@ -67,7 +67,7 @@ def check(config: ConfigDict) -> None:
     )
   factor = settings(config, 3).factor
   if config.photos:
-    images.find_photos([config.photos], skip=config.workdir)
+    folders.find_photos([config.photos], skip=config.workdir)
   elif config.masks or config.truths:
     raise ConfigError('masks and truths belong to photos: set config.photos as well')
   elif factor != 1:

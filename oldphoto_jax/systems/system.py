@@ -18,7 +18,10 @@ from ml_collections import ConfigDict
 
 from oldphoto_jax import weights
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.evaluation import comparison, compile_report, speed
+from oldphoto_jax.evaluation import compile_report, speed, tables
+from oldphoto_jax.evaluation.judge import extra_scores, load_judge
+from oldphoto_jax.evaluation.results import compare
+from oldphoto_jax.evaluation.rows import NOTHING, nothing, restoring
 from oldphoto_jax.photos import images, sheets
 from oldphoto_jax.systems import build
 from oldphoto_jax.training import parallel, runs, train
@@ -58,25 +61,25 @@ def scores(config: ConfigDict) -> str:
   restorer = weights.load_restorer(config.workdir)
   if e.crop % restorer.multiple:
     raise ConfigError(f'evaluate.crop is {e.crop}, not a multiple of {restorer.multiple}')
-  rows = [comparison.nothing(), comparison.restoring(RESTORED, restorer)]
+  rows = [nothing(), restoring(RESTORED, restorer)]
   source = build.test_photos(config, build.photos(config.data, config.seed))
   tests = build.tests(config, source)
-  judge = comparison.judge('', '')
+  judge = load_judge('', '')
   with tempfile.TemporaryDirectory() as place:
-    results = comparison.compare(
+    results = compare(
       rows, tests, judge, place, pictures=config.train.sheet_rows, commit=runs.commit()
     )
-  extra = {test.name: comparison.extra_scores(test, judge) for test in tests}
-  report = comparison.report(rows, tests, results, extra, comparison.NOTHING, config.seed, 10_000)
-  _, *tables = comparison.tables(report)  # the first is of the systems, and there is only one
-  text = f'Restored by {restorer.name}.\n\n{comparison.markdown(tables)}'
+  extra = {test.name: extra_scores(test, judge) for test in tests}
+  report = tables.report(rows, tests, results, extra, NOTHING, config.seed, 10_000)
+  _, *written = tables.tables(report)  # the first lists the systems, and there is only one
+  text = f'Restored by {restorer.name}.\n\n{tables.markdown(written)}'
   images.write_bytes(folder / 'evaluation.md', text.encode(), overwrite=True)
   record = {'restorer': restorer.name} | report
   images.write_bytes(
     folder / 'evaluation.json', json.dumps(record, indent=1).encode(), overwrite=True
   )
   for test in tests:
-    grid = comparison.grid(test, results[test.name], config.train.sheet_rows)
+    grid = tables.grid(test, results[test.name], config.train.sheet_rows)
     sheets.save_png(folder / f'evaluation_{test.name}.png', grid)
   return text
 
