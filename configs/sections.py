@@ -25,7 +25,7 @@ def data() -> ml_collections.ConfigDict:
   d.flip = 0.5
   d.threads = 2
   d.workers = 0  # processes that decode; 0: threads of this one
-  d.cache_gb = 1.0  # decoded photos kept in memory
+  d.cache_gb = 1.0  # decoded photos kept in memory; clean and old photos get half each
   return d
 
 

@@ -312,14 +312,14 @@ def test_all_systems_share_photos_budget_and_seed():
   config = config_of(('seed', 7), ('images', 600), ('data.flip', 0.25), *photos)
   for name in ('pix2pix', 'cyclegan', 'triplet'):
     own = system.own_config(config, name)
-    assert (own.seed, own.degradation, own.data.crop) == (7, 'report', 32)
+    assert (own.seed, own.recipe, own.data.crop) == (7, 'report', 32)
     assert (own.data.flip, own.data.photos) == (0.25, '/p')
     assert own.data.old == ('/o' if name == 'triplet' else '')
     assert own.workdir == f'runs/comparison_smoke/{name}'
     stages = build.stage_names(own)
     assert len(stages) == (4 if name == 'triplet' else 1)
     assert sum(own[s].steps * own[s].batch_size for s in stages) == pytest.approx(600, abs=12)
-  assert own.mapping_masked.degradation == own.fusion.degradation == 'report'
+  assert own.mapping_masked.recipe == own.fusion.recipe == 'report'
   assert config.systems.pix2pix.data.flip == 0.5  # the config itself is left as it was
   own = system.own_config(config_of(('images', 0)), 'cyclegan')
   assert own.cyclegan.steps == config.systems.cyclegan.cyclegan.steps

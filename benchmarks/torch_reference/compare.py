@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 
 import launch
 from benchmarks.torch_reference import steps, worker
-from oldphoto_jax.dip import prior
+from oldphoto_jax.dip import fit_time, prior
 from oldphoto_jax.dip.networks import ResNet, Skip
 from oldphoto_jax.errors import ConfigError, UserError
 from oldphoto_jax.evaluation import speed
@@ -375,7 +375,7 @@ def _dip(settings: prior.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
   )
   result = jax.jit(partial(prior.result, settings))
   shown, kept = np.asarray(result(state)), jax.tree.map(jnp.copy, state)
-  iterations = speed.fit_program(settings, DIP_ITERATIONS)
+  iterations = fit_time.program(settings, DIP_ITERATIONS)
 
   def run(n):
     nonlocal state

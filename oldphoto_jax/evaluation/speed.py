@@ -14,14 +14,13 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oldphoto_jax.dip import prior
+from oldphoto_jax.dip import fit_time, prior
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.restoring import engine
 from oldphoto_jax.training import parallel, train
@@ -179,11 +178,9 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
 def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Windows) -> Step:
   """Measures an iteration of Deep Image Prior on one photo of side x side pixels and one device."""
   _reset_peak()
-  key, ones = jax.random.key(0), jnp.ones((side, side, 1))
-  photo = prior.Photo(jnp.full((side, side, settings.net.out_channels), 0.5), ones, ones)
-  state = jax.jit(partial(prior.init, settings))(photo, key)
+  photo, key, state = fit_time.arguments(settings, side, side)
   start = time.perf_counter()
-  program = fit_program(settings, ITERATIONS).lower(photo, key, state).compile()
+  program = fit_time.program(settings, ITERATIONS).lower(photo, key, state).compile()
   compiled = time.perf_counter() - start
 
   def run(n):
@@ -195,17 +192,6 @@ def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Wi
   run(1)
   seconds = statistics.median(windows(run, plan)) / ITERATIONS
   return _step(name, (1, side), (compiled, seconds), program, peak)
-
-
-def fit_program(settings: prior.Dip, iterations: int) -> Any:
-  """`iterations` of them as a fit runs them, (photo, key, state) -> (state, curve), jitted.
-
-  Of a photo that is never done: one that is costs nothing.
-  """
-  never = 2**30
-  stop = settings.stop and dataclasses.replace(settings.stop, patience=never)
-  settings = dataclasses.replace(settings, iterations=never, stop=stop)
-  return jax.jit(partial(prior.run, settings, iterations), donate_argnums=2)
 
 
 def _step(

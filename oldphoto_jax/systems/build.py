@@ -21,7 +21,7 @@ from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.errors import CheckpointError, ConfigError
 from oldphoto_jax.evaluation.rows import Test, age
 from oldphoto_jax.nn import features
-from oldphoto_jax.training import checkpoints, parallel, train
+from oldphoto_jax.training import checkpoints, parallel, runs, train
 from oldphoto_jax.weights import classifiers
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ def photos(config: ConfigDict, seed: int) -> Photos:
     train_photos, val = splits['train'], splits['val']
     test = test or splits.get('test')
   old = data.folder(config.old) if config.old else None
-  limit = int(config.cache_gb * 2**30)
+  # Training and old photos share the memory.
+  limit = int(config.cache_gb * 2**30) // (1 if old is None else 2)
   return Photos(
     train=data.cached(train_photos, limit),
     val=val,
@@ -373,7 +374,7 @@ def is_trained(config: ConfigDict, name: str) -> bool:
 
 
 def _checkpoints(config: ConfigDict, name: str) -> pathlib.Path:
-  return pathlib.Path(config.workdir) / name / 'checkpoints'
+  return runs.stage_folder(config.workdir, name) / 'checkpoints'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -132,7 +132,7 @@ def trained(
     build.write_manifest(photos, config.workdir)
     for stage in names:
       seed = config.seed * len(opened) + list(opened).index(stage)
-      train.train(opened[stage](), pathlib.Path(config.workdir) / stage, seed)
+      train.train(opened[stage](), runs.stage_folder(config.workdir, stage), seed)
     if all(build.is_trained(config, stage) for stage in needed):
       export(config)
 

@@ -18,6 +18,9 @@ from oldphoto_jax.training import parallel
 
 _log = logging.getLogger(__name__)
 
+# Fields of states in version 0.1 -> their names now.
+FORMER = {'params': 'g', 'opt': 'g_opt'}
+
 
 def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointManager:
   """Opens (or makes) a folder of checkpoints.
@@ -102,14 +105,14 @@ def restore(
     stored = _check_shapes(checkpoints, candidate, like)
     # A field that is None may be missing: a version before it existed wrote none.
     fields = abstract if isinstance(abstract, dict) else vars(abstract)
-    wanted = {k: v for k, v in fields.items() if v is not None or k in stored}
+    wanted = {stored.get(k, k): v for k, v in fields.items() if v is not None or k in stored}
     arguments = ocp.args.Composite(
       state=ocp.args.StandardRestore(wanted), data=ocp.args.JsonRestore()
     )
     try:
       loaded = checkpoints.restore(candidate, args=arguments)
-      state = loaded['state'] if fields is abstract else abstract.replace(**loaded['state'])
-      return candidate, state, loaded['data']
+      state = {k: loaded['state'].get(stored.get(k, k)) for k in fields}
+      return candidate, state if fields is abstract else abstract.replace(**state), loaded['data']
     except Exception as error:  # Orbax raises all kinds for a damaged file
       _log.warning(
         'checkpoint %d in %s cannot be read: %s', candidate, checkpoints.directory, error
@@ -133,18 +136,21 @@ def newest(folder: pathlib.Path, like: Any) -> Any:
   return None if loaded is None else loaded[1]
 
 
-def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> set[str]:
-  """Tells a checkpoint of a different network (an error) from a damaged one (try the next).
+def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> dict[str, str]:
+  """Raises CheckpointError for a different network; a damaged checkpoint passes, with no fields.
 
   Returns:
-    The fields of the stored state; none of a damaged one.
+    The stored fields: name in the state -> name in the checkpoint.
   """
   try:
     stored = checkpoints.item_metadata(step)['state']
-    fields = set(stored.keys())
+    now = like if isinstance(like, dict) else vars(like)
+    names = stored.keys()
+    fields = {name if name in now else FORMER.get(name, name): name for name in names}
+    stored = {name: stored[former] for name, former in fields.items()}
     stored = {_path(p): tuple(a.shape) for p, a in jax.tree_util.tree_leaves_with_path(stored)}
   except Exception:  # damaged: restoring it will say so
-    return set()
+    return {}
   wanted = {_path(p): tuple(a.shape) for p, a in jax.tree_util.tree_leaves_with_path(like)}
   if stored and stored != wanted:
     name = sorted(set(stored.items()) ^ set(wanted.items()))[0][0]

@@ -27,6 +27,21 @@ FREE = (
 )  # fmt: skip
 
 
+# Names of version 0.1 -> those of now: parts of a setting's dotted name, and systems. A stage that
+# was renamed with its section keeps its folder, see `stage_folder`.
+FORMER_SETTINGS = {'degradation': 'recipe', 'degradations': 'recipes', 'scratch': 'detector'}
+FORMER_SYSTEMS = {'scratch': 'detector', 'benchmark': 'comparison'}
+
+
+def stage_folder(workdir: str | os.PathLike, name: str) -> pathlib.Path:
+  """The folder of a stage, in a run of version 0.1 under its name of then."""
+  folder = pathlib.Path(workdir)
+  for former, now in FORMER_SETTINGS.items():
+    if now == name and (folder / former).is_dir() and not (folder / name).exists():
+      return folder / former
+  return folder / name
+
+
 def check(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
   """Checks that the run in `config.workdir`, if there is one, has the same settings.
 
@@ -43,7 +58,7 @@ def check(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
     return
   free = (*FREE, *may_change)
   settings = _fixed(json.loads(config.to_json()), free)
-  before = _fixed(json.loads(path.read_text())['config'], free)
+  before = _fixed(_renamed(json.loads(path.read_text())['config']), free)
   new = sorted(settings.keys() - before.keys())
   if new:
     logging.warning(
@@ -82,6 +97,18 @@ def environment() -> dict[str, Any]:
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
     'commit': commit(),
   }
+
+
+def _renamed(tree: dict) -> dict[str, Any]:
+  """The settings of a run with the names that they have now."""
+  renamed = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      value = _renamed(value)
+    elif name == 'system':
+      value = FORMER_SYSTEMS.get(value, value)
+    renamed[FORMER_SETTINGS.get(name, name)] = value
+  return renamed
 
 
 def _fixed(tree: dict, free: Sequence[str], prefix: str = '') -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Released weights: one safetensors file per system, with its sizes and a card inside."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -122,6 +123,9 @@ def save(
     weights: what to write.
     card: where the weights are from (run, data, licences, scores); any JSON values.
     half: as float16, in half of the space. They are float32 again when loaded.
+
+  Raises:
+    WeightsError: the file cannot be written.
   """
   path = pathlib.Path(path)
   flat = flax.traverse_util.flatten_dict(weights.params, sep='/')
@@ -133,16 +137,19 @@ def save(
     'model': json.dumps(weights.model),
     'card': json.dumps(card),
   }
-  path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    temporary.touch()  # with the rights of any new file: safetensors' own are for the owner alone
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.touch()  # with the permissions of any new file: safetensors makes it private
     rights = temporary.stat().st_mode
     safetensors.numpy.save_file(arrays, temporary, metadata)
     temporary.chmod(rights)
     os.replace(temporary, path)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise WeightsError(f'{path} cannot be written: {error}; choose another place') from error
   finally:
-    temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the folder may not even be one
+      temporary.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike) -> Loaded:
