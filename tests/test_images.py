@@ -234,7 +234,7 @@ def test_first_of_several_pictures_with_a_warning(tmp_path, name):
   first.save(tmp_path / name, save_all=True, append_images=[second], lossless=True)
   photo = images.read(tmp_path / name)
   assert same(photo.pixels, np.asarray(first))
-  assert photo.warnings == ('The file holds 2 pictures; only the first is used.',)
+  assert photo.warnings == ('The file holds 2 pictures; only the first one is used.',)
 
 
 def test_mpo_is_a_jpeg(tmp_path):
@@ -280,7 +280,7 @@ def tiff(array, photometric='minisblack', **options):
     (
       'a.tif',
       tiff(random_array(8, 8, 2, dtype=np.uint16), planarconfig='contig', extrasamples=[2]),
-      'this kind of TIFF is not read',
+      'this kind of TIFF is not supported',
     ),
     ('a.tif', tiff(np.zeros((8, 8), np.float32)), 'floating-point'),
     ('a.tif', tiff(np.zeros((8, 8), np.int16)), 'signed or complex'),
@@ -416,7 +416,7 @@ def test_find_photos(tmp_path, caplog):
   names = ['a.PNG', 'b.jpg', 'inside.jpg', 'sub/c d\'s "é".tiff', 'sub/deep/e.webp']
   assert [str(relative) for _, relative in found] == names
   assert [path for path, _ in found] == [root / name for name in names]
-  assert '1 files of kinds that are not read (.heic)' in caplog.text
+  assert 'skipped 1 files of kinds that cannot be read (.heic)' in caplog.text
 
 
 def test_find_photos_of_several_paths(tmp_path):

@@ -21,7 +21,7 @@ TRUTH, REFERENCE = 'truth', 'reference'
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-  """A column: its name in files, its title in tables, its digits, and which end is good."""
+  """A column: its name in files, its title in tables, its digits, and its direction."""
 
   name: str
   title: str
@@ -43,13 +43,13 @@ METRICS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
-  """What photos are scored with; a part that is None leaves its column out.
+  """The networks and statistics of the scores. A part that is None leaves its column out.
 
   Attributes:
     squeezenet: parameters of classifiers.load_squeezenet.
     lpips: parameters of classifiers.load_lpips.
     niqe: statistics of niqe.load.
-    identity: of all, for the key of results.
+    identity: digests of all files, for the key of the results.
   """
 
   squeezenet: Any
@@ -64,7 +64,7 @@ class Judge:
     return {name: float(value) for name, value in scores.items()} | self.blind(photo)
 
   def against_reference(self, photo, reference) -> dict[str, float]:
-    """The distance of a restored photo to another system's, padded alike to few shapes."""
+    """The distance of a restored photo to that of another system; both are padded to few shapes."""
     if self.squeezenet is None and self.lpips is None:
       return {}
     shape = shapes.needed(photo.shape[:2], 1, tile=max(photo.shape))
@@ -73,7 +73,7 @@ class Judge:
     return {name: float(value) for name, value in found.items()}
 
   def blind(self, photo) -> dict[str, float]:
-    """Scores that need no truth; none for a photo that is too small for them."""
+    """Scores that need no truth; {} if the photo is too small for them."""
     rows, columns = (side // niqe.BLOCK for side in photo.shape[:2])
     if self.niqe is None or rows * columns < 2:
       return {}
@@ -81,7 +81,7 @@ class Judge:
 
 
 def load_judge(squeezenet: str, niqe_statistics: str, alexnet: str = '', linear: str = '') -> Judge:
-  """Loads what scores need.
+  """Loads the networks and statistics of the scores.
 
   Args:
     squeezenet: path of classifiers.load_squeezenet, '' for none.
@@ -89,11 +89,11 @@ def load_judge(squeezenet: str, niqe_statistics: str, alexnet: str = '', linear:
     alexnet, linear: paths of classifiers.load_lpips, '' for none.
 
   Raises:
-    UserError: a path is given and the file does not fit, or only one of LPIPS' two.
+    UserError: a file does not fit, or only one of the two files of LPIPS is given.
   """
   if bool(alexnet) != bool(linear):
     raise ConfigError('LPIPS takes two files, AlexNet and the weights of its channels: give both')
-  # Without LPIPS as it always was, so that kept results stay valid.
+  # Unchanged without LPIPS, so that stored results stay valid.
   used = [squeezenet, niqe_statistics] + [alexnet, linear] * bool(alexnet)
   return Judge(
     classifiers.load_squeezenet(squeezenet) if squeezenet else None,
@@ -104,7 +104,7 @@ def load_judge(squeezenet: str, niqe_statistics: str, alexnet: str = '', linear:
 
 
 def missing_columns(judge: Judge, size: int) -> list[str]:
-  """What a table of photos of `size` pixels a side will not have, and why."""
+  """The columns that are missing for photos of `size` pixels per side, each with its reason."""
   missing = []
   if judge.squeezenet is None:
     missing.append('SqueezeNet distance (evaluate.squeezenet is not set)')
@@ -113,14 +113,14 @@ def missing_columns(judge: Judge, size: int) -> list[str]:
   if judge.niqe is None:
     missing.append('NIQE (evaluate.niqe is not set)')
   elif (size // niqe.BLOCK) ** 2 < 2:
-    missing.append(f'NIQE (photos of {size} pixels hold no two blocks of {niqe.BLOCK})')
+    missing.append(f'NIQE (photos of {size} pixels do not hold two blocks of {niqe.BLOCK})')
   if size < psnr_ssim.MS_SSIM_SIDE:
-    missing.append(f'MS-SSIM (it needs {psnr_ssim.MS_SSIM_SIDE} pixels a side, not {size})')
+    missing.append(f'MS-SSIM (it needs {psnr_ssim.MS_SSIM_SIDE} pixels per side, not {size})')
   return missing
 
 
 def score(judge: Judge, test: Test, i: int, restored: np.ndarray) -> dict[str, float | None]:
-  """All scores of a restored photo uint8 [H, W, 3]; None where there is nothing to measure."""
+  """All scores of a restored photo, uint8 [H, W, 3]; None if there is nothing to measure."""
   if test.truth is not None:
     scores = judge.against_truth(restored, test.truth[i], test.mask[i])
   else:
@@ -131,7 +131,7 @@ def score(judge: Judge, test: Test, i: int, restored: np.ndarray) -> dict[str, f
 
 
 def extra_scores(test: Test, judge: Judge) -> dict[str, np.ndarray]:
-  """NIQE of the truth or of the reference, [N]; nothing without NIQE."""
+  """NIQE of the truth or the reference, [N]; {} without NIQE."""
   for name, photos in ((TRUTH, test.truth), (REFERENCE, test.reference)):
     if photos is not None:
       values = [judge.blind(photo).get('niqe') for photo in photos]

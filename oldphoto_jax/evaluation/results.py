@@ -1,8 +1,8 @@
-"""Runs a comparison: every row restores every test, and each photo's scores are kept.
+"""Runs a comparison: every row restores every test, and the scores of each photo are stored.
 
-All rows get the same arrays and are scored by the same program on 8-bit RGB, which is what they
-would write. A photo's scores are on disk as soon as they are known, so an interrupted comparison
-goes on where it stopped.
+All rows get the same arrays, and the same program scores them as 8-bit RGB, as they would be
+written. The scores of a photo are stored at once, so an interrupted comparison goes on where it
+stopped.
 """
 
 import dataclasses
@@ -27,19 +27,19 @@ from oldphoto_jax.training import train
 
 _log = logging.getLogger(__name__)
 
-_REPEATED = 10.0  # seconds up to which a first call, which compiles, is repeated for its time
+_REPEATED = 10.0  # seconds: a shorter first call is timed again, because it also compiled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Results:
-  """Of one row on one test.
+  """The results of one row on one test.
 
   Attributes:
-    photos: number of photos, the first ones of the test.
-    scores: metric -> one value a photo, [photos]; nan where there is nothing to measure.
-    seconds: of restoring, one a photo; nan where the call also compiled.
+    photos: number of photos, from the first one on.
+    scores: metric -> one value per photo, [photos]; nan if there is nothing to measure.
+    seconds: time per photo, [photos]; nan if the call also compiled.
     pictures: the first restored photos, uint8.
-    commits: of the code that computed them.
+    commits: commits of the code that computed them.
   """
 
   photos: int
@@ -59,9 +59,9 @@ def compare(
   commit: str | None,
   stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, dict[str, Results]]:
-  """Results of all rows on all tests, test -> label; one row at a time is in memory.
+  """Results of all rows on all tests, by test and label. One row at a time is in memory.
 
-  Arguments as `evaluate`; rows with masks are left out of tests without.
+  Arguments are those of `evaluate`. Rows with masks skip tests without masks.
   """
   results = {test.name: {} for test in tests}
   for row in rows:
@@ -88,18 +88,18 @@ def evaluate(
   opened: Callable[[], Restore],
   stop: Callable[[], bool] = lambda: False,
 ) -> Results:
-  """Restores and scores the photos of a test that `folder` has no results of yet.
+  """Restores and scores those photos of a test for which `folder` has no results yet.
 
   Args:
-    row, test, judge: who restores what, and by what it is scored.
-    folder: keeps results a file of JSON a row and test, and pictures.
+    row, test, judge: who restores what, and how it is scored.
+    folder: stores one JSON file per row and test, and pictures.
     pictures: number of restored photos to keep as PNG.
-    commit: of this code.
-    opened: gives the row's function; called only where something is to be restored.
-    stop: asked after each photo.
+    commit: commit of this code.
+    opened: returns the row's function; called only if there is something to restore.
+    stop: called after each photo.
 
   Raises:
-    train.Stopped: if `stop` said so before the end.
+    train.Stopped: `stop` returned true before the end.
     WeightsError: a restored photo is not finite.
   """
   key = hashlib.sha256(json.dumps([row.label, row.identity, judge.identity]).encode()).hexdigest()
@@ -129,7 +129,7 @@ def evaluate(
   commits = {str(record['commit']) for _, record in records}
   if commits - {str(commit)}:
     _log.warning(
-      '%s on %s: results of commits %s are kept; delete %s to compute them anew',
+      '%s on %s: using stored results of commits %s; delete %s to compute them again',
       row.label,
       test.name,
       ', '.join(sorted(commits)),
@@ -148,15 +148,15 @@ def evaluate(
 def _restore(
   row: Row, test: Test, i: int, function: Restore, first: bool
 ) -> tuple[np.ndarray, float | None]:
-  """The restored photo, uint8, and the seconds it took or None for a long first call."""
+  """The restored photo, uint8, and the seconds it took; None for a long first call."""
   photo = images.to_float(images.Photo(test.old[i]))
   weight = None
   if row.masked:
-    # No margin as for a mask that was found or drawn: it costs more of the photo than it saves.
+    # No margin, unlike for masks that were found or drawn: it would cost more than it gains.
     # Biharmonic filling of four photos, whole frame: 22.8 instead of 21.0 dB (recipe report), 17.4
-    # instead of 17.3 (print).
+    # instead of 17.3 dB (print).
     weight = masks.grow(test.mask[i], threshold=0.05, pixels=0, feather=0)
-    if weight.min() > 0:  # nothing is left to fill it from
+    if weight.min() > 0:  # nothing is left to fill from
       weight = None
   start = time.perf_counter()
   restored = function(photo, weight)
@@ -170,20 +170,20 @@ def _restore(
       seconds = None
   if restored.shape != photo.shape or not np.isfinite(restored).all():
     raise WeightsError(
-      f'{row.label} makes of {test.photos[i]} ({test.name}) no photo of its shape with finite '
-      'values: its weights are broken'
+      f'{row.label} returned a wrong shape or values that are not finite for {test.photos[i]} '
+      f'({test.name}): its weights are broken'
     )
   return sheets.from_float(restored), seconds
 
 
 def _read(file: pathlib.Path) -> dict[str, dict]:
-  """The records of a file by the photo's digest; none where there is no file."""
+  """The records of a file by the digest of the photo; {} without a file."""
   try:
     return json.loads(file.read_text())
   except FileNotFoundError:
     return {}
   except ValueError:
-    _log.warning('%s cannot be read and is made anew', file)
+    _log.warning('%s cannot be read and will be replaced', file)
     return {}
 
 

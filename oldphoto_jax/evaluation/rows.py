@@ -23,14 +23,14 @@ NOTHING = 'do nothing'
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """What a row learnt from; None where it is not known.
+  """The training of a row; unknown values are None.
 
   Attributes:
-    images: training images, all stages together.
-    seconds: of the training steps, without validations and breaks.
+    images: training images, over all stages.
+    seconds: duration of the training steps, without validation and interruptions.
     photos: names of the folders or data sets.
-    recipe: the degradations.
-    crop: pixels a side of a training image.
+    recipe: how training photos were damaged.
+    crop: pixels per side of a training image.
     perceptual: the network of the perceptual loss term, '' for none. A score by the same network
       flatters the row.
   """
@@ -49,12 +49,12 @@ class Row:
 
   Attributes:
     label: unique.
-    open: makes the function ready, in memory until it is dropped.
-    identity: all that the restored photos depend on, such as a digest of weights and settings.
-    masked: gets the true mask; left out where no truth is known.
-    limit: restores the first photos alone; 0: all.
-    parameters: numbers that were learnt; None where nothing is.
-    training: what they were learnt from.
+    open: loads the function, which stays in memory until it is dropped.
+    identity: everything that the restored photos depend on, as a digest of weights and settings.
+    masked: whether it gets the true mask; such rows skip tests without truth.
+    limit: number of photos to restore, from the first one on; 0: all.
+    parameters: number of learnt parameters; None if nothing is learnt.
+    training: how they were learnt.
   """
 
   label: str
@@ -68,16 +68,15 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Test:
-  """Photos to restore; all uint8 [H, W, 3], of any sizes.
+  """Photos to restore: uint8 [H, W, 3], of any sizes.
 
   Attributes:
-    name: the recipe, or another word for where the damage is from.
-    photos: names.
+    name: the recipe, or another word for the source of the damage.
+    photos: names of the photos.
     old: the damaged photos.
-    truth: the sound ones, or None.
-    mask: lost content, float32 [H, W, 1] in [0, 1], 1 = lost; with `truth`.
-    reference: without `truth`: what another system made of `old`, to measure a distance to; or
-      None.
+    truth: the undamaged photos, or None.
+    mask: lost content, float32 [H, W, 1] in [0, 1], 1 = lost. Given together with `truth`.
+    reference: only without `truth`: the results of another system, to measure a distance to.
   """
 
   name: str
@@ -88,7 +87,7 @@ class Test:
   reference: list[np.ndarray] | None = None
 
   def digest(self, i: int) -> str:
-    """Of everything that is known of photo i."""
+    """A hash of everything that is known about photo i."""
     hashed = hashlib.sha256()
     for part in (self.old, self.truth, self.mask, self.reference):
       if part is not None:
@@ -97,7 +96,7 @@ class Test:
 
 
 def age(recipe: recipes.Recipe, name: str, source: data.Source, size: int, seed: int = 0) -> Test:
-  """The middle squares of photos, each aged with fold_in(key(seed), its number)."""
+  """The central squares of photos, each aged with the key fold_in(key(seed), its number)."""
 
   @jax.jit
   def step(image, i):
@@ -119,11 +118,11 @@ def nothing() -> Row:
 
 
 def classical(masked: bool) -> Row:
-  """Non-local means of scikit-image with an estimated noise; with the true mask also in-painting.
+  """Non-local means of scikit-image with estimated noise, and inpainting if the mask is known.
 
-  Biharmonic in-painting comes first, as a line would else be smoothed into its surroundings.
-  Settings: patches of 5 pixels, distances up to 6, h = 0.8 sigma, as scikit-image's example for the
-  fast mode with a known sigma.
+  Biharmonic inpainting comes first; otherwise a line would be smoothed into its surroundings.
+  Settings: patches of 5 pixels, distances up to 6, h = 0.8 sigma, as in scikit-image's example for
+  the fast mode with a known sigma.
   """
 
   def run(photo, weight):
@@ -140,7 +139,7 @@ def classical(masked: bool) -> Row:
 
 
 def biharmonic(photo: np.ndarray, weight: np.ndarray) -> np.ndarray:
-  """`photo` [H, W, 3] with what `weight` [H, W, 1] marks filled smoothly from its edge."""
+  """`photo` [H, W, 3], with the pixels that `weight` [H, W, 1] marks filled from their edge."""
   filled = restoration.inpaint_biharmonic(
     photo, weight[..., 0] > 0, channel_axis=-1, split_into_regions=True
   )
@@ -148,10 +147,10 @@ def biharmonic(photo: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def noise(photo: np.ndarray) -> float:
-  """Standard deviation of white noise in [H, W, C], the mean over channels.
+  """Standard deviation of white noise in [H, W, C], averaged over channels.
 
   The median of the finest diagonal Haar coefficients over 0.6745 (Donoho and Johnstone 1994);
-  scikit-image's `estimate_sigma` does this with a longer wavelet and needs PyWavelets.
+  scikit-image's `estimate_sigma` uses a longer wavelet and needs PyWavelets.
   """
   height, width = photo.shape[0] // 2 * 2, photo.shape[1] // 2 * 2
   x = photo[:height, :width]
@@ -160,10 +159,10 @@ def noise(photo: np.ndarray) -> float:
 
 
 def by_engine(engine: Engine) -> Restore:
-  """Restores as `oldphoto restore` does."""
+  """Restores photos as `oldphoto restore` does."""
   return lambda photo, mask: restore.restore_array(engine, photo, mask).photo
 
 
 def restoring(label: str, restorer: restore.Restorer) -> Row:
-  """Restores by trained weights, without a mask."""
+  """Restores with trained weights, without a mask."""
   return Row(label, lambda: by_engine(compiled(restorer)), restorer.name)

@@ -1,4 +1,4 @@
-"""What a comparison found: means with bootstrap intervals, tables, and grids of photos."""
+"""Reports of a comparison: means with bootstrap intervals, tables, and grids of photos."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-  """A mean over `n` photos and its 95 % interval; None where there are too few photos."""
+  """A mean over `n` photos and its 95 % interval; None for too few photos."""
 
   mean: float | None
   low: float | None
@@ -28,12 +28,13 @@ class Mean:
 def bootstrap(values: np.ndarray, seed: int, resamples: int) -> Mean:
   """The mean of the finite values, with the percentile bootstrap's interval over them.
 
-  Efron 1979: means of `resamples` draws with replacement, their 2.5 % and 97.5 % quantiles. The
-  interval is of the choice of photos alone; it knows nothing of a system trained anew.
+  Efron 1979: the 2.5 % and 97.5 % quantiles of the means of `resamples` draws with replacement. The
+  interval covers only the choice of photos, not the variation between training runs.
 
   Args:
-    values: [N], one a photo; of two values or more an interval is made.
-    seed, resamples: of the draws.
+    values: [N], one per photo. An interval needs at least two.
+    seed: seed of the draws.
+    resamples: number of draws.
   """
   values = np.asarray(values, np.float64)
   values = values[np.isfinite(values)]
@@ -49,19 +50,19 @@ def bootstrap(values: np.ndarray, seed: int, resamples: int) -> Mean:
 
 
 def difference(ours: np.ndarray, reference: np.ndarray, seed: int, resamples: int) -> Mean:
-  """`bootstrap` of the differences on the photos that both have, which are the first ones."""
+  """`bootstrap` of the differences on the photos that both have: the first ones."""
   n = min(len(ours), len(reference))
   return bootstrap(ours[:n] - reference[:n], seed, resamples)
 
 
 def improved(ours: np.ndarray, nothing: np.ndarray) -> int:
-  """On how many photos the PSNR is above that of doing nothing."""
+  """Number of photos whose PSNR is higher than that of doing nothing."""
   return int((ours > nothing[: len(ours)]).sum())
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Text for people; the first column names the row."""
+  """A table for people. The first column names the row."""
 
   title: str
   text: str
@@ -92,14 +93,14 @@ def report(
   seed: int,
   resamples: int,
 ) -> dict[str, Any]:
-  """Everything that was measured, as JSON values; what a clock says lies under 'timings'.
+  """All measurements as JSON values. Everything that depends on a clock is under 'timings'.
 
   Args:
     rows: in the order of the tables.
     tests: likewise.
     results: test -> label -> results.
-    extra: test -> scores, NIQE alone, of the truth or of the other system's photos.
-    reference: the label that differences are to.
+    extra: test -> `judge.extra_scores`.
+    reference: label of the row that the others are compared with.
     seed, resamples: of the bootstrap.
   """
 
@@ -168,7 +169,7 @@ def report(
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-  """The tables of a `report`: systems, then of every test the scores and the differences."""
+  """The tables of a `report`: the systems, then the scores and differences on each test."""
   reference, made = report['reference'], [_systems(report)]
   for name, test in report['tests'].items():
     rows = test['rows']
@@ -186,7 +187,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
       lines.append([*line, '' if seconds is None else f'{seconds:.3f}'])
     text = f'Means over photos [{CONFIDENCE:.0%} bootstrap interval over photos].'
     if not with_truth:
-      text += " There is no truth: the distance is to the reference, the other system's photos."
+      text += ' There is no truth: the distance is to the reference, the photos of another system.'
     for label, mean in test['niqe'].items():
       text += f' NIQE of the {label}: {_interval(mean, 2)}.'
     made.append(Table(name, text, header, lines))
@@ -217,8 +218,8 @@ def _systems(report: dict[str, Any]) -> Table:
     cells += [training.get(x) for x in ('photos', 'recipe', 'crop', 'perceptual')]
     lines.append([label, *('' if x is None else str(x) for x in cells)])
   text = (
-    'What each row learnt from. Seconds are of training steps on the machine that trained it; an '
-    'empty cell is not known, or there is none.'
+    'How each row was trained. Seconds count training steps on the machine that trained it. An '
+    'empty cell is unknown or does not apply.'
   )
   return Table('Systems', text, header, lines)
 
@@ -238,7 +239,7 @@ def _interval(mean: dict | None, digits: int, sign: str = '') -> str:
 
 
 def _round(value: float | None) -> float | None:
-  """Six digits; None for what is not finite, which JSON has no word for."""
+  """Rounded to six digits; None for values that are not finite, which JSON lacks."""
   return None if value is None or not np.isfinite(value) else round(float(value), 6)
 
 
@@ -248,7 +249,7 @@ def _median(seconds: np.ndarray) -> float | None:
 
 
 def grid(test: Test, results: dict[str, Results], rows: int) -> np.ndarray:
-  """The first photos: damaged, what every row made of it, and the truth or the reference."""
+  """The first photos: damaged, restored by every row, and the truth or the reference."""
   rows = min(rows, len(test.photos))
   columns = {'damaged': test.old}
   columns |= {label: r.pictures for label, r in results.items() if label != NOTHING}

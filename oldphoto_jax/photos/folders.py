@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos.formats import FORMATS, reason
 
-# Pictures that a folder of photos often holds and that are not read: named in a warning.
+# Kinds of pictures that folders often hold but that cannot be read; a warning lists them.
 UNREAD_SUFFIXES = {
   '.heic',
   '.heif',
@@ -28,19 +28,19 @@ _log = logging.getLogger(__name__)
 def find_photos(
   paths: Iterable[str | os.PathLike], skip: str | os.PathLike | None = None
 ) -> list[tuple[pathlib.Path, pathlib.PurePath]]:
-  """All photos among files and folders, each with the path that it gets below an output folder.
+  """Finds all photos in files and folders, and their paths below an output folder.
 
-  A file that is named is taken whatever it is called. In folders, at any depth: files with an
-  ending of FORMATS, in sorted order; not hidden ones; links to folders are not followed, nor links
-  to files outside the folder. The output path is the path below the folder, preceded by the
-  folder's name where several paths are given; a named file's is its name.
+  A file that is given by name is always taken. In folders, at any depth, files with an ending of
+  FORMATS are taken, in sorted order. Hidden files are left out. Links to folders are not followed,
+  nor links to files outside the folder. The output path is the path below the folder, preceded by
+  the folder's name if several paths are given. For a file given by name it is that name.
 
   Args:
     paths: files and folders.
     skip: a folder to leave out, such as the output folder.
 
   Returns:
-    (path to read, relative path) of each photo, no photo twice.
+    (path to read, relative path) of each photo, without duplicates.
 
   Raises:
     PhotoError: a path does not exist, a folder cannot be listed, or there is no photo at all.
@@ -94,7 +94,7 @@ def _walk(root: pathlib.Path, skipped: pathlib.Path | None) -> list[pathlib.Path
   if unread:
     kinds = ', '.join(sorted({path.suffix.lower() for path in unread}))
     _log.warning(
-      '%s: %d files of kinds that are not read (%s) are left out; save them as .png or .jpg.',
+      '%s: skipped %d files of kinds that cannot be read (%s); save them as .png or .jpg.',
       root,
       len(unread),
       kinds,

@@ -41,7 +41,7 @@ _TIFF_TEXTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, *range(0x9C9B
 class Photo:
   """A photo and what its file says about it.
 
-  The pixels stand upright: the EXIF orientation has been applied, and reads 1 in `exif`.
+  The pixels are upright: the EXIF orientation has been applied, and is 1 in `exif`.
   """
 
   pixels: np.ndarray  # uint8 or uint16, [H, W, 3], RGB; a gray photo has three equal channels
@@ -55,11 +55,11 @@ class Photo:
   text: tuple[tuple[str, str], ...] = ()  # PNG texts; the comment of a JPEG as ('Comment', ...)
   dpi: tuple[float, float] | None = None  # horizontal, vertical
   lossless: bool = False  # of a WebP file
-  warnings: tuple[str, ...] = ()  # sentences on what could not be kept
+  warnings: tuple[str, ...] = ()  # sentences about what could not be kept
 
   @property
   def bits(self) -> int:
-    """Bits a sample: 8 or 16."""
+    """Bits per sample: 8 or 16."""
     return 8 * self.pixels.dtype.itemsize
 
   @property
@@ -69,7 +69,7 @@ class Photo:
 
 
 def reason(error: Exception) -> str:
-  """What an exception says, in one line without the full stop."""
+  """The message of an exception in one line, without the full stop."""
   text = getattr(error, 'strerror', None) or str(error) or type(error).__name__
   return ' '.join(text.split()).rstrip('.')
 
@@ -93,10 +93,10 @@ def open_header(file: io.BufferedIOBase, path: pathlib.Path, max_pixels: int) ->
     image = Image.open(file, formats=list(dict.fromkeys(FORMATS.values())))
   except UnidentifiedImageError as error:
     if expected == 'TIFF':  # tifffile could read its header
-      raise PhotoError('this kind of TIFF is not read; save it as RGB.') from error
+      raise PhotoError('this kind of TIFF is not supported; save it as RGB.') from error
     raise PhotoError('this is not a photo, or its header is damaged.') from error
   except Image.DecompressionBombError as error:
-    raise PhotoError('the photo has more pixels than Pillow opens.') from error
+    raise PhotoError('the photo has more pixels than Pillow will open.') from error
   # MPO: a JPEG followed by further pictures, as many phones write it.
   actual = 'JPEG' if image.format == 'MPO' else image.format
   if actual != expected:
@@ -109,16 +109,20 @@ def open_header(file: io.BufferedIOBase, path: pathlib.Path, max_pixels: int) ->
 
 
 def decode(image: Image.Image, data: bytes) -> Photo:
-  """The photo in the file's bytes `data`, whose header `image` is.
+  """Decodes a photo from the bytes of its file.
+
+  Args:
+    image: of `open_header`.
+    data: the whole file.
 
   Raises:
-    PhotoError: the pixels are of a kind that is not read.
-    Exception: any, from the decoders, for damaged data.
+    PhotoError: pixels of this kind are not supported.
+    Exception: of any kind, from the decoders, for damaged data.
   """
   info, warnings = image.info, []
   frames = getattr(image, 'n_frames', 1)
   if frames > 1:
-    warnings.append(f'The file holds {frames} pictures; only the first is used.')
+    warnings.append(f'The file holds {frames} pictures; only the first one is used.')
 
   icc, xmp = info.get('icc_profile'), info.get('xmp')
   if image.format == 'TIFF':  # before the pixels: Pillow turns them upright when it loads them
@@ -220,7 +224,7 @@ def _array8(image: Image.Image, icc: bytes | None, warnings: list[str]):
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None, warnings: list[str]) -> np.ndarray:
-  warnings.append('The photo is in printing colours (CMYK) and is written as RGB.')
+  warnings.append('The photo uses printing colours (CMYK) and is written as RGB.')
   if icc:
     try:
       image = ImageCms.profileToProfile(
@@ -232,7 +236,7 @@ def _from_cmyk(image: Image.Image, icc: bytes | None, warnings: list[str]) -> np
 
 
 def _refuse_unusual_tiff(file: io.BufferedIOBase) -> None:
-  """Refuses the TIFF files that Pillow would misread or not name."""
+  """Refuses TIFF files that Pillow would misread, or reject without a reason."""
   try:
     with tifffile.TiffFile(file) as tiff:
       page = tiff.pages.first
@@ -240,13 +244,15 @@ def _refuse_unusual_tiff(file: io.BufferedIOBase) -> None:
   except tifffile.TiffFileError as error:
     raise PhotoError('this is not a TIFF photo, or its header is damaged.') from error
   if kind == tifffile.SAMPLEFORMAT.IEEEFP:
-    raise PhotoError('TIFF files of floating-point numbers are not read; save it with 16 bits.')
+    raise PhotoError('floating-point TIFF files are not supported; save it with 16 bits.')
   if kind != tifffile.SAMPLEFORMAT.UINT:
-    raise PhotoError('TIFF files of signed or complex numbers are not read; save it with 16 bits.')
+    raise PhotoError(
+      'TIFF files with signed or complex numbers are not supported; save it with 16 bits.'
+    )
   if bits not in (1, 2, 4, 8, 16):
-    raise PhotoError(f'TIFF samples of {bits} bits are not read; save it with 8 or 16 bits.')
+    raise PhotoError(f'TIFF samples of {bits} bits are not supported; save it with 8 or 16 bits.')
   if bits == 16 and colour not in (0, 1, 2):  # white is zero, black is zero, RGB
-    raise PhotoError('a TIFF of 16 bits has to be gray or RGB; save it so.')
+    raise PhotoError('a TIFF with 16 bits must be gray or RGB; save it as one of these.')
 
 
 def _tiff16(data: bytes) -> np.ndarray:
@@ -261,7 +267,7 @@ def _tiff16(data: bytes) -> np.ndarray:
     inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
   array = array.astype(np.uint16).reshape(*array.shape[:2], -1)
   if array.shape[2] != colours + len(extra) or len(extra) > 1:
-    raise PhotoError(f'a TIFF of {array.shape[2]} channels is not read; save it as RGB.')
+    raise PhotoError(f'a TIFF with {array.shape[2]} channels is not supported; save it as RGB.')
   if inverted:
     array[..., 0] = 65535 - array[..., 0]
   if extra == (tifffile.EXTRASAMPLE.UNSPECIFIED,):
@@ -274,7 +280,7 @@ def _tiff16(data: bytes) -> np.ndarray:
 
 
 def _tiff_tags(image: TiffImagePlugin.TiffImageFile) -> tuple[bytes, bytes | None, int]:
-  """What describes the photo: EXIF bytes, IPTC records, orientation."""
+  """The tags that describe the photo: EXIF bytes, IPTC records, orientation."""
   tags, kept = image.getexif(), Image.Exif()
   for tag in _TIFF_TEXTS:
     if isinstance(tags.get(tag), str | bytes):
@@ -303,7 +309,7 @@ def _texts(image: Image.Image) -> tuple[tuple[str, str], ...]:
 
 
 def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
-  """Turns [H, W, ...] upright, by the EXIF orientation 1 to 8."""
+  """Turns [H, W, ...] upright, given the EXIF orientation from 1 to 8."""
   if orientation in (5, 6, 7, 8):
     array = array.swapaxes(0, 1)
   if orientation in (3, 4, 7, 8):
@@ -316,8 +322,8 @@ def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
 def _upright_exif(exif: bytes) -> bytes:
   """EXIF with orientation 1 and without the link to its thumbnail, which shows the old pixels.
 
-  All else stays byte for byte: a camera's maker notes hold offsets into the whole. Empty where
-  the data is damaged.
+  The rest stays byte for byte, because a camera's maker notes hold offsets into the whole block.
+  Returns b'' for damaged data.
   """
   order = {b'II': '<', b'MM': '>'}.get(exif[:2])
   if order is None:
@@ -341,7 +347,7 @@ def _upright_exif(exif: bytes) -> bytes:
 
 
 def _channels(photo: Photo) -> np.ndarray:
-  """[H, W] or [H, W, 2 to 4]: what the file holds."""
+  """The channels that the file holds: [H, W] or [H, W, 2 to 4]."""
   colour = photo.pixels[..., 0] if photo.gray else photo.pixels
   if photo.alpha is not None:
     colour = np.dstack([colour, photo.alpha])
@@ -399,7 +405,7 @@ def _png(photo: Photo) -> bytes:
   if photo.icc:
     chunks.append((b'iCCP', b'ICC Profile\0\0' + zlib.compress(photo.icc)))
   if photo.dpi:
-    x, y = (round(value / 0.0254) for value in photo.dpi)  # pixels a metre
+    x, y = (round(value / 0.0254) for value in photo.dpi)  # pixels per metre
     chunks.append((b'pHYs', struct.pack('>IIB', x, y, 1)))
   if photo.exif:
     chunks.append((b'eXIf', photo.exif))
@@ -453,9 +459,9 @@ def _tiff(photo: Photo) -> bytes:
 
 
 def _with_directories(data: bytes, directories: dict[int, dict]) -> bytes:
-  """Adds EXIF and GPS directories to a little-endian TIFF; tifffile cannot write them.
+  """Adds EXIF and GPS directories to a little-endian TIFF, because tifffile cannot write them.
 
-  They are appended, and after them a copy of the first directory that points to them.
+  They are appended, followed by a copy of the first directory that points to them.
   """
   (first,) = struct.unpack_from('<I', data, 4)
   (count,) = struct.unpack_from('<H', data, first)

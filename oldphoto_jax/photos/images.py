@@ -23,12 +23,12 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's
 
 
 def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Photo:
-  """Reads a photo. The first picture of a file that holds several, with a warning.
+  """Reads a photo. If a file holds several pictures, only the first is read, with a warning.
 
   Args:
     path: a JPEG, PNG, WebP, TIFF, BMP or GIF file whose name has the matching ending.
-    max_pixels: larger photos are refused before they are decoded, against decompression bombs;
-      Pillow's own limit, 2 * PIL.Image.MAX_IMAGE_PIXELS, holds as well.
+    max_pixels: larger photos are refused before they are decoded, which protects against
+      decompression bombs. Pillow's own limit, 2 * PIL.Image.MAX_IMAGE_PIXELS, applies as well.
 
   Raises:
     PhotoError: the file is missing, empty, cut off, misnamed, too large, or of a kind that could
@@ -44,8 +44,8 @@ def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Photo:
   except FileNotFoundError as error:
     raise PhotoError(f'{path}: there is no such file.') from error
   except PermissionError as error:
-    raise PhotoError(f'{path}: the file may not be read; change its permissions.') from error
-  except Exception as error:  # decoders answer a damaged file with any exception at all
+    raise PhotoError(f'{path}: no permission to read the file; change its permissions.') from error
+  except Exception as error:  # decoders raise exceptions of all kinds for damaged files
     raise PhotoError(
       f'{path}: the file could not be decoded and is probably damaged ({reason(error)}).'
     ) from error
@@ -69,7 +69,7 @@ def size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def size_or_none(path: str | os.PathLike) -> tuple[int, int] | None:
-  """`size`, or None for a photo that cannot be read, which is said when its turn comes."""
+  """`size`, or None for a photo that cannot be read. The error is reported when it is processed."""
   try:
     return size(path)
   except PhotoError:
@@ -77,10 +77,10 @@ def size_or_none(path: str | os.PathLike) -> tuple[int, int] | None:
 
 
 def make_folder(path: pathlib.Path) -> None:
-  """Makes a folder with its parents, if it is not there.
+  """Makes a folder and its parents, unless they exist.
 
   Raises:
-    PhotoError: it cannot be made.
+    PhotoError: the folder cannot be made.
   """
   try:
     path.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def make_folder(path: pathlib.Path) -> None:
 
 
 def write(photo: Photo, path: str | os.PathLike, *, overwrite: bool = False) -> None:
-  """Writes a photo in the format that the path's ending names, all or nothing.
+  """Writes a photo in the format that the path's ending names, completely or not at all.
 
   JPEG and lossy WebP are written at quality 95 (JPEG without chroma subsampling), TIFF with
   lossless deflate.
@@ -117,7 +117,7 @@ def write_bytes(path: str | os.PathLike, data: bytes, *, overwrite: bool = False
   path = pathlib.Path(path)
   if not overwrite and os.path.lexists(path):
     raise PhotoError(f'{path}: the file exists already and is kept.')
-  # A short hidden name of its own: the photo's name may already be as long as names can be.
+  # A short, hidden name: the name of the photo may already have the maximum length.
   temporary = path.with_name(f'.oldphoto-{secrets.token_hex(8)}.tmp')
   try:
     with temporary.open('xb') as file:
@@ -133,18 +133,18 @@ def write_bytes(path: str | os.PathLike, data: bytes, *, overwrite: bool = False
 
 def to_float(photo: Photo) -> np.ndarray:
   """The pixels as float32 [H, W, 3] in [-1, 1]."""
-  values = photo.pixels.astype(np.float32)  # then in place: photos can be large
+  values = photo.pixels.astype(np.float32)  # in place from here on: photos can be large
   values *= 2 / np.iinfo(photo.pixels.dtype).max
   values -= 1
   return values
 
 
 def from_float(values: np.ndarray, like: Photo) -> Photo:
-  """`like` with new pixels: clipped to [-1, 1] and rounded, never stretched.
+  """`like` with new pixels, clipped to [-1, 1] and rounded. Contrast is never stretched.
 
   Args:
-    values: float [H, W, 3] of the size of `like`. A gray photo gets their luma (BT.601).
-    like: gives everything else: bit depth, grayness, transparency, metadata.
+    values: float [H, W, 3], of the same size as `like`. A gray photo gets their luma (BT.601).
+    like: supplies the rest: bit depth, grayness, transparency and metadata.
 
   Raises:
     PhotoError: a value is NaN or infinite.
@@ -154,7 +154,7 @@ def from_float(values: np.ndarray, like: Photo) -> Photo:
   if values.shape != like.pixels.shape:
     raise ValueError(f'values of shape {values.shape} for a photo of {like.pixels.shape}')
   if not np.isfinite(values).all():
-    raise PhotoError('the values are not all finite, so no photo can be made of them.')
+    raise PhotoError('the values are not all finite, so they do not make a photo.')
   if like.gray:
     values = np.repeat(luma(values), 3, axis=-1)
   top = np.iinfo(like.pixels.dtype).max
@@ -170,9 +170,9 @@ def luma(values: np.ndarray) -> np.ndarray:
 
 
 def keep_gray(values: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-  """What a photo became, float [H, W, 3]; its luma if all of the photo's `pixels` are gray.
+  """The restored `values`, float [H, W, 3], or their luma if all original `pixels` are gray.
 
-  A gray photo is often stored in colour, and stays gray all the same.
+  Gray photos are often stored in colour; this keeps them gray.
   """
   if (pixels[..., :1] == pixels[..., 1:]).all():
     return np.repeat(luma(values), 3, axis=-1)

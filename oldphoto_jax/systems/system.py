@@ -1,8 +1,8 @@
-"""The contract of a system: what `config.system` names, and what launch.py can do with it.
+"""The interface of systems: `config.system` names one, and launch.py runs its modes.
 
 A system that learns in stages and releases one file of weights is made by `trained`, from a
-function that opens its stages and one that releases what they learnt. See pix2pix.py for the
-smallest one.
+function that opens its stages and one that releases their networks. pix2pix.py is the smallest
+example.
 """
 
 import dataclasses
@@ -33,13 +33,13 @@ RESTORED = 'restored'
 
 @dataclasses.dataclass(frozen=True)
 class System:
-  """What `config.system` names.
+  """A system, as launch.py sees it.
 
   Attributes:
     name: the value of `config.system`.
-    modes: what launch.py can do with it, by the value of --mode; `run` is the default.
+    modes: functions by the value of --mode; `run` is the default.
     check: raises UserError for settings that cannot work, before any mode. Makes no folder.
-    may_change: patterns of settings (see runs.FREE) that may differ when a run goes on.
+    may_change: patterns of settings (see runs.FREE) that may differ when a run is resumed.
   """
 
   name: str
@@ -49,9 +49,9 @@ class System:
 
 
 def scores(config: ConfigDict) -> str:
-  """The run's weights beside doing nothing, on each recipe of `evaluate.recipes`.
+  """Compares the run's weights with doing nothing, on each recipe of `evaluate.recipes`.
 
-  A comparison (see benchmark.py) of two rows. Writes evaluation.md, evaluation.json and a sheet for
+  A comparison with two rows, see evaluation/. Writes evaluation.md, evaluation.json and a sheet for
   each recipe into the run's folder.
 
   Returns:
@@ -99,14 +99,13 @@ def trained(
   """A system that learns in stages and releases one file of weights.
 
   Args:
-    name: of the system. A system with one stage gives the stage the same name, and needs no setting
-      `stages`.
-    stages: (config, photos, networks) -> all stages by name, in the order in which they are
-      numbered; each is opened when its turn comes, as it may read those before it.
-    release: (config, networks) -> what the run learnt.
-    needed: the stages without which there is nothing to release.
-    check: what `stages` does not notice when it is opened with shapes in place of arrays.
-    evaluate: writes its tables into the run's folder and returns them as Markdown.
+    name: name of the system. A single stage has the same name, and needs no setting `stages`.
+    stages: (config, photos, networks) -> all stages by name, in the order of their numbers. Each is
+      opened when its turn comes, because it may read earlier ones.
+    release: (config, networks) -> the weights that the run learnt.
+    needed: the stages that a release requires.
+    check: further checks, beyond opening all stages with shapes instead of arrays.
+    evaluate: writes tables into the run's folder and returns them as Markdown.
     may_change: see System.
   """
 
@@ -120,7 +119,7 @@ def trained(
     build.recipe(config.evaluate.recipes)
 
   def run(config: ConfigDict) -> None:
-    # All that can fail comes before the folder is made, so that a corrected command finds none.
+    # Everything that can fail comes first: a corrected command must not find a folder.
     names = build.stage_names(config)
     build.check_batches(config)
     runs.check(config, may_change)
@@ -153,7 +152,7 @@ def trained(
     path = measured_file(config, f'compile_{chips.file_name}.json')
     compile_report.write(path, chips, rows, config.to_dict(), runs.commit())
     print(compile_report.table(chips.name, len(chips.devices), chips.hbm, rows))
-    _log.info('the figures are in %s', path)
+    _log.info('the measurements are in %s', path)
     compile_report.check_fit(chips, rows)
 
   def measure(config: ConfigDict) -> None:
@@ -179,7 +178,7 @@ def windows(config: ConfigDict) -> speed.Windows:
   """How long to measure.
 
   Raises:
-    ConfigError: on several hosts.
+    ConfigError: there are several hosts.
   """
   if jax.process_count() > 1:
     raise ConfigError('speed is measured on one host: leave --multihost and --coordinator out')
@@ -187,13 +186,13 @@ def windows(config: ConfigDict) -> speed.Windows:
 
 
 def measured_file(config: ConfigDict, name: str) -> pathlib.Path:
-  """Where measurements are written: `measure.output`, or a file of this name in the workdir."""
+  """Where to write measurements: `measure.output`, or a file of this name in the workdir."""
   return pathlib.Path(config.measure.output or pathlib.Path(config.workdir) / name)
 
 
 def write_speed(config: ConfigDict, peak: float, steps: Any, restoring: Any) -> None:
-  """Writes and prints what speed.py measured: lists of speed.Step and of speed.Restoring."""
+  """Writes and prints measurements: lists of speed.Step and speed.Restoring."""
   path = measured_file(config, 'speed.json')
   speed.write(path, peak, steps, restoring, config.to_dict(), runs.commit())
   print(speed.table(peak, steps, restoring))
-  _log.info('the figures are in %s', path)
+  _log.info('the measurements are in %s', path)

@@ -27,7 +27,7 @@ FORMAT = 'oldphoto_jax/1'
 # The system that comes with the package: see MODEL_CARD.md beside it.
 SHIPPED = pathlib.Path(__file__).parent.parent / 'pretrained' / FILE
 
-# What a file may hold: the name of a system, and what makes its networks from their sizes.
+# System -> what makes its networks, given their sizes.
 NETWORKS: dict[str, Callable[[dict[str, Any]], Networks]] = {
   'triplet': triplet_model.networks,
   'pix2pix': pix2pix.networks,
@@ -44,7 +44,7 @@ class Weights:
   """A trained system.
 
   Attributes:
-    system: which networks, one of NETWORKS. Of CycleGAN only the restoring generator.
+    system: which networks, one of NETWORKS. For CycleGAN, only the restoring generator is kept.
     model: their sizes, JSON values by name.
     params: nested dicts of float32 arrays.
   """
@@ -61,8 +61,8 @@ class Loaded:
   Attributes:
     file: where it is.
     weights: what it holds.
-    card: where they are from, see `save`.
-    digest: twelve digits that tell the file from all others.
+    card: their origin, see `save`.
+    digest: twelve hexadecimal digits that identify the file.
   """
 
   file: pathlib.Path
@@ -83,13 +83,13 @@ class Loaded:
     """
     if self.weights.system == DETECTOR:
       raise WeightsError(
-        f'{self.file} holds a detector, which marks damage and restores nothing: use it with '
-        '`oldphoto detect`, and give the weights of a system that restores here'
+        f'{self.file} holds a detector, which marks damage but restores nothing: use it with '
+        '`oldphoto detect`, and give weights that restore here'
       )
     return restorer(self.weights, self.name)
 
   def find_detector(self) -> detect.Detector | None:
-    """The detector that this file is, or that a triplet system was released with; else None."""
+    """The detector in this file, by itself or released with a triplet system; None without one."""
     weights = self.weights
     if 'detector' in weights.model:
       weights = Weights(DETECTOR, weights.model['detector'], weights.params['detector'])
@@ -107,8 +107,8 @@ class Loaded:
     found = self.find_detector()
     if found is None:
       raise WeightsError(
-        f'{self.file} holds a system that restores photos, without a detector of damage: use it '
-        'with `oldphoto restore`, and train a detector with configs/detector.py'
+        f'{self.file} holds a system that restores photos, without a detector: use it with '
+        '`oldphoto restore`, and train a detector with configs/detector.py'
       )
     return found
 
@@ -116,13 +116,13 @@ class Loaded:
 def save(
   path: str | os.PathLike, weights: Weights, card: dict[str, Any], half: bool = False
 ) -> None:
-  """Writes one safetensors file; an older file is replaced in one move.
+  """Writes one safetensors file. An existing file is replaced atomically.
 
   Args:
     path: of the file.
     weights: what to write.
-    card: where the weights are from (run, data, licences, scores); any JSON values.
-    half: as float16, in half of the space. They are float32 again when loaded.
+    card: the origin of the weights (run, data, licences, scores), as JSON values.
+    half: stores float16, which halves the size. Loading converts back to float32.
 
   Raises:
     WeightsError: the file cannot be written.
@@ -156,13 +156,13 @@ def read(path: str | os.PathLike) -> Loaded:
   """Reads a file of weights, or the one in a run's folder, and checks every name and shape.
 
   Raises:
-    WeightsError: if there is none, or it is not ours, damaged or incomplete.
+    WeightsError: there is no file, or it is not one of ours, damaged or incomplete.
   """
   file = _file(path)
   try:
     data = file.read_bytes()
     arrays = safetensors.numpy.load(data)
-    # The header, which has arrived whole: its length in 8 bytes, then JSON.
+    # The header: its length in 8 bytes, then JSON. The line above has checked it.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
     metadata = header.get('__metadata__', {})
   except Exception as error:
@@ -179,17 +179,17 @@ def read(path: str | os.PathLike) -> Loaded:
 
 
 def load(path: str | os.PathLike) -> Weights:
-  """What `read` finds, if nothing but the weights is wanted."""
+  """Only the weights of a file: see `read`."""
   return read(path).weights
 
 
 def load_restorer(path: str | os.PathLike) -> restore.Restorer:
-  """What `oldphoto restore --weights` uses; raises WeightsError, see Loaded.restorer."""
+  """The restorer in a file, as `oldphoto restore` uses it. Raises WeightsError: Loaded.restorer."""
   return read(path).restorer()
 
 
 def load_detector(path: str | os.PathLike) -> detect.Detector:
-  """What `oldphoto detect --weights` uses; raises WeightsError, see Loaded.detector."""
+  """The detector in a file, as `oldphoto detect` uses it. Raises WeightsError: Loaded.detector."""
   return read(path).detector()
 
 
@@ -215,11 +215,11 @@ def triplet(
   fused: fusion.Fusion | None = None,
   detector: Weights | None = None,
 ) -> Weights:
-  """Weights of the triplet system, of models as in models.triplet.Triplet.
+  """Weights of the triplet system, for models as in models.triplet.Triplet.
 
   Args:
     model, masked, fused: the models.
-    params: in the layout of models.triplet.init, but for the detector's.
+    params: in the layout of models.triplet.init, without the detector's.
     detector: weights of a detector.
   """
   found = None
@@ -231,7 +231,7 @@ def triplet(
 
 
 def without_fusion(weights: Weights) -> Weights:
-  """The triplet system as Wan et al. have it, out of weights that may hold a fusion as well."""
+  """The triplet system as Wan et al. published it: the weights without their fusion, if any."""
   model, params = (
     {k: v for k, v in d.items() if k != 'fusion'} for d in (weights.model, weights.params)
   )
@@ -239,10 +239,10 @@ def without_fusion(weights: Weights) -> Weights:
 
 
 def check(weights: Weights, what: str) -> None:
-  """Checks that the parameters have the names and shapes that their sizes ask for.
+  """Checks that the parameters have the names and shapes that the sizes imply.
 
   Raises:
-    WeightsError: otherwise, or for an unknown system; `what` names the file.
+    WeightsError: they do not, or the system is unknown. `what` names the file in the message.
   """
   try:
     networks = _networks(weights)
@@ -261,7 +261,7 @@ def check_shapes(params: Any, like: Any, what: str) -> None:
     name = sorted(set(have.items()) ^ set(want.items()))[0][0]
     raise WeightsError(
       f'{what}: {name} is {have.get(name, "missing")} in the file, '
-      f'{want.get(name, "not part of the network")} in the network'
+      f'but {want.get(name, "not part of the network")} in the network'
     )
 
 
@@ -272,7 +272,7 @@ def _networks(weights: Weights) -> Networks:
     return NETWORKS[weights.system](weights.model)
   except KeyError as error:
     raise WeightsError(f'the size {error} of the {weights.system} networks is missing') from error
-  except ValueError as error:  # such as a kind of generator that a later version has
+  except ValueError as error:  # for example a generator that only a later version knows
     raise WeightsError(str(error)) from error
 
 
