@@ -393,11 +393,11 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
     ([('load.pix2pix', '/nowhere')], '/nowhere'),
     ([('more', 'mine=/nowhere')], '/nowhere'),
     ([('more', '/nowhere')], 'NAME=PATH'),
-    ([('more', 'pix2pix=/nowhere')], 'name of its own'),
+    ([('more', 'pix2pix=/nowhere')], 'with a new name'),
     ([('evaluate.recipes', 'report,moon')], "no recipe 'moon'"),
     ([('evaluate.squeezenet', '/nowhere.npz')], '/nowhere.npz'),
     ([('evaluate.niqe', '/nowhere.npz')], '/nowhere.npz'),
-    ([('data.old_reference', '/nowhere')], 'set that as well'),
+    ([('data.old_reference', '/nowhere')], 'set data.old_test as well'),
     ([('data.crop', 36)], 'multiple'),
     ([('systems.dip.preset', 'moon')], "no preset 'moon'"),
   ],
@@ -414,7 +414,7 @@ def test_references_have_the_names_and_sizes_of_their_photos(tmp_path):
     Image.new('RGB', (side, side)).save(tmp_path / folder / 'a.png')
   folders = ('data.old_test', tmp_path / 'old'), ('data.old_reference', tmp_path / 'reference')
   config = config_of(*((name, str(path)) for name, path in folders))
-  with pytest.raises(build.ConfigError, match='has not the size'):
+  with pytest.raises(build.ConfigError, match='differ in size'):
     system._old(config)
   (tmp_path / 'reference' / 'a.png').rename(tmp_path / 'reference' / 'b.png')
   with pytest.raises(ValueError, match=r'no reference of that name'):

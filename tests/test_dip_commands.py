@@ -91,7 +91,9 @@ def test_a_folder_is_restored_and_reported(tmp_path):
   dip.run(c)  # all is there: the report stays
   assert (run / 'report.md').read_text().splitlines() == table
   save(tmp_path / 'in/b.png', 8, 8)  # and it has no mask
-  with pytest.raises(ConfigError, match=r'1 of 2 photos failed: .*report\.json says why'):
+  with pytest.raises(
+    ConfigError, match=r'1 of 2 photos failed: see .*report\.json for the reasons'
+  ):
     dip.run(c)
   assert '| b.png | failed |' in (run / 'report.md').read_text()
 

@@ -1,4 +1,4 @@
-"""How long a fit of Deep Image Prior takes: measured on a small photo, scaled by the area."""
+"""Estimates how long a fit of Deep Image Prior takes: timed on a small photo, scaled by area."""
 
 import dataclasses
 import functools
@@ -56,19 +56,19 @@ def measure(settings: Dip, height: int, width: int, iterations: int = 2) -> Spee
 
 
 def estimate(settings: Dip, speed: Speed, height: int, width: int) -> float:
-  """Seconds of a whole fit, if it does not stop early: `speed` scaled by the area."""
+  """Seconds of a whole fit without early stopping: `speed` scaled by the area."""
   h, w = canvas(settings, [(height, width)])
   return speed.seconds * h * w / (speed.height * speed.width) * settings.iterations
 
 
 def check_time(settings: Dip, speed: Speed, height: int, width: int, limit: float) -> str:
-  """A sentence on how long a fit of a height x width photo takes at most.
+  """A sentence about how long the fit of a height x width photo takes at most.
 
   Args:
     limit: seconds.
 
   Raises:
-    UserError: if that is over `limit`, with the size that would keep to it.
+    UserError: it takes longer than `limit`. Names the size that would not.
   """
   seconds = estimate(settings, speed, height, width)
   text = (
@@ -83,12 +83,12 @@ def check_time(settings: Dip, speed: Speed, height: int, width: int, limit: floa
     for side in range(settings.net.multiple, long, max(settings.net.multiple, 16))
     if estimate(settings, speed, *(round(s * side / long) for s in (height, width))) <= limit
   ]
-  advice = f'{fits[-1]} px on its longer side keep to it' if fits else 'fit fewer iterations'
+  advice = f'reduce its longer side to {fits[-1]} px' if fits else 'fit fewer iterations'
   raise UserError(f'{text}, over the limit of {duration(limit)}; {advice}')
 
 
 def duration(seconds: float) -> str:
-  """In seconds, minutes or hours, for sentences."""
+  """Text in seconds, minutes or hours."""
   if seconds < 100:
     return f'{seconds:.0f} s'
   if seconds < 6000:

@@ -27,8 +27,7 @@ from oldphoto_jax.training import parallel, train
 
 SIDES = (256, 1024)  # pixels of the photos that are restored
 MATMUL = 2048  # side of the matrices whose product measures the peak of the machine
-# Iterations of Deep Image Prior per call. A fit runs chunks of 100, but one iteration at 1024² takes
-# seconds.
+# Iterations of Deep Image Prior per call. A fit runs chunks of 100, but at 1024² one takes seconds.
 ITERATIONS = 4
 _STATUS, _CLEAR = pathlib.Path('/proc/self/status'), pathlib.Path('/proc/self/clear_refs')
 

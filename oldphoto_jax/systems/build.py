@@ -200,8 +200,8 @@ def prepare_clean(gray: float) -> Callable[[dict, jax.Array], dict]:
 def adam(config: ConfigDict, lr: float, steps: int) -> optax.GradientTransformation:
   """Adam with a constant learning rate, then linear decay to 0 over the last `decay` of `steps`.
 
-  The reference decays by epochs (100 constant + 100 decaying, `decay` = 0.5 here). Decay by steps is
-  smoother and does not depend on the size of the data set.
+  The reference decays by epochs (100 constant + 100 decaying, `decay` = 0.5 here). Decay by steps
+  is smoother and does not depend on the size of the data set.
   """
   if not 0 <= config.decay <= 1:
     raise ConfigError(f'decay is a share of the steps between 0 and 1, not {config.decay}')

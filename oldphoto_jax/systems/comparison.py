@@ -53,8 +53,8 @@ def check(config: ConfigDict) -> None:
   """
   if jax.process_count() > 1:
     raise ConfigError(
-      'the comparison runs on one host: train large systems on several hosts with their own configs, '
-      'and name their weights in config.load'
+      'the comparison runs on one host: train large systems on several hosts with their own '
+      'configs, and name their weights in config.load'
     )
   names, more = _compared(config), _more(config)
   for name in names:
@@ -439,8 +439,8 @@ def _lead(config: ConfigDict, report: dict[str, Any]) -> str:
   e, environment = config.evaluate, report['environment']
   text = (
     f'Central {e.crop}x{e.crop} of each test photo, damaged with fold_in(key({config.seed}), its '
-    f'number). PSNR, SSIM and MS-SSIM are computed on 8-bit RGB over the whole frame. Bootstrap with '
-    f'{e.resamples} resamples, seed {config.seed}. '
+    f'number). PSNR, SSIM and MS-SSIM are computed on 8-bit RGB over the whole frame. Bootstrap '
+    f'with {e.resamples} resamples, seed {config.seed}. '
   )
   if e.squeezenet:
     text += 'The SqueezeNet distance is LPIPS without its learnt weights, so it is not LPIPS. '

@@ -34,9 +34,9 @@ def prepare_rx(
 ) -> Callable[[dict, jax.Array], dict]:
   """Batches for the VAE of R and X.
 
-  A clean photo becomes X by `recipe`. A real photo (`is_real`) stays as it is, or is aged by `aging`
-  if clean photos stand in for R. Photos of R lose their colour with probability `gray`, as photos
-  of X do in the recipe (Wan et al.: 0.1).
+  A clean photo becomes X by `recipe`. A real photo (`is_real`) stays as it is, or is aged by
+  `aging` if clean photos stand in for R. Photos of R lose their colour with probability `gray`, as
+  photos of X do in the recipe (Wan et al.: 0.1).
   """
 
   def one(key, image, is_real):
@@ -373,9 +373,7 @@ def check(config: ConfigDict) -> None:
   build.check_crops(config, models(config).fusion.multiple if fused else vae.DOWNSAMPLING)
   _detector(config)
   if not config.data.old:
-    _log.info(
-      'data.old is not set: clean photos, aged by a different recipe than X, stand in for R'
-    )
+    _log.info('data.old is not set: clean photos, aged by a recipe other than X, stand in for R')
 
 
 SYSTEM = system.trained(

@@ -27,8 +27,8 @@ FREE = (
 )  # fmt: skip
 
 
-# Names in version 0.1 -> current names: of parts of a setting's dotted name, and of systems. A stage
-# that was renamed keeps its folder, see `stage_folder`.
+# Names in version 0.1 -> current names, of settings and sections, and of systems. A stage that was
+# renamed keeps its folder, see `stage_folder`.
 FORMER_SETTINGS = {'degradation': 'recipe', 'degradations': 'recipes', 'scratch': 'detector'}
 FORMER_SYSTEMS = {'scratch': 'detector', 'benchmark': 'comparison'}
 
