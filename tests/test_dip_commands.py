@@ -162,7 +162,7 @@ def test_what_cannot_work_is_a_sentence_before_the_folder_is_made(tmp_path):
       ['--config=configs/dip.py', '--mode=export'],
       "dip has no mode 'export': choose from run, speed",
     ),
-    (['--config=configs/dip.py:denoize'], "'denoize' is no variant of configs/dip.py"),
+    (['--config=configs/dip.py:denoize'], "configs/dip.py has no variant 'denoize'"),
     (['--config=configs/dip.py', '--config.fit.learnig_rate=1'], 'learnig_rate'),
   ],
   ids=lambda x: x[-1] if isinstance(x, list) else '',

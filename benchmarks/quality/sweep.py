@@ -29,7 +29,7 @@ RECIPES = ('report', 'wan2020', 'print')
 
 
 class Variant(NamedTuple):
-  """What is trained: a system, and its flags beside those of all."""
+  """A system to train, and its flags beside the common ones."""
 
   system: str
   base: str  # name of the variant that it is compared to
@@ -96,7 +96,7 @@ def run(name: str, out: pathlib.Path, below: pathlib.Path, squeezenet: str, more
 
 
 def table(reports: dict[str, dict]) -> str:
-  """A row a variant: PSNR and distance of each recipe, with the paired difference to its base."""
+  """One row per variant: PSNR and distance on each recipe, with paired differences to its base."""
 
   def scores(name: str, recipe: str, metric: str) -> np.ndarray:
     row = VARIANTS[name].system + ' with fusion' * VARIANTS[name].fusion

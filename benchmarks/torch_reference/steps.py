@@ -60,7 +60,7 @@ def _start(job: Job) -> tuple[Any, Any, Any, dict, Any, Any]:
 def _update(*players: tuple[torch.optim.Adam, torch.Tensor, Any]) -> None:
   """One step of each (optimiser, loss, parameters); all gradients are taken before the first step.
 
-  A player's loss is differentiated by its own parameters alone.
+  A player's loss is differentiated only by its own parameters.
   """
   grads = [
     torch.autograd.grad(loss, leaves(params), allow_unused=True) for _, loss, params in players

@@ -113,7 +113,7 @@ class Skip(nn.Module):
     pad_mode: 'reflect' or 'constant' (zeros).
     out_channels: 3, or 1 for gray photos.
 
-  Calling it raises ValueError if a map is too small for the reflection padding.
+  Calling it raises UserError if a map is too small for the reflection padding.
   """
 
   down: tuple[int, ...] = (128,) * 5

@@ -97,7 +97,7 @@ def superres(factor: int = 4, channels: int = 3) -> Dip:
   """super-resolution.ipynb, for factors 4 and 8."""
   if factor not in (4, 8):
     raise ConfigError(
-      f'super-resolution has published settings for factors 4 and 8, not {factor}: choose one of them'
+      f'super-resolution has published settings for factors 4 and 8, not {factor}: choose one'
     )
   return Dip(
     Skip(WIDE, WIDE, (4,) * 5, BILINEAR, out_channels=channels),

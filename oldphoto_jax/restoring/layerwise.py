@@ -167,7 +167,7 @@ class _Cut:
     return self._marks.get(target) == layers.MAP
 
   def is_kept(self, target: int) -> bool:
-    """Whether later targets need this one, and it is small enough to be kept for the whole photo."""
+    """Whether later targets need this one, and it is small enough to keep for the whole photo."""
     return target in self.last_use
 
   def factor(self, target: int) -> int:

@@ -1,4 +1,4 @@
-"""Few shapes for photos of all sizes, because every shape needs a program, which compiles slowly."""
+"""Few shapes for photos of all sizes: each shape needs a program, and compiling is slow."""
 
 import collections
 import dataclasses
