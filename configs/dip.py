@@ -6,8 +6,8 @@ python launch.py --config=configs/dip.py                        # two noisy samp
 
 Variants: small (default, for CPUs), report, denoise, inpaint, hole, restoration, superres,
 superres8; their networks, numbers and reasons are in oldphoto_jax/dip/presets.py.
-Measured (benchmarks/dip): 4 to 6 minutes for a photo of 256x256 by `small` on two busy cores, and 25.6
-to 28.9 dB for noise of sigma 25, with 3001 iterations.
+Measured (benchmarks/dip): `small` takes 4 to 6 minutes for 256x256 pixels on two busy cores, and
+reaches 25.6 to 28.9 dB for noise of sigma 25, with 3001 iterations.
 """
 
 import dataclasses

@@ -27,7 +27,8 @@ def get_config(variant=''):
   c.seed = 0
   c.workdir = 'runs/vae'
   # In this order. A stage that is trained later reads the checkpoints of the others. For photos
-  # with holes there are mapping_masked and, with mapping_masked.own_y, vae_y_masked; fusion comes last.
+  # with holes there are mapping_masked and, with mapping_masked.own_y, vae_y_masked. Fusion comes
+  # last.
   c.stages = 'vae_rx,vae_y,mapping'
 
   c.detector = ''  # run or weights of configs/detector.py, to release with the system

@@ -308,7 +308,7 @@ def cyclegan(job: Job) -> Program:
 
 
 def dip(job: Job) -> Program:
-  """Iterations of models.dip: noise on z, MSE, Adam. Of the residual net where no scale doubles."""
+  """Iterations of models.dip: noise on z, MSE, Adam. The residual net if no scale doubles."""
   g, _, _, batch, adam, _ = _start(job)
   z, image, s = batch['z'], batch['image'], job.settings
 

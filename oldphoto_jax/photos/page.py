@@ -167,7 +167,7 @@ def _jpeg(pixels: np.ndarray, icc: bytes | None, side: int) -> str:
 
 
 def _overlay(values: np.ndarray, colour: tuple[int, int, int], side: int) -> str:
-  """Values in [0, 1] as a PNG of one colour, the more opaque the larger the value."""
+  """Values in [0, 1] as a PNG of one colour. Larger values are more opaque."""
   alpha = np.rint(np.clip(np.asarray(values, np.float32), 0, 1) * 200).astype(np.uint8)
   flat = np.broadcast_to(np.array(colour, np.uint8), (*alpha.shape, 3))
   image, buffer = Image.fromarray(np.dstack([flat, alpha])), io.BytesIO()

@@ -1,4 +1,4 @@
-"""What every system builds from its config: photos, recipes, optimisers, perceptual features."""
+"""Shared by all systems: builds photos, recipes, optimisers and perceptual features from configs."""
 
 import dataclasses
 import json

@@ -271,7 +271,7 @@ def _stages_behind(found: weights.Weights, masked: bool) -> list[str]:
   names = ['vae_rx', 'vae_y', 'mapping']
   fusion = found.model.get('fusion')
   if masked or (fusion is not None and fusion['masked']):
-    names += ['vae_y_masked', 'mapping_masked']  # the first is there where it has its own VAE
+    names += ['vae_y_masked', 'mapping_masked']  # the first exists if the mapping has its own VAE
   return names + (['fusion'] if fusion is not None else [])
 
 

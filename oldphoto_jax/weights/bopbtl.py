@@ -122,7 +122,7 @@ def import_triplet(folder: str | os.PathLike) -> tuple[weights.Weights, list[str
     Weights of the triplet system, and a sentence for each file that was left out.
 
   Raises:
-    WeightsError: where a file is missing or unreadable, or a key or shape does not fit.
+    WeightsError: a file is missing or unreadable, or a key or shape does not fit.
   """
   folder = pathlib.Path(folder)
   nested = folder / 'Global' / 'checkpoints' / 'restoration'

@@ -59,7 +59,7 @@ class Loaded:
   """A file of weights, read, hashed and checked once.
 
   Attributes:
-    file: where it is.
+    file: path of the file.
     weights: what it holds.
     card: their origin, see `save`.
     digest: twelve hexadecimal digits that identify the file.

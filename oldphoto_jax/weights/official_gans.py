@@ -125,7 +125,7 @@ def without_counters(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_norm(read: torch_state.Reader, key: str, name: str, params: dict, stats: dict) -> None:
-  """Adds the batch norm at `key` under `name`; nothing where the network has instance norm."""
+  """Adds the batch norm at `key` under `name`; adds nothing if the network has instance norm."""
   if not any(k.startswith(f'{key}.') and '.running_' in k for k in read.state):
     return
   params[name], stats[name] = read.batch_norm(key)
