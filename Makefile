@@ -1,6 +1,6 @@
-# Two commands do everything on a fresh machine with Python 3.11 or newer:
+# Both commands work on a fresh machine with Python 3.11 or newer:
 #   make demo   restores damaged sample photos, or a folder: make demo PHOTOS=scans
-#   make test   all tests but the slow ones
+#   make test   runs all tests except the slow ones
 PYTHON ?= python3
 VENV := .venv
 # Where the command `oldphoto` is after that.

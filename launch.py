@@ -1,4 +1,4 @@
-"""Trains, evaluates and exports every system: `python launch.py --config=configs/vae.py`."""
+"""Trains, evaluates and exports all systems: `python launch.py --config=configs/vae.py`."""
 
 import logging
 import pathlib
@@ -21,33 +21,35 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'File of settings.', lo
 _MODE = flags.DEFINE_string(
   'mode',
   'run',
-  'run: all stages, then export; or whatever the system does. evaluate: the scores beside those of '
-  'doing nothing; of a detector, at every threshold. export: weights.safetensors from the newest '
-  'checkpoints. compile: what the train steps cost on the TPUs of measure.topology, which need not '
-  'be there. speed: how fast the untrained networks train and restore on this machine.',
+  'run: train all stages and export, or the main job of the system. evaluate: scores beside those '
+  'of doing nothing; for a detector, at every threshold. export: weights.safetensors from the '
+  'newest checkpoints. compile: cost of the train steps on the TPUs of measure.topology, which '
+  'need not be present. speed: how fast the networks train and restore on this machine.',
 )
 _MULTIHOST = flags.DEFINE_bool(
-  'multihost', False, 'One of several processes, as on a TPU pod or under Slurm.'
+  'multihost', False, 'This is one of several processes, as on a TPU pod or under Slurm.'
 )
 _COORDINATOR = flags.DEFINE_string(
   'coordinator', None, 'HOST:PORT of process 0, if there is no cluster environment.'
 )
-_PROCESSES = flags.DEFINE_integer('num_processes', None, 'With --coordinator: how many.')
-_PROCESS = flags.DEFINE_integer('process_id', None, 'With --coordinator: which one, from 0.')
+_PROCESSES = flags.DEFINE_integer('num_processes', None, 'With --coordinator: how many there are.')
+_PROCESS = flags.DEFINE_integer(
+  'process_id', None, 'With --coordinator: which one this is, from 0.'
+)
 
 
 def launch(config, mode: str) -> None:
-  """Does what `mode` says with the system that a config names.
+  """Runs a mode of the system that a config names.
 
   Raises:
-    UserError: for what the user can mend.
+    UserError: something that the user can fix.
   """
   if config.system not in SYSTEMS:
     raise ConfigError(f'there is no system {config.system!r}: choose from {", ".join(SYSTEMS)}')
   system = SYSTEMS[config.system]
   if mode not in system.modes:
     raise ConfigError(f'{system.name} has no mode {mode!r}: choose from {", ".join(system.modes)}')
-  # Before anything touches a device.
+  # Before any use of a device.
   if mode == 'compile':
     compile_report.prepare_process()
   elif mode == 'speed':
@@ -78,15 +80,15 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def parse(argv: list[str]) -> list[str]:
-  """Reads the flags; what is wrong with them or the config is one sentence."""
+  """Reads the flags. Errors in them or in the config become one sentence."""
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
-    # Of a config file's error absl gives the whole traceback, which ends with the sentence.
+    # For an error in a config file, absl gives the whole traceback, which ends with the message.
     sys.exit(f'launch.py: {str(error).strip().splitlines()[-1].strip()}')
   except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-    # An unknown setting, a value of the wrong type, a variant that does not exist.
-    while error.args and isinstance(error.args[0], Exception):  # as absl wraps an unknown setting
+    # An unknown setting, a value of the wrong type, or an unknown variant.
+    while error.args and isinstance(error.args[0], Exception):  # absl wraps an unknown setting
       error = error.args[0]
     sentence = ': '.join(str(error.args[0] if error.args else error).splitlines())
     unknown = 'there is no setting ' if isinstance(error, KeyError) else ''

@@ -30,7 +30,7 @@ def batch_of(artefact):
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--size', type=int, default=256, help='pixels a side')
+  parser.add_argument('--size', type=int, default=256, help='pixels per side')
   parser.add_argument('--batch', type=int, default=8)
   parser.add_argument('--rounds', type=int, default=12)
   parser.add_argument('--only', help='one artefact, or print, or wan2020')

@@ -19,14 +19,14 @@ def get_config(variant=''):
   c.workdir = 'runs/detector'
 
   c.data = sections.data()
-  c.data.old = ''  # stays empty: nobody has marked the damage of real old photos
+  c.data.old = ''  # stays empty: the damage of real old photos is not marked
   c.data.crop = 192  # pixels, a multiple of 2**depth
-  c.data.scale = (0.5, 1.0)  # photos are shrunk by a random factor first: more content in a crop
+  c.data.scale = (0.5, 1.0)  # range of a random factor by which photos are shrunk before the crop
 
-  c.recipe = 'print'  # whose masks are learnt; several: one is drawn per photo
+  c.recipe = 'print'  # the masks to learn; of several, one is drawn per photo
   c.distractors = ml_collections.ConfigDict()
   c.distractors.lines = 0.15  # probability of wires or railings in a training photo, not damage
-  c.distractors.border = 0.15  # and of the border of a print
+  c.distractors.border = 0.15  # and of a print's border
 
   c.model = ml_collections.ConfigDict()
   c.model.width = 16
@@ -44,14 +44,14 @@ def get_config(variant=''):
 
   c.evaluate = sections.evaluate()
   c.measure = sections.measure()
-  c.evaluate.recipes = 'print'  # one table each
+  c.evaluate.recipes = 'print'  # one table per recipe
   c.evaluate.crop = 352
 
   return sections.variants(c, variant, {'cpu': (cpu,), 'paper': (paper,), 'tiny': (tiny,)})
 
 
 def cpu(c):
-  """For a few cores; it took 85 minutes on one that was shared: benchmarks/detector."""
+  """For a few cores. It took 85 minutes on one shared core: benchmarks/detector."""
   c.workdir = 'runs/detector_cpu'
   c.model.width = 12
   c.detector.steps = 6000
@@ -61,7 +61,7 @@ def cpu(c):
 
 
 def paper(c):
-  """The published network; its training was never released, so the rest is ours. VOC 2012."""
+  """The published network. Its training was never released, so the rest is ours. For VOC 2012."""
   c.workdir = 'runs/detector_paper'
   c.data.crop = 256
   c.data.scale = (0.6, 1.0)
@@ -78,7 +78,7 @@ def paper(c):
 
 
 def tiny(c):
-  """Seconds: for tests."""
+  """For tests: seconds."""
   c.data.crop = 32
   c.recipe = 'report'  # print takes longer to compile than the network
   c.model.width = 4

@@ -1,11 +1,13 @@
-"""Deep Image Prior: no training, one network fitted to each photo, which stops by itself.
+"""Deep Image Prior: no training; a network is fitted to each photo, and stops by itself.
 
 python launch.py --config=configs/dip.py --config.photos=FOLDER                  # noise, grain
 python launch.py --config=configs/dip.py --config.photos=FOLDER --config.masks=FOLDER  # and damage
 python launch.py --config=configs/dip.py                        # two noisy sample photos, minutes
 
 Variants: small (default, for CPUs), report, denoise, inpaint, hole, restoration, superres,
-superres8; their networks, numbers and reasons are in oldphoto_jax/models/dip_presets.py.
+superres8; their networks, numbers and reasons are in oldphoto_jax/dip/presets.py.
+Measured (benchmarks/dip): `small` takes 4 to 6 minutes for 256x256 pixels on two busy cores, and
+reaches 25.6 to 28.9 dB for noise of sigma 25, with 3001 iterations.
 """
 
 import dataclasses
@@ -19,28 +21,28 @@ from oldphoto_jax.systems.dip import PRESETS
 def get_config(variant=''):
   variant = variant or 'small'
   if variant not in PRESETS:
-    raise ValueError(f'{variant!r} is no variant of configs/dip.py: use one of {list(PRESETS)}')
+    raise ValueError(f'configs/dip.py has no variant {variant!r}: choose from {", ".join(PRESETS)}')
   preset = PRESETS[variant]()
 
   c = ml_collections.ConfigDict()
   c.system = 'dip'
-  c.preset = variant  # chosen behind the colon: configs/dip.py:denoise
+  c.preset = variant  # chosen after the colon: configs/dip.py:denoise
   c.seed = 0
   c.workdir = 'runs/dip'
 
   c.photos = ''  # folder of photos to restore, or one photo; '': noisy sample photos
-  c.masks = ''  # folder of masks under the photos' names, white = damaged; '': all pixels are known
-  c.truths = ''  # folder of sound photos, for the PSNR curves and the report alone
-  c.paste = True  # with masks, change the masked pixels alone; False: the network's whole image
-  c.gray = False  # fit and write one channel; files that are gray always are
-  c.max_side = 0  # fit larger photos at this size and paste only the damage back; 0: as they are
-  c.max_hours = 24.0  # refuse to begin where a photo might take longer
+  c.masks = ''  # folder of masks, named like the photos, white = damaged; '': all pixels are known
+  c.truths = ''  # folder of undamaged photos, only for the PSNR curves and the report
+  c.paste = True  # with masks, change only the masked pixels; False: the network's whole image
+  c.gray = False  # fit and write one channel; gray files always have one
+  c.max_side = 0  # fit larger photos at this size and paste only the damage back; 0: full size
+  c.max_hours = 24.0  # refuse to start if a photo might take longer
 
-  c.chunk = 100  # iterations between two looks at the devices
-  c.save_every = 10  # chunks between two checkpoints
+  c.chunk = 100  # iterations per chunk
+  c.save_every = 10  # chunks per checkpoint
   c.batch = 0  # photos that a device fits at once; 0: one on CPU, up to four on accelerators
 
-  # The preset's numbers, to be changed here or on the command line.
+  # The preset's numbers, which may be changed here or on the command line.
   c.fit = ml_collections.ConfigDict()
   for field in dataclasses.fields(preset):
     if field.name not in ('net', 'stop', 'factor'):

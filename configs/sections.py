@@ -1,4 +1,4 @@
-"""The sections that all trained systems have alike; each config then sets what is its own."""
+"""Sections that all trained systems share. Each config then sets its own values."""
 
 from collections.abc import Callable
 
@@ -21,11 +21,11 @@ def data() -> ml_collections.ConfigDict:
   d.subset_val = 0
   d.subset_test = 0
   d.crop = 96  # pixels of a training image, a multiple of what the networks take
-  d.scale = (0.4, 1.0)  # photos are shrunk by a random factor first: more content in a crop
+  d.scale = (0.4, 1.0)  # range of a random factor by which photos are shrunk before the crop
   d.flip = 0.5
   d.threads = 2
   d.workers = 0  # processes that decode; 0: threads of this one
-  d.cache_gb = 1.0  # decoded photos kept in memory
+  d.cache_gb = 1.0  # decoded photos kept in memory; clean and old photos get half each
   return d
 
 
@@ -43,19 +43,19 @@ def optimiser(
   s = ml_collections.ConfigDict()
   s.steps = steps
   s.batch_size = batch_size  # over all devices
-  s.lr = lr  # short runs without a strong GAN term bear five times the papers' rates
+  s.lr = lr  # short runs without a strong GAN term tolerate five times the papers' rates
   s.b1 = b1
   s.b2 = b2
   s.decay = decay  # share of the steps over which the learning rates fall to 0
-  s.ema = ema  # decay of the moving average that is evaluated and released; 0: none
+  s.ema = ema  # decay of the moving average that is evaluated and released; 0: no average
   return s
 
 
 def train() -> ml_collections.ConfigDict:
-  """How often to look at a training."""
+  """How often to log and evaluate a training."""
   t = ml_collections.ConfigDict()
   t.log_every = 20
-  t.evaluate_every = 250  # steps; also of checkpoints
+  t.evaluate_every = 250  # steps; also saves a checkpoint
   t.eval_batch = 8
   t.sheet_rows = 4
   t.tensorboard = False  # needs the extra `tensorboard`
@@ -63,21 +63,21 @@ def train() -> ml_collections.ConfigDict:
 
 
 def measure() -> ml_collections.ConfigDict:
-  """What --mode=compile and --mode=speed do."""
+  """Settings of --mode=compile and --mode=speed."""
   m = ml_collections.ConfigDict()
-  m.output = ''  # file of the figures; '': in the workdir
-  m.topology = 'v5e:2x2'  # of compile: chips and their shape, as in v5e:4x4
-  m.threads = 0  # of speed, on CPU; 0: as many as there are cores
-  m.windows = 5  # of speed; the median of so many windows is reported
+  m.output = ''  # file of the measurements; '': in the workdir
+  m.topology = 'v5e:2x2'  # for compile: kind of chip and shape, as in v5e:4x4
+  m.threads = 0  # for speed, on CPU; 0: one per core
+  m.windows = 5  # for speed: number of timing windows; the median is reported
   m.window_seconds = 2.0
   return m
 
 
 def evaluate() -> ml_collections.ConfigDict:
-  """What --mode=evaluate measures."""
+  """Settings of --mode=evaluate."""
   e = ml_collections.ConfigDict()
-  e.recipes = 'wan2020,report'  # one table each
-  e.crop = 256  # the middle square of a photo
+  e.recipes = 'wan2020,report'  # one table per recipe
+  e.crop = 256  # pixels of the central square of a photo
   e.limit = 0  # photos; 0: all
   return e
 
@@ -87,15 +87,15 @@ def variants(
   name: str,
   known: dict[str, tuple[Callable[[ml_collections.ConfigDict], None], ...]],
 ) -> ml_collections.ConfigDict:
-  """The config with the changes of the variant that a command names behind the colon; locked.
+  """Applies the variant that a command names after the colon, and locks the config.
 
   Args:
-    config: the small one, for ''.
-    name: what is behind the colon, or ''.
+    config: the default, for ''.
+    name: the name after the colon, or ''.
     known: name -> functions that change the config, in order.
 
   Raises:
-    ValueError: for a variant that there is not.
+    ValueError: there is no such variant.
   """
   if name and name not in known:
     raise ValueError(f'this config has no variant {name!r}: {", ".join(known)}')

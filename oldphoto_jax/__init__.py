@@ -4,7 +4,7 @@
   restorer = oldphoto_jax.load()
   restored = restorer.restore(photo)  # uint8 [H, W, 3] in, the same out
 
-See `load` and library.ArrayRestorer.restore. Only `load` imports JAX, not the package itself.
+See `load` and library.ArrayRestorer.restore. JAX is imported by `load`, not by the package itself.
 """
 
 import typing
@@ -18,11 +18,10 @@ __version__ = '0.1.0'
 
 
 def load(weights: 'str | os.PathLike | None' = None) -> 'library.ArrayRestorer':
-  """Opens a trained system, to restore photos that are arrays.
+  """Loads a trained system that restores photos given as arrays.
 
   Args:
-    weights: a weights file, or the folder of a training run. None: the weights that come with the
-      package.
+    weights: a weights file, or the folder of a training run. None: the weights in the package.
 
   Raises:
     errors.WeightsError: the weights cannot be used.

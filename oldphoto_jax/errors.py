@@ -1,14 +1,14 @@
-"""What a user can mend, each told in one sentence, and the exit codes of the commands.
+"""Errors that a user can fix, and the exit codes of the commands.
 
-Only these are shortened to their sentence. Everything else is a bug, or the machine's, and keeps
-its traceback.
+Only these errors are shortened to their message. All others are bugs or faults of the machine, and
+keep their traceback.
 """
 
 import enum
 
 
 class UserError(ValueError):
-  """Something that the user can mend. Its text is a sentence: what is wrong and what to do."""
+  """An error that the user can fix. Its message is a sentence: what is wrong and what to do."""
 
 
 class ConfigError(UserError):
@@ -16,7 +16,7 @@ class ConfigError(UserError):
 
 
 class OptionError(UserError):
-  """Options of a command that cannot work, alone or together."""
+  """Options of a command that cannot work, on their own or together."""
 
 
 class PhotoError(UserError):
@@ -24,7 +24,7 @@ class PhotoError(UserError):
 
 
 class WeightsError(UserError):
-  """A file of weights, of ours or in an official layout, that is missing, broken or another's."""
+  """A weights file, in our or an official layout, that is missing, broken or of the wrong kind."""
 
 
 class CheckpointError(UserError):
@@ -37,5 +37,5 @@ class ExitStatus(enum.IntEnum):
   OK = 0
   SOME_FAILED = 1  # some photos failed; the others are done
   NOTHING_DONE = 2
-  STOPPED = 75  # after SIGTERM (EX_TEMPFAIL), with everything saved: the same command goes on
+  STOPPED = 75  # after SIGTERM (EX_TEMPFAIL), everything is saved: the same command goes on
   INTERRUPTED = 130  # Ctrl-C; the same command goes on

@@ -1,4 +1,4 @@
-"""Restoring from Python, with arrays instead of files: see oldphoto_jax.load."""
+"""Restoring arrays in Python: see oldphoto_jax.load."""
 
 import dataclasses
 import os
@@ -23,14 +23,14 @@ def load(path: str | os.PathLike | None = None) -> 'ArrayRestorer':
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayRestorer:
-  """A trained system that takes arrays.
+  """A trained system that restores arrays.
 
-  Programs are compiled when a photo first needs them, and kept: restore many photos with one
+  Programs are compiled when a photo first needs them and then kept, so restore many photos with one
   object.
   """
 
   engine: engine.Engine
-  finds: bool = False  # whether the system finds damage itself, in the same pass
+  finds: bool = False  # whether the system itself finds damage, in the same pass
   # Photo, float32 [H, W, 3] in [-1, 1] -> probability of damage [H, W, 1]; None: no detector.
   find: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -45,26 +45,26 @@ class ArrayRestorer:
     threshold: float | None = None,
     tone: float = restore.TONE,
   ) -> np.ndarray | list[np.ndarray]:
-    """Restores one photo, or each of a list, whatever their sizes.
+    """Restores one photo, or a list of photos, of any sizes.
 
     Args:
-      photos: [H, W, 3], or gray [H, W]: uint8, uint16, or float in [-1, 1]. Or a list of them.
-      mask: what is damaged and to be filled, [H, W] or [H, W, 1]: bool, uint8 (255 = damaged), or
-        float in [0, 1] (1 = damaged). For a list of photos a list of masks, which may be None.
-      strength: 1 is the restored photo, 0 the original, between is a blend of the two.
-      only_damage: changes nothing but the damage.
-      find_damage: fills what the system, or the detector in its weights, finds in photos without a
-        mask. By default only a system that is made for it does: see weights.SHIPPED.
-      threshold: from which probability on damage that was found is filled; None: what was measured
-        to be best on real prints, or 0.5 for a detector.
-      tone: how far faded tones are revived, from 0 to 1; 0 for measuring.
+      photos: [H, W, 3], or gray [H, W]: uint8, uint16, or float in [-1, 1]. Or a list of these.
+      mask: the damage to fill, [H, W] or [H, W, 1]: bool, uint8 (255 = damaged), or float in [0, 1]
+        (1 = damaged). For a list of photos, a list of masks, which may be None.
+      strength: 1 is the restored photo, 0 the original, values between blend the two.
+      only_damage: changes only the damage.
+      find_damage: fills the damage that the system, or the detector in its weights, finds in photos
+        without a mask. By default only systems made for it do this, see weights.SHIPPED.
+      threshold: found damage is filled from this probability. None: the value that was best on real
+        prints, or 0.5 for a detector.
+      tone: how far faded tones are revived, from 0 to 1. Use 0 for measurements.
 
     Returns:
       The restored photo, of the same shape and dtype; or a list of them.
 
     Raises:
       ValueError: an argument has a wrong shape, dtype or range.
-      errors.OptionError: the damage is to be found, and the system has no detector.
+      errors.OptionError: `find_damage` is set, but the system has no detector.
       errors.PhotoError: a mask covers its whole photo.
     """
     searching = self.finds if find_damage is None else find_damage
@@ -100,7 +100,7 @@ class ArrayRestorer:
 
 
 def _pixels(photo: np.ndarray) -> np.ndarray:
-  """A photo as [H, W, 3], if it is one."""
+  """A photo as [H, W, 3]. Raises ValueError for other arrays."""
   if photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[2] != 3) or 0 in photo.shape:
     raise ValueError(f'a photo has shape {photo.shape}; give [H, W, 3], or [H, W] if it is gray.')
   if photo.dtype.kind == 'f':
@@ -118,9 +118,9 @@ def _values(pixels: np.ndarray) -> np.ndarray:
 
 
 def _mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """A mask as float32 [H, W, 1] in [0, 1], if it is one for a photo of this size."""
+  """A mask as float32 [H, W, 1] in [0, 1]. Raises ValueError if it does not fit the size."""
   if mask.shape not in (size, (*size, 1)):
-    raise ValueError(f'a mask has shape {mask.shape} and its photo {size}; give [H, W] as well.')
+    raise ValueError(f'a mask has shape {mask.shape} and its photo {size}; give the same [H, W].')
   values = mask.astype(np.float32) / np.float32(255 if mask.dtype == np.uint8 else 1)
   if not ((values >= 0) & (values <= 1)).all():
     raise ValueError('a mask has values outside of [0, 1].')

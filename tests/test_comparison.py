@@ -14,7 +14,18 @@ from oldphoto_jax import weights
 from oldphoto_jax.dip.networks import Skip
 from oldphoto_jax.dip.prior import Dip
 from oldphoto_jax.errors import UserError, WeightsError
-from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.evaluation import tables
+from oldphoto_jax.evaluation.judge import (
+  METRICS,
+  Judge,
+  extra_scores,
+  load_judge,
+  missing_columns,
+  score,
+)
+from oldphoto_jax.evaluation.results import compare, evaluate
+from oldphoto_jax.evaluation.rows import Row, Test, Training, classical, noise, nothing
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import pix2pix
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import comparison as system
@@ -27,37 +38,37 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 def test_the_bootstrap_of_two_photos_is_known():
   # Means of two draws out of {0, 1}: 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4.
-  assert comparison.bootstrap([0, 1], 0, 2000) == comparison.Mean(0.5, 0.0, 1.0, 2)
+  assert tables.bootstrap([0, 1], 0, 2000) == tables.Mean(0.5, 0.0, 1.0, 2)
 
 
 def test_the_bootstrap_of_many_photos_is_near_the_normal_interval():
   values = np.random.default_rng(1).normal(3, 2, 400)
-  found = comparison.bootstrap(values, 0, 10_000)
+  found = tables.bootstrap(values, 0, 10_000)
   half = 1.96 * values.std() / 20
   assert found.mean == pytest.approx(values.mean())
   assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=0.02)
-  assert found == comparison.bootstrap(values, 0, 10_000) != comparison.bootstrap(values, 1, 10_000)
+  assert found == tables.bootstrap(values, 0, 10_000) != tables.bootstrap(values, 1, 10_000)
 
 
 def test_photos_without_a_value_do_not_count():
-  assert comparison.bootstrap([np.nan, 2, np.inf], 0, 100) == comparison.Mean(2.0, None, None, 1)
-  assert comparison.bootstrap([np.nan], 0, 100) == comparison.Mean(None, None, None, 0)
+  assert tables.bootstrap([np.nan, 2, np.inf], 0, 100) == tables.Mean(2.0, None, None, 1)
+  assert tables.bootstrap([np.nan], 0, 100) == tables.Mean(None, None, None, 0)
 
 
 def test_differences_are_paired():
   # Photos differ by tens of dB, the two rows by half a dB: only pairs show it.
   photos = np.linspace(10, 40, 30)
-  found = comparison.difference(photos[:20] + 0.5, photos, 0, 1000)
+  found = tables.difference(photos[:20] + 0.5, photos, 0, 1000)
   assert (found.mean, found.low, found.high, found.n) == pytest.approx((0.5, 0.5, 0.5, 20))
-  assert comparison.improved(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 4.0, 0.0])) == 1
+  assert tables.improved(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 4.0, 0.0])) == 1
 
 
 def test_the_noise_of_a_photo_is_found():
   rng = np.random.default_rng(0)
   ramp = np.linspace(-1, 1, 120)[:, None, None] * np.ones((120, 131, 3))
   noisy = ramp + rng.normal(0, 0.1, ramp.shape)
-  assert comparison.noise(noisy) == pytest.approx(0.1, rel=0.03)
-  assert comparison.noise(ramp) == pytest.approx(0, abs=1e-12)
+  assert noise(noisy) == pytest.approx(0.1, rel=0.03)
+  assert noise(ramp) == pytest.approx(0, abs=1e-12)
 
 
 # Results
@@ -72,11 +83,11 @@ def a_test(n=3, size=24, truth=True):
   old = [np.where(mask == 1, 255, x).astype(np.uint8) for x in old]
   names = [f'{i}.png' for i in range(n)]
   if not truth:
-    return comparison.Test('old', names, old, reference=clean)
-  return comparison.Test('report', names, old, clean, [mask] * n)
+    return Test('old', names, old, reference=clean)
+  return Test('report', names, old, clean, [mask] * n)
 
 
-JUDGE = comparison.Judge(None, None, None, 'no files')
+JUDGE = Judge(None, None, None, 'no files')
 
 
 class Halfway:
@@ -94,18 +105,18 @@ class Halfway:
     return photo / 2
 
   def row(self, **fields):
-    return comparison.Row(**{'label': 'half', 'open': self.open, 'identity': 'one'} | fields)
+    return Row(**{'label': 'half', 'open': self.open, 'identity': 'one'} | fields)
 
 
-def evaluate(row, test, folder, stop=lambda: False, pictures=2):
-  return comparison.evaluate(
+def run_row(row, test, folder, stop=lambda: False, pictures=2):
+  return evaluate(
     row, test, JUDGE, folder, pictures=pictures, commit='c', opened=row.open, stop=stop
   )
 
 
 def test_scores_are_of_8_bits_against_the_truth(tmp_path):
   test = a_test()
-  found = evaluate(Halfway().row(), test, tmp_path)
+  found = run_row(Halfway().row(), test, tmp_path)
   restored = np.round(127.5 * ((test.old[1] / 127.5 - 1) / 2 + 1))
   np.testing.assert_array_equal(found.pictures[1], restored)
   error = (restored - test.truth[1]) ** 2
@@ -122,8 +133,8 @@ def test_scores_are_of_8_bits_against_the_truth(tmp_path):
 
 def test_what_is_known_is_not_restored_again(tmp_path):
   test, first, second = a_test(), Halfway(), Halfway()
-  before = evaluate(first.row(), test, tmp_path)
-  after = evaluate(second.row(), test, tmp_path)
+  before = run_row(first.row(), test, tmp_path)
+  after = run_row(second.row(), test, tmp_path)
   assert first.calls == 4  # the first call compiles, so it is timed anew
   assert second.calls == 0
   for name in before.scores:
@@ -132,58 +143,58 @@ def test_what_is_known_is_not_restored_again(tmp_path):
   # A picture that was lost: only that photo.
   next(tmp_path.rglob('*.png')).unlink()
   again = Halfway()
-  evaluate(again.row(), test, tmp_path)
+  run_row(again.row(), test, tmp_path)
   assert again.calls == 2
 
 
 def test_other_weights_photos_or_scores_are_restored_again(tmp_path):
-  evaluate(Halfway().row(), a_test(), tmp_path)
+  run_row(Halfway().row(), a_test(), tmp_path)
   for row, test in (
     ((half := Halfway()).row(identity='two'), a_test()),
     ((half2 := Halfway()).row(), dataclasses.replace(a_test(), truth=a_test().old)),
   ):
-    evaluate(row, test, tmp_path)
+    run_row(row, test, tmp_path)
   assert half.calls == half2.calls == 4
 
 
 def test_an_interrupted_comparison_goes_on(tmp_path):
   test, half = a_test(), Halfway()
   with pytest.raises(train.Stopped):
-    evaluate(half.row(), test, tmp_path, stop=lambda: half.calls >= 3)
+    run_row(half.row(), test, tmp_path, stop=lambda: half.calls >= 3)
   assert half.calls == 3  # two photos
   rest = Halfway()
-  found = evaluate(rest.row(), test, tmp_path)
+  found = run_row(rest.row(), test, tmp_path)
   assert rest.calls == 2  # the third, and its repetition
-  whole = evaluate(Halfway().row(), test, tmp_path / 'other')
+  whole = run_row(Halfway().row(), test, tmp_path / 'other')
   np.testing.assert_array_equal(found.scores['psnr'], whole.scores['psnr'])
 
 
 def test_a_broken_file_of_results_is_made_anew(tmp_path):
-  evaluate(Halfway().row(), a_test(), tmp_path)
+  run_row(Halfway().row(), a_test(), tmp_path)
   next(tmp_path.rglob('scores.json')).write_text('{"cut o')
   half = Halfway()
-  evaluate(half.row(), a_test(), tmp_path)
+  run_row(half.row(), a_test(), tmp_path)
   assert half.calls == 4
 
 
 def test_a_row_is_told_the_mask_only_if_it_is_to_be(tmp_path):
   blind, told = Halfway(), Halfway()
-  evaluate(blind.row(), a_test(), tmp_path)
-  evaluate(told.row(label='told', masked=True), a_test(), tmp_path)
+  run_row(blind.row(), a_test(), tmp_path)
+  run_row(told.row(label='told', masked=True), a_test(), tmp_path)
   assert blind.weights == [None] * 4
   weight = told.weights[0]
   assert weight.shape == (24, 24, 1) and (weight == a_test().mask[0]).all()
   everywhere = dataclasses.replace(a_test(), mask=[np.ones((24, 24, 1), np.float32)] * 3)
   lost = Halfway()
-  evaluate(lost.row(label='lost', masked=True), everywhere, tmp_path)
+  run_row(lost.row(label='lost', masked=True), everywhere, tmp_path)
   assert lost.weights == [None] * 4
 
 
 def test_a_row_that_gives_no_photo_is_an_error(tmp_path):
   for bad in (lambda photo: photo * np.nan, lambda photo: photo[:5]):
-    row = comparison.Row('bad', lambda bad=bad: lambda photo, weight: bad(photo), 'bad')
+    row = Row('bad', lambda bad=bad: lambda photo, weight: bad(photo), 'bad')
     with pytest.raises(WeightsError, match=r'bad makes of 0\.png'):
-      evaluate(row, a_test(), tmp_path)
+      run_row(row, a_test(), tmp_path)
   assert not list(tmp_path.rglob('scores.json'))
 
 
@@ -191,10 +202,10 @@ def test_a_row_that_gives_no_photo_is_an_error(tmp_path):
 
 
 def compared(tmp_path, tests):
-  rows = [comparison.nothing(), Halfway().row(limit=2), Halfway().row(label='told', masked=True)]
-  results = comparison.compare(rows, tests, JUDGE, tmp_path, pictures=2, commit='c')
-  extra = {test.name: comparison.extra_scores(test, JUDGE) for test in tests}
-  return results, comparison.report(rows, tests, results, extra, 'told', 0, 100)
+  rows = [nothing(), Halfway().row(limit=2), Halfway().row(label='told', masked=True)]
+  results = compare(rows, tests, JUDGE, tmp_path, pictures=2, commit='c')
+  extra = {test.name: extra_scores(test, JUDGE) for test in tests}
+  return results, tables.report(rows, tests, results, extra, 'told', 0, 100)
 
 
 def test_the_report_and_its_tables(tmp_path):
@@ -210,14 +221,14 @@ def test_the_report_and_its_tables(tmp_path):
   assert list(report['tests']['old']['rows']) == ['do nothing', 'half']
   assert report['tests']['old']['rows']['half']['means'] == {}
   json.dumps(report, allow_nan=False)
-  text = comparison.markdown(comparison.tables(report))
+  text = tables.markdown(tables.tables(report))
   line = next(line for line in text.splitlines() if line.startswith('| half | 2 | '))
   mean = rows['half']['means']['psnr']
   assert f'| {mean["mean"]:.2f} [{mean["low"]:.2f}, {mean["high"]:.2f}] |' in line
   assert 'MS-SSIM' not in text and 'NIQE' not in text  # not measured at 24 pixels, without files
-  assert comparison.grid(tests[0], results['report'], 2).ndim == 3
+  assert tables.grid(tests[0], results['report'], 2).ndim == 3
   # Two photos of the row 'half', an empty place for the third.
-  assert comparison.grid(tests[0], results['report'], 3).shape[0] > 3 * 24
+  assert tables.grid(tests[0], results['report'], 3).shape[0] > 3 * 24
 
 
 # Rows
@@ -231,12 +242,12 @@ def test_the_classical_rows_remove_noise_and_lines():
   weight = np.zeros((60, 60, 1), np.float32)
   weight[27:32] = 1
   error = lambda photo, part=slice(None): np.abs(photo - clean)[part].mean()
-  blind = comparison.classical(False).open()(old, None)
-  told = comparison.classical(True).open()(old, weight)
+  blind = classical(False).open()(old, None)
+  told = classical(True).open()(old, weight)
   assert error(blind, slice(0, 20)) < 0.5 * error(old, slice(0, 20))
   assert error(blind, slice(28, 31)) > 0.5 > 0.1 > error(told, slice(28, 31))
   flat = np.zeros((20, 20, 3), np.float32)
-  np.testing.assert_array_equal(comparison.classical(False).open()(flat, None), flat)
+  np.testing.assert_array_equal(classical(False).open()(flat, None), flat)
 
 
 @pytest.fixture(scope='module')
@@ -281,9 +292,7 @@ def config_of(*changes, variant='smoke'):
 def test_the_row_of_a_system_that_cannot_fill_is_one(tiny):
   (row,) = system.weights_rows('mine', tiny, system._programs)
   assert row.label == 'mine' and not row.masked
-  assert row.training == comparison.Training(
-    20, 2 * 4 / 4 + 3 * 4 / 8, 'sample photos', 'report', 32, ''
-  )
+  assert row.training == Training(20, 2 * 4 / 4 + 3 * 4 / 8, 'sample photos', 'report', 32, '')
   params = weights.load(tiny).params
   assert row.parameters == sum(leaf.size for leaf in jax.tree.leaves(params['params']))
 
@@ -295,7 +304,7 @@ def test_weights_out_of_their_run_tell_the_planned_length(tiny, tmp_path):
   assert (row.training.images, row.training.seconds) == (6 * 4, None)
   weights.save(file, weights.load(tiny), card={})
   (row,) = system.weights_rows('mine', file, system._programs)
-  assert row.training == comparison.Training()
+  assert row.training == Training()
 
 
 def test_all_systems_share_photos_budget_and_seed():
@@ -303,14 +312,14 @@ def test_all_systems_share_photos_budget_and_seed():
   config = config_of(('seed', 7), ('images', 600), ('data.flip', 0.25), *photos)
   for name in ('pix2pix', 'cyclegan', 'triplet'):
     own = system.own_config(config, name)
-    assert (own.seed, own.degradation, own.data.crop) == (7, 'report', 32)
+    assert (own.seed, own.recipe, own.data.crop) == (7, 'report', 32)
     assert (own.data.flip, own.data.photos) == (0.25, '/p')
     assert own.data.old == ('/o' if name == 'triplet' else '')
     assert own.workdir == f'runs/comparison_smoke/{name}'
     stages = build.stage_names(own)
     assert len(stages) == (4 if name == 'triplet' else 1)
     assert sum(own[s].steps * own[s].batch_size for s in stages) == pytest.approx(600, abs=12)
-  assert own.mapping_masked.degradation == own.fusion.degradation == 'report'
+  assert own.mapping_masked.recipe == own.fusion.recipe == 'report'
   assert config.systems.pix2pix.data.flip == 0.5  # the config itself is left as it was
   own = system.own_config(config_of(('images', 0)), 'cyclegan')
   assert own.cyclegan.steps == config.systems.cyclegan.cyclegan.steps
@@ -384,11 +393,11 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
     ([('load.pix2pix', '/nowhere')], '/nowhere'),
     ([('more', 'mine=/nowhere')], '/nowhere'),
     ([('more', '/nowhere')], 'NAME=PATH'),
-    ([('more', 'pix2pix=/nowhere')], 'name of its own'),
+    ([('more', 'pix2pix=/nowhere')], 'with a new name'),
     ([('evaluate.recipes', 'report,moon')], "no recipe 'moon'"),
     ([('evaluate.squeezenet', '/nowhere.npz')], '/nowhere.npz'),
     ([('evaluate.niqe', '/nowhere.npz')], '/nowhere.npz'),
-    ([('data.old_reference', '/nowhere')], 'set that as well'),
+    ([('data.old_reference', '/nowhere')], 'set data.old_test as well'),
     ([('data.crop', 36)], 'multiple'),
     ([('systems.dip.preset', 'moon')], "no preset 'moon'"),
   ],
@@ -405,7 +414,7 @@ def test_references_have_the_names_and_sizes_of_their_photos(tmp_path):
     Image.new('RGB', (side, side)).save(tmp_path / folder / 'a.png')
   folders = ('data.old_test', tmp_path / 'old'), ('data.old_reference', tmp_path / 'reference')
   config = config_of(*((name, str(path)) for name, path in folders))
-  with pytest.raises(build.ConfigError, match='has not the size'):
+  with pytest.raises(build.ConfigError, match='differ in size'):
     system._old(config)
   (tmp_path / 'reference' / 'a.png').rename(tmp_path / 'reference' / 'b.png')
   with pytest.raises(ValueError, match=r'no reference of that name'):
@@ -413,13 +422,13 @@ def test_references_have_the_names_and_sizes_of_their_photos(tmp_path):
 
 
 def test_columns_without_their_files_are_named():
-  judge = comparison.judge('', '')
+  judge = load_judge('', '')
   assert judge.squeezenet is None and judge.niqe is None
-  missing = [sentence.split(' (')[0] for sentence in comparison.missing_columns(judge, 64)]
+  missing = [sentence.split(' (')[0] for sentence in missing_columns(judge, 64)]
   assert missing == ['SqueezeNet distance', 'LPIPS', 'NIQE', 'MS-SSIM']
-  assert len(comparison.missing_columns(judge, 176)) == 3
+  assert len(missing_columns(judge, 176)) == 3
   with pytest.raises(ValueError, match='two files'):
-    comparison.judge('', '', alexnet='alexnet.pth')
+    load_judge('', '', alexnet='alexnet.pth')
 
 
 def test_all_columns_with_their_files(shared, tmp_path):
@@ -436,15 +445,15 @@ def test_all_columns_with_their_files(shared, tmp_path):
   np.savez(tmp_path / 'linear.npz', **linear)
   names = ('squeezenet1_0_fp16.npz', 'niqe_pris_params.npz')
   own = (tmp_path / 'alexnet.npz', tmp_path / 'linear.npz')
-  judge = comparison.judge(*(str(folder / name) for name in names), *map(str, own))
-  assert comparison.missing_columns(judge, 192) == []
-  assert len(comparison.missing_columns(judge, 180)) == 1  # NIQE takes two blocks
+  judge = load_judge(*(str(folder / name) for name in names), *map(str, own))
+  assert missing_columns(judge, 192) == []
+  assert len(missing_columns(judge, 180)) == 1  # NIQE takes two blocks
   test = a_test(1, 192)
-  scores = comparison.score(judge, test, 0, test.truth[0])
-  assert scores['psnr'] == comparison.metrics.MAX_PSNR == scores['psnr_inside']
+  scores = score(judge, test, 0, test.truth[0])
+  assert scores['psnr'] == psnr_ssim.MAX_PSNR == scores['psnr_inside']
   assert scores['ssim'] == scores['ms_ssim'] == 1 and scores['squeezenet'] == 0
   assert scores['niqe'] > 3
-  assert set(scores) == {m.name for m in comparison.METRICS}
+  assert set(scores) == {m.name for m in METRICS}
   # Without truth: the distance to the other system's photo, and what needs none.
-  blind = comparison.score(judge, a_test(1, 192, truth=False), 0, test.old[0])
+  blind = score(judge, a_test(1, 192, truth=False), 0, test.old[0])
   assert set(blind) == {'lpips', 'squeezenet', 'niqe'} and blind['squeezenet'] > 0.01

@@ -452,7 +452,7 @@ def test_time_is_told_and_limited():
   assert estimate(settings, speed, 256, 256) == 6000
   assert estimate(settings, speed, 512, 500) == 4 * 6000
   assert '1.7 h' in check_time(settings, speed, 256, 256, limit=7000)
-  with pytest.raises(ValueError, match='over the limit of 30 min; 128 px on its longer side keep'):
+  with pytest.raises(ValueError, match='over the limit of 30 min; reduce its longer side to 128'):
     check_time(settings, speed, 1024, 768, limit=1800)
   with pytest.raises(ValueError, match='fewer iterations'):
     check_time(settings, speed, 1024, 768, limit=1)

@@ -91,7 +91,9 @@ def test_a_folder_is_restored_and_reported(tmp_path):
   dip.run(c)  # all is there: the report stays
   assert (run / 'report.md').read_text().splitlines() == table
   save(tmp_path / 'in/b.png', 8, 8)  # and it has no mask
-  with pytest.raises(ConfigError, match=r'1 of 2 photos failed: .*report\.json says why'):
+  with pytest.raises(
+    ConfigError, match=r'1 of 2 photos failed: see .*report\.json for the reasons'
+  ):
     dip.run(c)
   assert '| b.png | failed |' in (run / 'report.md').read_text()
 
@@ -160,7 +162,7 @@ def test_what_cannot_work_is_a_sentence_before_the_folder_is_made(tmp_path):
       ['--config=configs/dip.py', '--mode=export'],
       "dip has no mode 'export': choose from run, speed",
     ),
-    (['--config=configs/dip.py:denoize'], "'denoize' is no variant of configs/dip.py"),
+    (['--config=configs/dip.py:denoize'], "configs/dip.py has no variant 'denoize'"),
     (['--config=configs/dip.py', '--config.fit.learnig_rate=1'], 'learnig_rate'),
   ],
   ids=lambda x: x[-1] if isinstance(x, list) else '',

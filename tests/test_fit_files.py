@@ -120,7 +120,7 @@ def test_only_the_masked_pixels_change(tmp_path):
   summary = restore_files(job, [tmp_path / 'in'], tmp_path / 'out')
   said = {pathlib.Path(r.input).stem: r for r in summary.results}
   assert said['none'].status == 'failed' and 'no mask of that name' in said['none'].message
-  assert said['all'].status == 'failed' and 'covers all of it' in said['all'].message
+  assert said['all'].status == 'failed' and 'covers the whole photo' in said['all'].message
   assert (tmp_path / 'out/sound.png').read_bytes() == sound.read_bytes()
   assert 'iteration' not in said['sound'].fields and 'marks nothing' in said['sound'].warnings[0]
   before, after = images.read(photo).pixels, images.read(tmp_path / 'out/a.png').pixels
@@ -154,7 +154,7 @@ def test_a_large_photo_is_fitted_small_where_a_mask_says_what_to_fill(tmp_path):
   np.testing.assert_array_equal(before[8:], after[8:])
   assert (before[5:8] != after[5:8]).mean() > 0.9
   (result,) = restore_files(job, [photo], tmp_path / 'other').results
-  assert 'a 32x32 photo is fitted at 16 px only to fill its damage' in result.message
+  assert 'a 32x32 photo can be fitted at 16 px only to fill damage' in result.message
 
 
 def test_truths_give_the_loss_of_the_stop_and_curves(tmp_path):
@@ -211,7 +211,7 @@ def test_super_resolution_enlarges_the_photo_and_its_transparency(tmp_path):
 def test_a_fit_that_would_take_too_long_is_not_begun(tmp_path):
   small, large = save(tmp_path / 'in/a.png'), save(tmp_path / 'in/b.png', 64, 128)
   job = dataclasses.replace(JOB, max_seconds=0.01)
-  said = r'b\.png: a 128x64 .* at most 0 s: 40 iter.* keep to it: make it smaller.*raise max_hours'
+  said = r'b\.png: a 128x64 .* at most 0 s: 40 iter.*: make it smaller.*raise max_hours'
   with pytest.raises(images.PhotoError, match=said):
     restore_files(job, [tmp_path / 'in'], tmp_path / 'out')
   masked = dataclasses.replace(job, mask=lambda path, photo: np.ones((*photo.size, 1)))

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
-from oldphoto_jax.photos import images
+from oldphoto_jax.photos import folders, formats, images
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 XMP = b'<x:xmpmeta tiff:Orientation="6"><dc:title>Gran</dc:title></x:xmpmeta>'
@@ -196,9 +196,9 @@ def test_profile_tags_and_resolution_are_kept(tmp_path, name):
 
 def test_exif_keeps_its_bytes_but_not_its_thumbnail():
   raw = b'II*\0\x08\0\0\0' + b'\x01\0' + b'\x12\x01\x03\0\x01\0\0\0\x06\0\0\0' + b'\x1a\0\0\0thumb'
-  assert images._upright_exif(raw) == raw.replace(b'\0\x06', b'\0\x01').replace(b'\x1a', b'\0')
-  assert images._upright_exif(raw[:15]) == b''
-  assert images._upright_exif(b'rubbish') == b''
+  assert formats._upright_exif(raw) == raw.replace(b'\0\x06', b'\0\x01').replace(b'\x1a', b'\0')
+  assert formats._upright_exif(raw[:15]) == b''
+  assert formats._upright_exif(b'rubbish') == b''
 
 
 def test_raw_png_text_and_lossless_webp(tmp_path):
@@ -234,7 +234,7 @@ def test_first_of_several_pictures_with_a_warning(tmp_path, name):
   first.save(tmp_path / name, save_all=True, append_images=[second], lossless=True)
   photo = images.read(tmp_path / name)
   assert same(photo.pixels, np.asarray(first))
-  assert photo.warnings == ('The file holds 2 pictures; only the first is used.',)
+  assert photo.warnings == ('The file holds 2 pictures; only the first one is used.',)
 
 
 def test_mpo_is_a_jpeg(tmp_path):
@@ -280,7 +280,7 @@ def tiff(array, photometric='minisblack', **options):
     (
       'a.tif',
       tiff(random_array(8, 8, 2, dtype=np.uint16), planarconfig='contig', extrasamples=[2]),
-      'this kind of TIFF is not read',
+      'this kind of TIFF is not supported',
     ),
     ('a.tif', tiff(np.zeros((8, 8), np.float32)), 'floating-point'),
     ('a.tif', tiff(np.zeros((8, 8), np.int16)), 'signed or complex'),
@@ -412,11 +412,11 @@ def test_find_photos(tmp_path, caplog):
   (root / 'loop').symlink_to(root)
   (root / 'dangling.jpg').symlink_to(root / 'nothing.jpg')
   (root / 'inside.jpg').symlink_to(root / 'b.jpg')
-  found = images.find_photos([root], skip=root / 'out')
+  found = folders.find_photos([root], skip=root / 'out')
   names = ['a.PNG', 'b.jpg', 'inside.jpg', 'sub/c d\'s "é".tiff', 'sub/deep/e.webp']
   assert [str(relative) for _, relative in found] == names
   assert [path for path, _ in found] == [root / name for name in names]
-  assert '1 files of kinds that are not read (.heic)' in caplog.text
+  assert 'skipped 1 files of kinds that cannot be read (.heic)' in caplog.text
 
 
 def test_find_photos_of_several_paths(tmp_path):
@@ -424,13 +424,13 @@ def test_find_photos_of_several_paths(tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
   paths = [tmp_path / 'x', tmp_path / 'y', tmp_path / 'c.jpg', tmp_path / 'y/a.jpg']
-  assert [str(relative) for _, relative in images.find_photos(paths)] == [
+  assert [str(relative) for _, relative in folders.find_photos(paths)] == [
     'x/a.jpg',
     'y/a.jpg',
     'c.jpg',
   ]
   with pytest.raises(images.PhotoError, match='no such file or folder'):
-    images.find_photos([tmp_path / 'z'])
+    folders.find_photos([tmp_path / 'z'])
   (tmp_path / 'empty').mkdir()
   with pytest.raises(images.PhotoError, match='no photo found'):
-    images.find_photos([tmp_path / 'empty'])
+    folders.find_photos([tmp_path / 'empty'])

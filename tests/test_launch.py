@@ -63,7 +63,7 @@ def test_one_command_trains_all_stages_and_says_what_it_did(trained):
   for sentence in (
     'training on the sample photos of scikit-image',
     'the perceptual loss term is off',
-    'R is played by clean photos aged with another recipe',
+    'clean photos, aged by a recipe other than X, stand in for R',
     f'weights are in {run}/weights.safetensors',
   ):
     assert sentence in said

@@ -15,7 +15,7 @@ from PIL import Image
 from oldphoto_jax import weights
 from oldphoto_jax.errors import UserError
 from oldphoto_jax.systems import build, cyclegan, detector, pix2pix, triplet
-from oldphoto_jax.training import train
+from oldphoto_jax.training import runs, train
 
 TRAINED = {'vae': triplet, 'pix2pix': pix2pix, 'cyclegan': cyclegan, 'detector': detector}
 
@@ -40,7 +40,7 @@ WRONG = [
     ('data.photos', '/nowhere', r'data\.photos: there is no folder /nowhere'),
     ('data.test', '/nowhere', r'data\.test: there is no folder /nowhere'),
     ('data.overlays', '/nowhere', '/nowhere'),
-    ('degradation', 'moon', "no recipe 'moon'"),
+    ('recipe', 'moon', "no recipe 'moon'"),
     ('evaluate.recipes', 'moon', "no recipe 'moon'"),
     ('data.crop', 33, r'data\.crop is 33'),
     ('evaluate.crop', 33, r'evaluate\.crop is 33'),
@@ -78,7 +78,7 @@ def test_a_mistyped_command_makes_no_folder_and_the_corrected_one_runs(
   monkeypatch.setattr(train, 'train', lambda stage, folder, seed: None)
   settings = {}
   if setting == 'data.overlays':
-    settings['degradation'] = 'print'
+    settings['recipe'] = 'print'
   elif setting.startswith('vae_y.'):
     settings['stages'] = 'vae_y'
   with pytest.raises(UserError, match=sentence):
@@ -94,6 +94,23 @@ def test_a_run_goes_on_only_with_its_settings(tmp_path, monkeypatch):
   run('pix2pix', config_of('pix2pix', tmp_path, **{'pix2pix.steps': 9, 'measure.windows': 2}))
   with pytest.raises(UserError, match=r'holds a run with model\.width = 4, not 8'):
     run('pix2pix', config_of('pix2pix', tmp_path, **{'model.width': 8}))
+
+
+def test_a_run_folder_of_version_0_1_goes_on(tmp_path):
+  config = config_of('detector', tmp_path)
+  former = json.loads(config.to_json())
+  former['system'], former['scratch'] = 'scratch', former.pop('detector')
+  former['degradation'] = former.pop('recipe')
+  former['evaluate']['degradations'] = former['evaluate'].pop('recipes')
+  (tmp_path / 'run.json').write_text(json.dumps({'config': former}))
+  (tmp_path / 'scratch').mkdir()
+  runs.check(config)
+  assert runs.stage_folder(tmp_path, 'detector') == tmp_path / 'scratch'
+  assert runs.stage_folder(tmp_path, 'vae_y') == tmp_path / 'vae_y'
+  former['degradation'] = 'print'
+  (tmp_path / 'run.json').write_text(json.dumps({'config': former}))
+  with pytest.raises(UserError, match='holds a run with recipe = print, not report'):
+    runs.check(config)
 
 
 def test_stages_are_numbered_and_trained_in_the_order_that_is_asked_for(tmp_path, monkeypatch):

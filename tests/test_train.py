@@ -252,3 +252,26 @@ def test_a_checkpoint_without_a_field_that_is_empty_is_read(tmp_path):
     same(loaded, like)
   with pytest.raises(checkpoints.CheckpointError, match='extra is missing there'):
     checkpoints.newest(tmp_path, Longer(**vars(state), extra=jnp.zeros(3)))
+
+
+class Former(flax.struct.PyTreeNode):
+  step: jax.Array
+  params: jax.Array
+  opt: jax.Array
+
+
+class Now(flax.struct.PyTreeNode):
+  step: jax.Array
+  g: jax.Array
+  g_opt: jax.Array
+  d: jax.Array | None = None
+
+
+def test_a_checkpoint_with_field_names_of_version_0_1_is_read(tmp_path):
+  arrays = (jnp.ones((), jnp.int32), jnp.arange(2.0), jnp.arange(3.0))
+  with checkpoints.manager(tmp_path, 'psnr') as saved:
+    checkpoints.save(saved, 1, Former(*arrays), {'next_example': 4}, {'psnr': 1.0})
+    saved.wait_until_finished()
+  same(checkpoints.newest(tmp_path, Now(*arrays)), Now(*arrays))
+  with pytest.raises(checkpoints.CheckpointError, match=r'g is \(2,\) there and \(5,\) here'):
+    checkpoints.newest(tmp_path, Now(arrays[0], jnp.zeros(5), arrays[2]))

@@ -76,6 +76,12 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, trained):
   assert [p.name for p in tmp_path.iterdir()] == [weights.FILE]
 
 
+def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path, trained):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(weights.WeightsError, match=r'cannot be written: .*; choose another place'):
+    weights.save(tmp_path / 'file' / weights.FILE, trained, card={})
+
+
 def test_what_is_no_file_of_weights_is_refused_with_a_sentence(tmp_path, trained):
   def refused(match, path):
     with pytest.raises(weights.WeightsError, match=match):

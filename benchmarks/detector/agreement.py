@@ -6,7 +6,7 @@ print   the first photos of VALIDATION, middle 256x256 pixels, damaged by the re
 film    PAIRS as in repair.py, whole
 opaque  the first photos again, with white lines and ellipses on half of them, dark on the others
 
-Holes alone are filled, with the true mask. PSNR in dB over the pixels of the mask, then over all;
+Only holes are filled, with the true mask. PSNR in dB over the pixels of the mask, then over all;
 means over photos. Prints a table in Markdown.
 """
 

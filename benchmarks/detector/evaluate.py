@@ -26,9 +26,9 @@ from skimage import measure, morphology
 
 from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import damage, photographic
-from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.evaluation.rows import age
 from oldphoto_jax.metrics import detection
-from oldphoto_jax.photos import images, masks, sheets
+from oldphoto_jax.photos import folders, images, masks, sheets
 from oldphoto_jax.restoring import detect
 
 CROP = 352
@@ -39,15 +39,15 @@ Example = tuple[str, images.Photo, np.ndarray]  # name, damaged photo, its true 
 
 def printed(folder: pathlib.Path) -> Iterator[Example]:
   """Middle squares of the photos, damaged by `print` with the key of their number."""
-  test = comparison.age(damage.Print(), 'print', data.folder(folder), CROP)
+  test = age(damage.Print(), 'print', data.folder(folder), CROP)
   for name, old, mask in zip(test.photos, test.old, test.mask):
     yield name, images.Photo(old), mask
 
 
 def composited(folder: pathlib.Path, mask_folder: pathlib.Path) -> Iterator[Example]:
   """Whole photos under pieces of real masks, then scanned: blur, grain and JPEG, all mild."""
-  drawn = [images.read(path).pixels[..., 0] > 0 for path, _ in images.find_photos([mask_folder])]
-  for i, (path, name) in enumerate(images.find_photos([folder])):
+  drawn = [images.read(path).pixels[..., 0] > 0 for path, _ in folders.find_photos([mask_folder])]
+  for i, (path, name) in enumerate(folders.find_photos([folder])):
     rng = np.random.default_rng([0, i])
     photo = images.to_float(images.read(path))
     mask = mask_piece(rng, drawn[i % len(drawn)], photo.shape[:2])
@@ -131,7 +131,7 @@ def main() -> None:
   some = lambda examples: itertools.islice(examples, args.limit)
 
   detector = weights.load_detector(args.weights)
-  sizes = [images.size(path) for path, _ in images.find_photos([args.test, args.pairs])]
+  sizes = [images.size(path) for path, _ in folders.find_photos([args.test, args.pairs])]
   mark = detect.marker(detector, [*sizes, (CROP, CROP)])
   for name, marker, folder in (
     (detector.name, mark, args.output),

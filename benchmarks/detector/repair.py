@@ -67,7 +67,7 @@ def scores(photo: np.ndarray, sound: np.ndarray, mask: np.ndarray) -> list[float
 
 
 def biharmonic(photo: np.ndarray, weight: np.ndarray) -> np.ndarray:
-  """What is damaged, filled smoothly from its edge."""
+  """The photo with its damage filled smoothly from the edge."""
   filled = restoration.inpaint_biharmonic(photo, weight[..., 0] > 0, channel_axis=-1)
   return np.where(weight > 0, np.clip(filled, -1, 1), photo).astype(np.float32)
 

@@ -96,7 +96,7 @@ def classical(task: str, image, mask, truth) -> dict[str, float]:
 
 
 def curves(args, task: str, path: pathlib.Path, seed: int) -> dict[str, np.ndarray]:
-  """PSNR and variance of one fit, from its file or, where there is none, from fitting."""
+  """PSNR and variance of one fit, from its file or else from fitting."""
   name = f'{task}-{args.net}-{args.side}-{args.iterations}-{path.stem}-{seed}'
   file, checkpoints = args.out / f'{name}.npz', args.out / 'checkpoints' / name
   if not file.is_file():

@@ -1,9 +1,9 @@
-"""Deep Image Prior: photos an hour of one device, fitted in turn and at once.
+"""Deep Image Prior: photos per hour on one device, fitted in turn and at once.
 
   python benchmarks/dip/together.py --threads 2
 
-The small net with all of its iterations, from the time of a few. How fast an iteration is beside
-PyTorch: `python -m benchmarks.torch_reference.compare --config=configs/dip.py:denoise`.
+For the small net with all its iterations, estimated from the time of a few. To compare an iteration
+with PyTorch: `python -m benchmarks.torch_reference.compare --config=configs/dip.py:denoise`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a photo loses in the VAE of Y alone: no mapping into its latent can restore more.
+"""The loss of a photo in the VAE of Y by itself: no mapping into its latent can restore more.
 
   python benchmarks/quality/ceiling.py RUN --test PHOTOS
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.evaluation import tables
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES, CROP = 4000, 64  # of training
@@ -29,7 +29,7 @@ RECIPES = ('report', 'wan2020', 'print')
 
 
 class Variant(NamedTuple):
-  """What is trained: a system, and its flags beside those of all."""
+  """A system to train, and its flags beside the common ones."""
 
   system: str
   base: str  # name of the variant that it is compared to
@@ -96,7 +96,7 @@ def run(name: str, out: pathlib.Path, below: pathlib.Path, squeezenet: str, more
 
 
 def table(reports: dict[str, dict]) -> str:
-  """A row a variant: PSNR and distance of each recipe, with the paired difference to its base."""
+  """One row per variant: PSNR and distance on each recipe, with paired differences to its base."""
 
   def scores(name: str, recipe: str, metric: str) -> np.ndarray:
     row = VARIANTS[name].system + ' with fusion' * VARIANTS[name].fusion
@@ -107,7 +107,7 @@ def table(reports: dict[str, dict]) -> str:
     text = f'{own.mean():.{digits}f}'
     if base == name:
       return text
-    d = comparison.difference(own, scores(base, recipe, metric), 0, 10_000)
+    d = tables.difference(own, scores(base, recipe, metric), 0, 10_000)
     return f'{text} ({d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}])'
 
   header = ['', *(f'{recipe}: {what}' for recipe in RECIPES for what in ('PSNR', 'distance'))]

@@ -1,10 +1,10 @@
 """The `paper` recipes compiled for TPU v5e with 1, 8, 16 and 64 chips, none of which is here.
 
   python benchmarks/speed/compile_table.py          # hours; goes on where it was; extra `tpu`
-  python benchmarks/speed/compile_table.py --write  # the tables alone
+  python benchmarks/speed/compile_table.py --write  # only the tables
 
 Every row is a run of `launch.py --mode=compile` in a process of its own, whose JSON stays in
-benchmarks/speed/compiled/; compile_v5e.md is written anew after each.
+benchmarks/speed/compiled/; compile_v5e.md is rewritten after each.
 """
 
 import argparse
@@ -32,7 +32,7 @@ STAGES = {
   'cyclegan': 'cyclegan',
   'detector': 'detector',
 }
-# Of one chip: parts of the paper's batch, of 8 examples at least: see README.md.
+# Per chip: parts of the paper's batch, of at least 8 examples: see README.md.
 PARTS = {'vae_rx': 2, 'mapping': 5, 'mapping_masked': 5, 'fusion': 5}
 
 
@@ -76,14 +76,14 @@ def entries() -> list[Entry]:
       'v5e:4x4',
       ('--config.model.dtype=float32',),
       'vae_y_float32',
-      'float32 in the place of bfloat16',
+      'float32 instead of bfloat16',
     ),
     Entry(
       'vae_y',
       'v5e:4x4',
       ('--config.vae_y.batch_size=96',),
       'vae_y_batch96',
-      '6 examples a chip in the place of 8',
+      '6 examples per chip instead of 8',
     ),
     Entry(
       'mapping',
@@ -97,7 +97,7 @@ def entries() -> list[Entry]:
       'v5e:1x1',
       ('--config.pix2pix.batch_size=512',),
       'pix2pix_batch512',
-      '512 examples a chip in the place of 1',
+      '512 examples per chip instead of 1',
     ),
     Entry(
       'pix2pix',
@@ -157,7 +157,7 @@ def _table(records: dict[Entry, dict]) -> str:
 def summary() -> str:
   """Peak memory of every stage by number of chips, as Markdown, for the project's README."""
   lines = [
-    '| GiB of 16 (photos a chip and step) | '
+    '| GiB of 16 (photos per chip and step) | '
     + ' | '.join(f'{n} chip{"s" * (n > 1)}' for n in TOPOLOGIES)
     + ' |',
     '|' + '---|' * (len(TOPOLOGIES) + 1),

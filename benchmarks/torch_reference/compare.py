@@ -6,8 +6,8 @@ Takes the configs and settings of launch.py, `measure` among them, and the extra
 is printed; its numbers are written to `measure.output`, or speed_torch.json in the workdir.
 
 Both sides get the same parameters, batch, losses, optimiser and number of threads. Their forward
-passes are checked to agree first; then windows of calls alternate, so that what else the machine
-does meets both alike.
+passes are first checked to agree. Then windows of calls alternate, so that other load on the
+machine affects both equally.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 
 import launch
 from benchmarks.torch_reference import steps, worker
-from oldphoto_jax.dip import prior
+from oldphoto_jax.dip import fit_time, prior
 from oldphoto_jax.dip.networks import ResNet, Skip
 from oldphoto_jax.errors import ConfigError, UserError
 from oldphoto_jax.evaluation import speed
@@ -231,7 +231,7 @@ def _only_restored(restore: Callable) -> Callable:
 
 
 def outputs(restore: Callable, *arguments: Any) -> dict[str, np.ndarray]:
-  """What `restore` gives, as PyTorch has it."""
+  """The outputs of `restore`, in PyTorch's layout."""
   return {name: _photo(x) for name, x in jax.jit(restore)(*arguments).items()}
 
 
@@ -347,12 +347,12 @@ def _gan_settings(model: pix2pix.Pix2Pix | cyclegan.CycleGAN) -> dict[str, Any]:
 
 
 def _dip(settings: prior.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
-  """Iterations without a stop and without averages: what both sides then do is the same."""
+  """Iterations without a stop and without averages, so that both sides do the same."""
   network = settings.net
   skip = isinstance(network, Skip)
   if not isinstance(network, Skip | ResNet) or settings.factor != 1 or settings.param_noise:
     raise ConfigError(
-      'PyTorch has the skip net and the residual one, without enlarging and noise on kernels'
+      'PyTorch has only the skip and residual nets, without enlarging or noise on kernels'
     )
   if skip and (network.average_pool or network.pad_mode != 'reflect' or 0 in network.skip):
     raise ConfigError('PyTorch has the skip net with strides, reflection and all branches')
@@ -375,7 +375,7 @@ def _dip(settings: prior.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
   )
   result = jax.jit(partial(prior.result, settings))
   shown, kept = np.asarray(result(state)), jax.tree.map(jnp.copy, state)
-  iterations = speed.fit_program(settings, DIP_ITERATIONS)
+  iterations = fit_time.program(settings, DIP_ITERATIONS)
 
   def run(n):
     nonlocal state

@@ -60,7 +60,7 @@ def _start(job: Job) -> tuple[Any, Any, Any, dict, Any, Any]:
 def _update(*players: tuple[torch.optim.Adam, torch.Tensor, Any]) -> None:
   """One step of each (optimiser, loss, parameters); all gradients are taken before the first step.
 
-  A player's loss is differentiated by its own parameters alone.
+  A player's loss is differentiated only by its own parameters.
   """
   grads = [
     torch.autograd.grad(loss, leaves(params), allow_unused=True) for _, loss, params in players
@@ -308,7 +308,7 @@ def cyclegan(job: Job) -> Program:
 
 
 def dip(job: Job) -> Program:
-  """Iterations of models.dip: noise on z, MSE, Adam. Of the residual net where no scale doubles."""
+  """Iterations of models.dip: noise on z, MSE, Adam. The residual net if no scale doubles."""
   g, _, _, batch, adam, _ = _start(job)
   z, image, s = batch['z'], batch['image'], job.settings
 

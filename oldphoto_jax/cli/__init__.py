@@ -1,6 +1,6 @@
-"""The `oldphoto` command: one module for one or two verbs.
+"""The `oldphoto` command: one module per verb, and one for the verbs that import.
 
-Modules that need JAX are imported when a verb runs, so that --help does not wait for it.
+Modules that need JAX are imported only when a verb runs, so that --help is fast.
 """
 
 from oldphoto_jax.cli.main import main, parser

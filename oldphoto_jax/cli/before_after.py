@@ -9,30 +9,30 @@ from oldphoto_jax.photos import images, page, sheets
 from oldphoto_jax.restoring import folder
 
 PAGE = 'before-after.html'
-SHEET = f'{PAGE}.png'  # no photo has this name
+SHEET = f'{PAGE}.png'  # a name that no photo has
 _PHOTOS_ON_SHEET = 6
 
 
 class Pages:
-  """Collects what a job shows of each photo, small, and writes it in the end."""
+  """Collects small pictures of each photo of a job, and writes the page and the sheet."""
 
   def __init__(self, todo: folder.Plan):
     self._todo, self._figures = todo, {}
-    self._pairs = {}  # small ones, for the sheet
-    # A page of a thousand photos still has to open: smaller pictures where there are many.
+    self._pairs = {}  # thumbnails for the sheet
+    # A page of a thousand photos must still open, so many photos get smaller pictures.
     count = len(todo.items)
     self._side = 1200 if count <= 50 else 800 if count <= 200 else 500
 
   def show(
     self, item: folder.Item, before: images.Photo, after: images.Photo, mask: np.ndarray | None
   ) -> None:
-    """Notes a restored photo; the mask is float [H, W, 1] in [0, 1], 1 = damaged."""
+    """Adds a restored photo. The mask is float [H, W, 1] in [0, 1], 1 = damaged."""
     icc = None if after.gray else after.icc
     note = ' '.join(after.warnings)
     before, after = images.to_rgb8(before), images.to_rgb8(after)
     change = None
     if before.shape == after.shape:
-      # A change of a quarter of the range shows in full.
+      # A change of a quarter of the range is shown at full strength.
       change = np.clip(np.abs(after.astype(np.int16) - before).max(-1) / 64, 0, 1)
     name = str(item.output.relative_to(self._todo.out))
     mask = None if mask is None else mask[..., 0]
@@ -42,7 +42,7 @@ class Pages:
       self._pairs[name] = [sheets.thumbnail(before, 384), sheets.thumbnail(after, 384)]
 
   def write(self, summary: folder.Summary) -> None:
-    """Writes the page and the sheet. Photos that were kept are read for it."""
+    """Writes the page and the sheet. Kept photos are read again for them."""
     figures, failures = [], []
     for item, result in zip(self._todo.items, summary.results):
       if result.status == 'failed':
@@ -53,7 +53,7 @@ class Pages:
         try:
           after = dataclasses.replace(images.read(item.output), warnings=tuple(result.warnings))
           self.show(item, images.read(item.path), after, None)
-        except PhotoError as error:  # what is kept may be anything
+        except PhotoError as error:  # kept files may be anything
           failures.append((str(item.output), str(error)))
           continue
       figures.append(self._figures[result.input])

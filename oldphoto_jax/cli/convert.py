@@ -13,7 +13,7 @@ def add(verbs) -> None:
     verbs,
     'samples',
     'write a few sample photos',
-    'Writes the photographs that scikit-image carries, to try the other commands on.',
+    'Writes sample photographs from scikit-image, for trying the other commands.',
     ('oldphoto samples -o samples',),
     '-o OUT',
   )
@@ -25,20 +25,20 @@ def add(verbs) -> None:
     'tfds',
     'turn a VOCdevkit folder into a TFDS data set, without TensorFlow',
     'Reads VOCdevkit/VOC2012 and writes DATA_DIR/voc2012_photos, which '
-    'data.tfds_name=voc2012_photos trains on. Counts what it wrote, and refuses to write an empty '
-    'set.',
+    'data.tfds_name=voc2012_photos trains on. Reports the number of photos, and refuses to write '
+    'an empty set.',
     ('oldphoto tfds VOCdevkit tfds',),
     'VOCDEVKIT DATA_DIR',
   )
   tfds.add_argument('vocdevkit', metavar='VOCDEVKIT', help='the unpacked folder')
-  tfds.add_argument('data_dir', metavar='DATA_DIR', help='where TFDS data sets lie')
+  tfds.add_argument('data_dir', metavar='DATA_DIR', help='folder of TFDS data sets')
   tfds.set_defaults(run=_tfds)
 
   importer = options.verb(
     verbs,
     'import',
     'convert the official PyTorch checkpoints',
-    "Converts checkpoints of a method's authors into a file of weights for `oldphoto restore`. "
+    "Converts checkpoints published by a method's authors into weights for `oldphoto restore`. "
     'Needs PyTorch: pip install "oldphoto_jax[torch]".',
     (
       'oldphoto import bopbtl Bringing-Old-Photos-Back-to-Life -o triplet.safetensors',
@@ -113,5 +113,7 @@ def _import(args: argparse.Namespace) -> int:
     print(sentence)
   numbers = sum(leaf.size for leaf in flax.traverse_util.flatten_dict(imported.params).values())
   used = 'detect' if args.method == 'bopbtl-detector' else 'restore'
-  print(f'{args.output}: {numbers:,} numbers, checked; {used} with --weights {args.output}')
+  print(
+    f'{args.output}: {numbers:,} numbers, checked. Next: oldphoto {used} --weights {args.output}'
+  )
   return ExitStatus.OK

@@ -11,7 +11,7 @@ def add(verbs) -> None:
   parser = options.verb(
     verbs,
     'degrade',
-    'make good photos look old, to see what the training sees',
+    'make good photos look old, as in training',
     'Writes copy K of each photo as old-K/NAME.png, a mask of what it lost (if anything) as '
     'mask-K/NAME.png, and contact sheets of the copies beside the originals. With --recipe print, '
     'artefact-KIND.png shows each kind of damage. Existing copies are kept.',
@@ -22,7 +22,7 @@ def add(verbs) -> None:
   )
   options.add_photos(parser)
   parser.add_argument('--recipe', choices=RECIPES, required=True, help='the kind of damage')
-  parser.add_argument('--seed', type=int, default=0, metavar='N', help='other damage (default: 0)')
+  parser.add_argument('--seed', type=int, default=0, metavar='N', help='random seed (default: 0)')
   parser.add_argument(
     '--copies',
     type=options.least(1),
@@ -34,10 +34,13 @@ def add(verbs) -> None:
     '--overlays',
     default='',
     metavar='FOLDER',
-    help='with print: mix in drawn damage, pictures with transparency',
+    help='with print: also use drawn damage, pictures with transparency',
   )
   parser.add_argument(
-    '--textures', default='', metavar='FOLDER', help='with print: mix in pictures of surfaces'
+    '--textures',
+    default='',
+    metavar='FOLDER',
+    help='with print: also use pictures of paper',
   )
   parser.set_defaults(run=run)
 

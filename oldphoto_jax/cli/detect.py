@@ -27,15 +27,15 @@ def add(verbs) -> None:
     '--threshold',
     type=options.between(0, 1),
     metavar='T',
-    help='masks in black and white: white where damage has probability T or more (default: gray '
-    'masks that hold the probability)',
+    help='write black and white masks: white where damage has probability T or more (default: gray '
+    'levels encode the probability)',
   )
   parser.add_argument(
     '--tile',
     type=options.least(256),
     default=1024,
     metavar='N',
-    help='look at larger photos in tiles of N pixels; smaller needs less memory (default: 1024)',
+    help='split larger photos into tiles of N pixels; smaller needs less memory (default: 1024)',
   )
   parser.set_defaults(run=run)
 

@@ -11,9 +11,9 @@ def add(verbs) -> None:
     verbs,
     'dip',
     'restore photos without trained weights, by Deep Image Prior',
-    'Fits a network to each photo and stops before it shows the noise. It removes noise, or fills '
-    'what --mask or --detector marks and changes nothing else. Needs no weights, but minutes to '
-    'hours for each photo. An interrupted run goes on from its last checkpoint.',
+    'Fits a network to each photo and stops before the noise appears. Removes noise, or fills what '
+    '--mask or --detector marks and changes nothing else. Needs no weights, but takes minutes to '
+    'hours per photo. An interrupted run goes on from its last checkpoint.',
     (
       'oldphoto dip noisy.png -o restored',
       'oldphoto dip scans -o restored --mask masks --max-side 512',
@@ -28,12 +28,12 @@ def add(verbs) -> None:
     metavar='S',
     help='1 = restored (default), 0 = original, between = a blend',
   )
-  parser.add_argument('--seed', type=int, default=0, metavar='N', help='another try (default: 0)')
+  parser.add_argument('--seed', type=int, default=0, metavar='N', help='random seed (default: 0)')
   parser.add_argument(
     '--max-side',
     type=options.least(1),
     metavar='N',
-    help='with a mask, fit larger photos at N pixels: faster, less sharp',
+    help='with a mask, fit larger photos at N pixels: faster, but less sharp',
   )
   parser.add_argument(
     '--max-hours',
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     detector = weights.load_detector(args.detector)
     mask = options.marked_by_detector(detector, todo.sizes, args.threshold or 0.5)
   if jax.local_devices()[0].platform == 'cpu':
-    # The published nets take an hour for a photo of 256x256 on two cores, this one minutes.
+    # The published nets take an hour for 256x256 pixels on two cores; this one takes minutes.
     name, preset = 'small', presets.small
   elif mask is None:
     name, preset = 'denoise', presets.denoise

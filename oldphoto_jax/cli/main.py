@@ -14,12 +14,12 @@ from oldphoto_jax.errors import ExitStatus, UserError
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line and returns an errors.ExitStatus.
 
-  What the user can mend is one sentence on stderr; any other error keeps its traceback.
+  Errors that the user can fix become one sentence on stderr. Others keep their traceback.
   """
-  for stream in (sys.stdout, sys.stderr):  # a file name need not be valid Unicode
+  for stream in (sys.stdout, sys.stderr):  # file names need not be valid Unicode
     if hasattr(stream, 'reconfigure'):
       stream.reconfigure(errors='backslashreplace')
-  # Pillow warns of large photos; ours are limited in images.read.
+  # Pillow warns about large photos, but images.read has its own limit.
   warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
   args = parser().parse_args(argv)
   try:
@@ -33,12 +33,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-  """The parser of all verbs; what it parses has the function `run`."""
+  """The parser of all verbs. Its results have the function `run`."""
   top = argparse.ArgumentParser(
     prog='oldphoto',
     description='Restores old photographs. Your originals are never changed.',
-    epilog='Exit codes: 0 all went well; 1 some photos failed, the others are done; 2 nothing was '
-    'done; 130 interrupted. "oldphoto COMMAND --help" shows options and examples.',
+    epilog='Exit codes: 0 success; 1 some photos failed, the others are done; 2 nothing was done; '
+    '130 interrupted. "oldphoto COMMAND --help" shows options and examples.',
   )
   version = f'oldphoto {oldphoto_jax.__version__}'
   top.add_argument('--version', action='version', version=version)

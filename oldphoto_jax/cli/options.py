@@ -1,4 +1,4 @@
-"""What the verbs share: options, the lines of progress, and where damage is marked."""
+"""Shared by the verbs: options, progress lines, and the sources of masks."""
 
 import argparse
 import math
@@ -50,7 +50,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_damage(parser: argparse.ArgumentParser, detector: str) -> None:
-  """Options that say what is damaged; `detector` says which is used when none is named."""
+  """Adds options for the source of masks. `detector` describes the default detector."""
   parser.add_argument(
     '--mask',
     metavar='PICTURE',
@@ -61,7 +61,7 @@ def add_damage(parser: argparse.ArgumentParser, detector: str) -> None:
     '--threshold',
     type=between(0, 1),
     metavar='T',
-    help='probability from which on it fills',
+    help='fill pixels that the detector marks with probability T or more',
   )
 
 
@@ -75,7 +75,7 @@ def add_page(parser: argparse.ArgumentParser) -> None:
 
 
 def share(text: str) -> float:
-  """A number from 0 to 1."""
+  """Parses a number from 0 to 1."""
   value = float(text)
   if not 0 <= value <= 1:
     raise argparse.ArgumentTypeError(f'{text} is not from 0 to 1')
@@ -83,7 +83,7 @@ def share(text: str) -> float:
 
 
 def between(low: float, high: float) -> Callable[[str], float]:
-  """A number between the two."""
+  """Parses a number between the two limits."""
 
   def number(text: str) -> float:
     value = float(text)
@@ -95,7 +95,7 @@ def between(low: float, high: float) -> Callable[[str], float]:
 
 
 def least(smallest: int) -> Callable[[str], int]:
-  """A whole number that is not smaller."""
+  """Parses a whole number that is at least `smallest`."""
 
   def number(text: str) -> int:
     value = int(text)
@@ -110,14 +110,14 @@ Damage = Callable[[pathlib.Path, images.Photo], np.ndarray]
 
 
 def marked_by_user(path: str) -> Damage:
-  """(path of a photo, photo) -> its mask, from --mask."""
+  """(path of a photo, photo) -> its mask, read from --mask."""
   if not os.path.exists(path):
     raise OptionError(f'{path}: there is no such mask or folder.')
   return lambda photo_path, photo: masks.read(masks.find(path, photo_path), photo.size)
 
 
 def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: float) -> Damage:
-  """(path of a photo, photo) -> its mask, around what a detect.Detector finds."""
+  """(path of a photo, photo) -> its mask, around the damage that a detect.Detector finds."""
   from oldphoto_jax.restoring import detect
 
   mark = detect.marker(detector, sizes)
@@ -125,12 +125,12 @@ def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: fl
 
 
 def progress(note: Callable = lambda result: '') -> Callable[[int, int, object], None]:
-  """Prints a line for each photo; `note` adds to that of one that is done."""
+  """Prints a line for each photo. `note` adds text to the line of a processed photo."""
   start, worked = time.perf_counter(), 0
 
   def show(done: int, total: int, result) -> None:
     nonlocal start, worked
-    if result.status == 'kept':  # says nothing of how long the others take
+    if result.status == 'kept':  # no measure of the time that others take
       start = time.perf_counter()
     else:
       worked += 1
@@ -147,7 +147,7 @@ def progress(note: Callable = lambda result: '') -> Callable[[int, int, object],
 
 
 def conclude(todo, summary, done: str) -> None:
-  """Counts the photos; `done` is the status of one that is done."""
+  """Prints how many photos have each status. `done` is the status of a processed photo."""
   from oldphoto_jax.restoring import folder
 
   counts = (f'{summary.count(status)} {status}' for status in (done, 'kept', 'failed'))

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from oldphoto_jax.errors import PhotoError
-from oldphoto_jax.photos import images
+from oldphoto_jax.photos import folders, images
 
 
 def overlays(path: str | os.PathLike, size: int = 200, most: int = 200) -> np.ndarray:
@@ -58,7 +58,7 @@ def textures(path: str | os.PathLike, size: int = 256, most: int = 50) -> np.nda
 
 
 def _some(path, most):
-  found = [file for file, _ in images.find_photos([path])]
+  found = [file for file, _ in folders.find_photos([path])]
   return [found[i * len(found) // min(len(found), most)] for i in range(min(len(found), most))]
 
 

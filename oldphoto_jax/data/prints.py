@@ -12,7 +12,7 @@ from PIL import Image
 from oldphoto_jax.data.pipeline import Crop
 from oldphoto_jax.data.sources import Source
 from oldphoto_jax.errors import PhotoError
-from oldphoto_jax.photos import images
+from oldphoto_jax.photos import folders, images
 
 IGNORED, DAMAGED = 128, 255  # levels of a label; 0 is sound
 
@@ -56,8 +56,8 @@ def prints(labels: Sequence[str | os.PathLike], photos: Sequence[str | os.PathLi
       raise PhotoError(f'{folder}: there is no label NAME.png in it; give a folder of labels.')
     files = {file.stem: file for file in found} | files
   candidates = {}
-  folders = [pathlib.Path(folder).expanduser() for folder in photos]
-  for path, _ in images.find_photos(folders):
+  places = [pathlib.Path(folder).expanduser() for folder in photos]
+  for path, _ in folders.find_photos(places):
     candidates.setdefault(path.stem, path)
   read, masks = [], []
   for name in sorted(files):

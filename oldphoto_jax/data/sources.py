@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from oldphoto_jax.errors import ConfigError, PhotoError
-from oldphoto_jax.photos import images
+from oldphoto_jax.photos import folders, formats, images
 
 # The colour photographs inside scikit-image's wheel. Its other images are drawings, test patterns,
 # microscopy, astronomy, gray textures, and motorcycle_right.png, the partner of the left one.
@@ -319,15 +319,15 @@ def _photo_names(path) -> tuple[pathlib.Path, list[str]]:
     raise PhotoError(f'{root} is not a folder.')
   files = [file.relative_to(root) for file in root.rglob('*') if file.is_file()]
   files = [file for file in files if not any(part.startswith('.') for part in file.parts)]
-  names = [file.as_posix() for file in files if file.suffix.lower() in images.FORMATS]
-  kinds = [file.suffix.lower() for file in files if file.suffix.lower() in images.UNREAD_SUFFIXES]
+  names = [file.as_posix() for file in files if file.suffix.lower() in formats.FORMATS]
+  kinds = [file.suffix.lower() for file in files if file.suffix.lower() in folders.UNREAD_SUFFIXES]
   unread = (
     f'{len(kinds)} files in formats that cannot be read ({", ".join(sorted(set(kinds)))}): '
     'save them as .png or .jpg'
   )
   if not names:
     raise PhotoError(
-      f'{root} holds no photos: {len(files)} files, none of them {" ".join(images.FORMATS)}'
+      f'{root} holds no photos: {len(files)} files, none of them {" ".join(formats.FORMATS)}'
       + (f'; {unread}.' if kinds else '.')
     )
   if kinds:

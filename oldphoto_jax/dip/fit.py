@@ -1,6 +1,6 @@
-"""The loop of Deep Image Prior: many photos on this host's devices, and checkpoints.
+"""The loop of Deep Image Prior: many photos on this host's devices, with checkpoints.
 
-Photos are [H, W, C] in [-1, 1] and masks 1 = damaged here, as in the rest of the package.
+Photos are [H, W, C] in [-1, 1] and masks are 1 = damaged here, as in the rest of the package.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from oldphoto_jax.training import checkpoints, parallel, train
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """What `on_chunk` is told after each chunk, in the order of the photos."""
+  """The argument of `on_chunk` after each chunk, in the order of the photos."""
 
   t: np.ndarray  # [n] iterations done
-  best_t: np.ndarray  # [n] the minimum so far
+  best_t: np.ndarray  # [n] iteration of the minimum so far
   done: np.ndarray  # [n] bool
   curve: dict[str, np.ndarray]  # [n, chunk], nan after a photo's stop
 
@@ -36,18 +36,18 @@ class Fit:
   """The outcome for one photo."""
 
   image: np.ndarray  # [H, W, C] in [-1, 1], float32: the output at the detected minimum
-  chosen: int  # its iteration, from 1
+  chosen: int  # the iteration of that minimum, from 1
   iterations: int  # iterations run until the stop
-  curve: dict[str, np.ndarray]  # [iterations]: loss, variance, psnr (dB; where the truth is known)
+  curve: dict[str, np.ndarray]  # [iterations]: loss, variance, psnr (dB; if the truth is known)
 
   @property
   def best(self) -> int:
-    """The iteration of the highest PSNR, from 1; only where the truth is known."""
+    """The iteration of the highest PSNR, from 1; only if the truth is known."""
     return int(np.argmax(self.curve['psnr'])) + 1
 
   @property
   def lost(self) -> float:
-    """PSNR that the detected minimum lost against the best iteration, in dB."""
+    """PSNR that the detected minimum loses against the best iteration, in dB."""
     return float(self.curve['psnr'][self.best - 1] - self.curve['psnr'][self.chosen - 1])
 
 
@@ -55,9 +55,9 @@ class Fit:
 
 
 def canvas(settings: Dip, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-  """The common (height, width) that photos of these sizes are padded to.
+  """The common (height, width) to which photos of these sizes are padded.
 
-  The largest sides, rounded up so that the network's output has the sides of its input.
+  These are the largest sides, rounded up so that the network's output has the sides of its input.
   """
   multiple = np.lcm(settings.net.multiple, settings.factor) // settings.factor
   height, width = (int(-(-max(sides) // multiple) * multiple) for sides in zip(*sizes))
@@ -90,7 +90,7 @@ def _stack(settings: Dip, photos, masks, truths) -> Photo:
       raise ValueError(f'mask {i} has shape {mask.shape}, its photo {photo.shape}')
     if mask.min() == 1:
       raise ValueError(f'mask {i} is 1 everywhere: nothing of the photo is known')
-    # All masks with the channels of the photos: one may be per channel and another not.
+    # All masks get the channels of the photos, because some may be per channel and some not.
     known = np.broadcast_to(1 - mask, photo.shape)
     images.append(_pad((photo + 1) / 2, height, width))
     knowns.append(_pad(known, height, width))
@@ -98,10 +98,10 @@ def _stack(settings: Dip, photos, masks, truths) -> Photo:
     if truths is not None:
       truth = np.asarray(truths[i], np.float32)
       if truth.shape != (photo.shape[0] * factor, photo.shape[1] * factor, photo.shape[2]):
-        raise ValueError(f'truth {i} has shape {truth.shape}, the restored photo would not')
+        raise ValueError(f'truth {i} has shape {truth.shape}, unlike the restored photo')
       clean.append(_pad((truth + 1) / 2, height * factor, width * factor))
   if len({image.shape for image in images}) > 1:
-    raise ValueError('the photos have different numbers of channels: fit gray ones by themselves')
+    raise ValueError('the photos have different numbers of channels: fit gray ones separately')
   arrays = (images, knowns, reals, clean or None)
   return Photo(*(x if x is None else np.stack(x) for x in arrays))
 
@@ -111,7 +111,7 @@ def _stack(settings: Dip, photos, masks, truths) -> Photo:
 
 @functools.lru_cache(maxsize=4)
 def _programs(settings: Dip, chunk: int, devices: tuple, together: bool):
-  """init, run and result of `dip` for [devices, photos per device, ...]; compiled once a size."""
+  """init, run and result of `prior` for [devices, photos per device, ...], compiled per size."""
 
   def spread(function):
     if together:
@@ -128,7 +128,7 @@ def _programs(settings: Dip, chunk: int, devices: tuple, together: bool):
 
 
 def _split(tree, devices: tuple):
-  """[n, ...] -> [devices, ceil(n / devices), ...] on the devices; the last repeat the first."""
+  """[n, ...] -> [devices, ceil(n / devices), ...] on the devices, padded with the first one."""
   mesh = jax.sharding.Mesh(devices, ('photos',))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('photos'))
 
@@ -149,7 +149,7 @@ def _join(tree, n: int):
 
 
 def _identity(settings: Dip, data: Photo, key, chunk: int) -> dict[str, str]:
-  """What a checkpoint must share with the fit that goes on from it."""
+  """Everything that a checkpoint must share with the fit that continues it."""
   photos = hashlib.sha256()
   for x in jax.tree.leaves(data):
     photos.update(repr(x.shape).encode() + np.ascontiguousarray(x).tobytes())
@@ -165,8 +165,8 @@ def _check_identity(folder, saved: dict[str, str], identity: dict[str, str]) -> 
   other = [name for name in identity if saved.get(name) != identity[name]]
   if other:
     raise CheckpointError(
-      f'{folder} holds a fit with other {" and ".join(other)}: '
-      'name an empty folder, or repeat what that fit was started with'
+      f'{folder} holds a fit with different {" and ".join(other)}: '
+      'name an empty folder, or use the same inputs and settings again'
     )
 
 
@@ -187,35 +187,36 @@ def fit_photos(
 ) -> list[Fit]:
   """Fits one network to each photo, each with its own stop.
 
-  The photos are padded at the bottom and on the right to one size (`canvas`); the padding counts
-  as unknown and in no mean. Random choices of photo i come from its key, or fold_in(key, i), and
-  within it from the iteration, so they depend on neither the other photos nor the devices.
+  The photos are padded at the bottom and on the right to one size (`canvas`). Padding counts as
+  unknown, and is left out of all means. Random choices for photo i depend only on its key, or
+  fold_in(key, i), and on the iteration, not on the other photos or the devices.
 
   Args:
-    settings: of the fit.
-    photos: [H, W, C] each, in [-1, 1], C as the network's out_channels; any sizes.
-    masks: [H, W], [H, W, 1] or [H, W, C] each, in [0, 1], 1 = damaged; None for a sound photo or
-      for all.
-    key: random key, or one [n] for each photo.
-    truths: the sound photos, [H factor, W factor, C] in [-1, 1], only for the PSNR curves.
-    chunk: iterations between two looks at the devices.
+    settings: settings of the fit.
+    photos: [H, W, C] each, in [-1, 1], of any sizes. C is the network's out_channels.
+    masks: [H, W], [H, W, 1] or [H, W, C] each, in [0, 1], 1 = damaged. None for an undamaged photo,
+      or for all.
+    key: a random key, or one key per photo, [n].
+    truths: the undamaged photos, [H factor, W factor, C] in [-1, 1], only for the PSNR curves.
+    chunk: iterations per call of the compiled program.
     on_chunk: called after each chunk.
     folder: where to keep checkpoints. If it holds one, the fit goes on from there, with the same
-      outcome as without the break.
-    save_every: chunks between two checkpoints.
-    stop: asked after each chunk; on yes, a checkpoint is saved and `train.Stopped` raised.
-    devices: default all of this host.
-    together: fit the photos of one device at once (vmap) rather than in turn. Default: on
-      accelerators, not on CPU, where one photo keeps all cores busy.
+      outcome as without the interruption.
+    save_every: chunks per checkpoint.
+    stop: called after each chunk. If it returns true, a checkpoint is saved and `train.Stopped`
+      raised.
+    devices: all of this host by default.
+    together: fit the photos of one device at once (vmap) instead of in turn. By default only on
+      accelerators: on CPU, one photo keeps all cores busy.
 
   Returns:
     One `Fit` for each photo.
 
   Raises:
     ValueError: photos, masks or truths do not fit each other.
-    UserError: a photo is too small for the network, or has other channels.
-    CheckpointError: `folder` holds a fit of something else.
-    train.Stopped: if `stop` said so before the end.
+    UserError: a photo is too small for the network.
+    CheckpointError: `folder` holds a different fit.
+    train.Stopped: `stop` returned true before the end.
   """
   data = _stack(settings, photos, masks, truths)
   n = len(photos)

@@ -1,6 +1,6 @@
-"""Photo files in, restored files out, by Deep Image Prior: a fit for each, written when it ends.
+"""Restores photo files by Deep Image Prior: fits each one, and writes it when its fit ends.
 
-What `launch.py --config=configs/dip.py` and `oldphoto dip` share.
+Shared by `launch.py --config=configs/dip.py` and `oldphoto dip`.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.photos import images, masks
 from oldphoto_jax.restoring import folder
 
-UNFINISHED = 'unfinished'  # folder of the checkpoints of fits under way
+UNFINISHED = 'unfinished'  # folder of the checkpoints of unfinished fits
 CURVES = 'curves'
-TELL_EVERY = 30  # seconds between two sentences about a fit under way
-PHOTOS_AT_ONCE, PIXELS_AT_ONCE = 4, 2**20  # of an accelerator, see Job.batch
+TELL_EVERY = 30  # seconds between messages about a running fit
+PHOTOS_AT_ONCE, PIXELS_AT_ONCE = 4, 2**20  # per accelerator, see Job.batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +38,22 @@ class Job:
   """How to restore files.
 
   Attributes:
-    settings: the channels of a photo, 3 or 1 -> the settings of its fit.
-    name: of the settings, for the report.
-    seed: of all random choices; those of a photo also depend on its name, not on other photos.
-    mask: (path of a photo, photo) -> its damage [H, W, 1], 1 = damaged; may raise PhotoError for a
-      photo. None: all pixels are known.
-    truths: a folder of the sound photos under the photos' names, only for the report.
-    paste: with masks, change only the masked pixels. Else the result is what the network shows.
-    strength: 1 is the restored photo, 0 the original, between is a blend.
-    gray: fit and write one channel. Files that are gray always are.
-    max_side: fit photos with a longer side at this size; only with masks, and pasting.
-    max_seconds: refuse to begin where a fit might take longer.
-    chunk, save_every: iterations between two looks, and looks between two checkpoints.
+    settings: number of channels, 3 or 1 -> settings of the fit.
+    name: name of the settings in the report.
+    seed: seed of all random choices. Those for a photo also depend on its name, but not on other
+      photos.
+    mask: (path of a photo, photo) -> its damage [H, W, 1], 1 = damaged. May raise PhotoError. None:
+      all pixels are known.
+    truths: a folder of the undamaged photos, with the same names, only for the report.
+    paste: with masks, change only the masked pixels. Otherwise use the network's whole image.
+    strength: 1 is the restored photo, 0 the original, values between blend the two.
+    gray: fit and write one channel. Gray files always have one.
+    max_side: fit photos with a longer side at this size; only with masks and `paste`.
+    max_seconds: refuse to start if a fit might take longer.
+    chunk, save_every: iterations per chunk, chunks per checkpoint.
     batch: photos that a device fits at once, padded to a common size. 0: one on CPU; on
-      accelerators PHOTOS_AT_ONCE, fewer where they have more than PIXELS_AT_ONCE together.
-    curves: also write loss, variance and PSNR of every iteration as curves/NAME.npz.
+      accelerators PHOTOS_AT_ONCE, or fewer if they exceed PIXELS_AT_ONCE together.
+    curves: also write loss, variance and PSNR of every iteration to curves/NAME.npz.
   """
 
   settings: Callable[[int], Dip]
@@ -73,7 +74,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Input:
-  """A photo as it is fitted; `mask` and `truth` may be None."""
+  """A photo to fit. `mask` and `truth` may be None."""
 
   item: folder.Item
   photo: images.Photo
@@ -81,7 +82,7 @@ class _Input:
   mask: np.ndarray | None  # [H, W, 1]
   truth: np.ndarray | None  # [H factor, W factor, C]
   key: jax.Array
-  digest: str  # of its name, photo, mask and truth
+  digest: str  # hash of its name, photo, mask and truth
 
   @property
   def channels(self) -> int:
@@ -95,13 +96,13 @@ def plan(
   *,
   overwrite: bool = False,
 ) -> folder.Plan:
-  """What `restore_files` has to do: see folder.plan.
+  """Plans `restore_files`: see folder.plan.
 
   Args:
     paths: photos and folders of photos.
-    out: where the restored photos go, under the names of the originals.
-    report: folder of report.json, and of the checkpoints of fits under way; `out` by default.
-    overwrite: replaces outputs that exist.
+    out: folder of the restored photos, which keep the names of the originals.
+    report: folder of report.json and of the checkpoints of unfinished fits; `out` by default.
+    overwrite: whether to replace existing outputs.
   """
   outputs = lambda name: {'output': folder.like_original(name)}
   return folder.plan(paths, out, outputs, folder=report, overwrite=overwrite)
@@ -118,21 +119,23 @@ def restore_files(
 ) -> folder.Summary:
   """Restores photos into a folder.
 
-  Each output has its input's size, kind and tags. An interrupted fit goes on from its checkpoint:
-  the same call again ends with the same photos. What the report has of a photo beside
-  folder.Result: `shape`, the size it was fitted at; `damaged`, the share of the pixels that its
-  mask marks; of its fit `iteration`, whose image was chosen, of `iterations` that were run; and
-  where the truth is known, PSNR in dB: `psnr_before` of the photo as it came, `psnr` of the file
-  written, `psnr_chosen` of the network's image at the iteration chosen, `psnr_best` at the `best`
-  one.
+  Each output has the size, kind and tags of its input. An interrupted fit goes on from its
+  checkpoint, and the same call again gives the same photos. For each photo, the report has these
+  fields beside those of folder.Result:
+
+    shape: the size at which it was fitted.
+    damaged: the share of pixels that its mask marks.
+    iteration, iterations: the iteration whose image was chosen, and the number that were run.
+    psnr_before, psnr: in dB, of the input and of the written file, if the truth is known.
+    psnr_chosen, psnr_best: in dB, of the network's image at the chosen iteration and at the `best`.
 
   Args:
     job: see Job.
     todo: of `plan`.
-    progress: called after each photo with (photos done, photos in all, result).
+    progress: called after each photo with (photos done, total, result).
     show: called with each restored photo: (its item, before, after with the warnings, mask).
-    tell: takes sentences: how long it will take, how far a fit is.
-    stop: asked during a fit; on yes, it is saved and train.Stopped raised.
+    tell: called with messages about the expected duration and the progress of a fit.
+    stop: called during a fit. If it returns true, the fit is saved and train.Stopped raised.
 
   Raises:
     PhotoError: a fit might take longer than `max_seconds`, or a folder cannot be made.
@@ -143,7 +146,7 @@ def restore_files(
   earlier = _earlier(todo.folder / folder.REPORT)
 
   def kept(item: folder.Item, result: folder.Result) -> folder.Result:
-    """With what an earlier report says of this very output."""
+    """Adds the fields of an earlier report, if it describes exactly this output."""
     entry = earlier.get(result.output, {})
     if entry.get('sha256') != result.sha256:
       return result
@@ -163,13 +166,13 @@ def restore_files(
 
 
 def _check_time(job: Job, sizes: dict[pathlib.Path, tuple[int, int]], tell) -> None:
-  """Tells how long all photos take at most, or raises what is too long for one of them."""
+  """Reports how long all photos take at most. Raises PhotoError if one takes too long."""
   if not sizes:
     return
   settings = job.settings(1 if job.gray else 3)
   fitted = {path: _fitted_size(job, size) for path, size in sizes.items()}
   largest = max(fitted, key=lambda path: math.prod(fitted[path]))
-  # The time grows with the area, but a small photo does not keep an accelerator busy.
+  # Time grows with the area, but a small photo does not keep an accelerator busy.
   side = 128 if jax.local_devices()[0].platform == 'cpu' else 512
   speed = fit_time.measure(settings, side, side)
   try:
@@ -178,7 +181,7 @@ def _check_time(job: Job, sizes: dict[pathlib.Path, tuple[int, int]], tell) -> N
     advice = (
       'set max_side to fit it smaller and fill only the damage'
       if job.mask
-      else 'make it smaller (without a mask, all of it must be fitted)'
+      else 'make it smaller (without a mask, the whole photo must be fitted)'
     )
     raise PhotoError(f'{largest}: {error}: {advice}, or raise max_hours.') from error
   total = sum(fit_time.estimate(settings, speed, *size) for size in fitted.values())
@@ -192,7 +195,7 @@ def _fitted_size(job: Job, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _earlier(report: pathlib.Path) -> dict[str, dict]:
-  """The entries of a report that is there already, by their outputs."""
+  """The entries of an existing report, by their outputs."""
   try:
     return {entry['output']: entry for entry in json.loads(report.read_text())['photos']}
   except (OSError, ValueError, KeyError, TypeError):
@@ -200,7 +203,7 @@ def _earlier(report: pathlib.Path) -> dict[str, dict]:
 
 
 def _groups(job: Job, items: Sequence[folder.Item]) -> Iterator[list[folder.Item]]:
-  """Photos to fit at once: one a device in their order, or more, sorted by size."""
+  """Groups photos to fit at once: one per device in their order, or more, sorted by size."""
   devices = jax.local_devices()
   fitted = lambda item: _fitted_size(job, item.size or (1, 1))
   if devices[0].platform == 'cpu' and job.batch <= 1:
@@ -226,7 +229,7 @@ def _groups(job: Job, items: Sequence[folder.Item]) -> Iterator[list[folder.Item
 
 
 def _restore_group(job, todo, group, show, tell, stop) -> Iterator[tuple]:
-  """Reads, fits and writes the photos of a group; a bad one fails by itself: see folder.run."""
+  """Reads, fits and writes the photos of a group. A bad photo fails on its own: see folder.run."""
   inputs = []
   for item in group:
     try:
@@ -242,7 +245,7 @@ def _restore_group(job, todo, group, show, tell, stop) -> Iterator[tuple]:
     members = [photo for photo in inputs if photo.channels == channels]
     if not members:
       continue
-    # Named by names and contents: other photos, masks or settings never meet these checkpoints.
+    # Named by a hash of everything, so other photos, masks or settings never use these checkpoints.
     about = repr((job.settings(channels), job.seed, job.chunk, job.max_side))
     digest = hashlib.sha256(''.join([about, *(photo.digest for photo in members)]).encode())
     checkpoints = todo.folder / UNFINISHED / digest.hexdigest()[:16]
@@ -270,7 +273,7 @@ def _restore_group(job, todo, group, show, tell, stop) -> Iterator[tuple]:
 
 def _forget(checkpoints: pathlib.Path) -> None:
   shutil.rmtree(checkpoints, ignore_errors=True)
-  with contextlib.suppress(OSError):  # others are in there
+  with contextlib.suppress(OSError):  # the folder holds others
     checkpoints.parent.rmdir()
 
 
@@ -289,11 +292,11 @@ def _read(job: Job, todo: folder.Plan, item: folder.Item) -> _Input:
     mask = job.mask(path, photo)
     if mask.min() == 1:
       raise PhotoError(
-        f'{path}: its mask covers all of it, so nothing is left to restore it from; mark less.'
+        f'{path}: its mask covers the whole photo, so nothing is left to restore from; mark less.'
       )
   if job.max_side and max(photo.size) > job.max_side and (mask is None or not job.paste):
     raise PhotoError(
-      f'{path}: a {width}x{height} photo is fitted at {job.max_side} px only to fill its damage: '
+      f'{path}: a {width}x{height} photo can be fitted at {job.max_side} px only to fill damage: '
       'give a mask, make the photo smaller, or raise max_side.'
     )
   if job.truths:
@@ -323,7 +326,7 @@ def _read(job: Job, todo: folder.Plan, item: folder.Item) -> _Input:
 
 
 def _fit(job: Job, inputs: list[_Input], checkpoints: pathlib.Path, tell, stop) -> list[fit.Fit]:
-  """Fits photos of one number of channels, at their sizes or at max_side."""
+  """Fits photos that have the same number of channels, at their own size or at max_side."""
   settings = job.settings(inputs[0].channels)
   photos, shrunk = [], []
   for item in inputs:
@@ -373,7 +376,7 @@ def _fit(job: Job, inputs: list[_Input], checkpoints: pathlib.Path, tell, stop) 
 
 
 def _write(job: Job, todo: folder.Plan, given: _Input, result: fit.Fit | None, show) -> folder.Done:
-  """Writes a restored photo; None: its mask marks nothing, and it stays as it is."""
+  """Writes a restored photo. None: its mask marks nothing, so it is copied unchanged."""
   item, photo, image = given.item, given.photo, given.values
   pasted = given.mask is not None and job.paste
   warnings, fields = photo.warnings, {}
@@ -419,7 +422,7 @@ def _numbers(result: fit.Fit) -> dict[str, float]:
 
 
 def _like(job: Job, photo: images.Photo, shape: tuple[int, ...]) -> images.Photo:
-  """The photo that the restored pixels take their place in: perhaps gray, perhaps larger."""
+  """The photo that receives the restored pixels: perhaps gray, perhaps larger."""
   if job.gray and not photo.gray:
     photo = dataclasses.replace(photo, gray=True, icc=None)  # an RGB profile fits no gray file
   if photo.size == shape[:2]:
@@ -433,25 +436,25 @@ def _like(job: Job, photo: images.Photo, shape: tuple[int, ...]) -> images.Photo
 
 
 def _psnr(image: np.ndarray, truth: np.ndarray) -> float:
-  """Of 8 bits, in dB; one channel counts as three equal ones."""
+  """PSNR in dB, at most psnr_ssim.MAX_PSNR. One channel counts as three equal ones."""
   image, truth = (np.broadcast_to(x, (*x.shape[:2], 3))[None] for x in (image, truth))
-  return round(min(float(psnr_ssim.psnr(image, truth)[0]), psnr_ssim.MAX_PSNR), 3)
+  return round(float(psnr_ssim.psnr(image, truth)[0]), 3)
 
 
 # Large photos -----------------------------------------------------------------------------------
 
 
 def shrink(photo: np.ndarray, mask: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
-  """A photo whose long side is `max_side`, made from its known pixels only, and its mask.
+  """Shrinks a photo and its mask to a longer side of `max_side`, using only known pixels.
 
   Args:
     photo: [H, W, C] in [-1, 1].
     mask: [H, W, 1] in [0, 1], 1 = damaged.
 
   Returns:
-    The smaller photo, each pixel the weighted mean of the known pixels under it (triangle filter,
-    antialiased), and its mask, one minus the known share of the weights. Smaller photos come back
-    unchanged.
+    The smaller photo and its mask. Each pixel is the weighted mean of the known pixels under it
+    (triangle filter, antialiased); the mask is one minus the known share of the weights. Photos
+    that are already small enough are returned unchanged.
   """
   if max(photo.shape[:2]) <= max_side:
     return photo, mask
@@ -463,7 +466,7 @@ def shrink(photo: np.ndarray, mask: np.ndarray, max_side: int) -> tuple[np.ndarr
 
 
 def paste(photo: np.ndarray, mask: np.ndarray, restored: np.ndarray) -> np.ndarray:
-  """`photo` with the damage filled from `restored`, enlarged (cubic) where it is smaller.
+  """`photo` with the damage filled from `restored`, which is enlarged (cubic) if it is smaller.
 
   Shapes [H, W, C], [H, W, 1], [h, w, C]; images in [-1, 1], mask 1 = damaged.
   """

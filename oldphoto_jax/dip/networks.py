@@ -1,9 +1,9 @@
 """The networks of Deep Image Prior: skip net, residual net, U-Net.
 
 Sources: the notebooks and `models/{skip,resnet,unet}.py` of the official code (Ulyanov, Vedaldi,
-Lempitsky, CVPR 2018; repository DmitryUlyanov/deep-image-prior). Each maps z [B, H, W, D] to an
-image [B, H, W, C] in (0, 1), float32: Deep Image Prior works in [0, 1] inside. `dtype` is that of
-the convolutions; parameters and norm statistics are float32.
+Lempitsky, CVPR 2018; repository DmitryUlyanov/deep-image-prior). Each network maps z [B, H, W, D]
+to an image [B, H, W, C] in (0, 1), float32. `dtype` is the type of the convolutions; parameters and
+norm statistics are float32.
 
 The reference's batch norm always sees a batch of one photo and uses that photo's statistics, which
 makes it an instance norm with scale and shift. Here every image of a batch has its own statistics.
@@ -27,7 +27,7 @@ def torch_uniform(fan_in: int):
   bound = fan_in**-0.5
 
   def init(key, shape, dtype=jnp.float32):
-    # One axis: the same numbers, but XLA's CPU backend compiles a draw of four ten times slower.
+    # Drawn along one axis: XLA's CPU backend compiles a draw along four axes ten times slower.
     return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
 
   return init
@@ -77,7 +77,7 @@ def _crop(x, height: int, width: int):
 
 
 class ConvBlock(nn.Module):
-  """Convolution, Norm, leaky ReLU 0.2; `average`: means of 2x2 pixels after the convolution."""
+  """Convolution, Norm, leaky ReLU 0.2. `average` averages 2x2 pixels after the convolution."""
 
   features: int
   size: int
@@ -109,11 +109,11 @@ class Skip(nn.Module):
     upsample: 'nearest' or 'bilinear' for each scale.
     kernel_down, kernel_up, kernel_skip: sides of the kernels.
     up_1x1: the 1x1 convolution after each `up` convolution.
-    average_pool: halve by means of 2x2 pixels after a convolution of stride 1, not by its stride.
+    average_pool: halve by averaging 2x2 pixels after a convolution of stride 1, not by stride 2.
     pad_mode: 'reflect' or 'constant' (zeros).
     out_channels: 3, or 1 for gray photos.
 
-  Calling it raises ValueError where a map is too small for the reflection padding.
+  Calling it raises UserError if a map is too small for the reflection padding.
   """
 
   down: tuple[int, ...] = (128,) * 5
@@ -191,14 +191,14 @@ class ResNet(nn.Module):
 class UNet(nn.Module):
   """U-Net with max pooling and transposed convolutions (`models/unet.py`), zero padding.
 
-  Two 3x3 convolutions a level, with instance norm on the way down and without on the way up.
+  Two 3x3 convolutions per level, with instance norm on the way down only.
 
   Attributes:
     widths: channels of each level. The reference's "one extra level" repeats the last width: the
       default is its feature_scale 8, more_layers 1.
     out_channels: 3, or 1 for gray photos.
 
-  Calling it raises ValueError unless both sides are multiples of 2^levels, and at least twice that.
+  Calling it raises UserError unless both sides are multiples of 2^levels, and at least twice that.
   """
 
   widths: tuple[int, ...] = (8, 16, 32, 64, 128, 128)

@@ -1,6 +1,6 @@
-"""Settings of Deep Image Prior for each job, after the official notebooks and the student report.
+"""Settings of Deep Image Prior for each job, from the official notebooks and the student report.
 
-Where a notebook stops after a fixed number of iterations, that number is the cap here and ES-EMV
+The notebooks stop after a fixed number of iterations. Here that number is the maximum, and ES-EMV
 stops earlier: runs with the same settings differ too much for a fixed number (issue 85 of the
 official repository). `channels` is 3, or 1 for gray photos.
 """
@@ -14,11 +14,11 @@ NEAREST, BILINEAR = ('nearest',) * 5, ('bilinear',) * 5
 
 
 def small(channels: int = 3) -> Dip:
-  """The net of the notebook's JPEG example, a quarter of the others' parameters: for CPUs."""
+  """For CPUs: the net of the notebook's JPEG example, with a quarter of the others' parameters."""
   net = Skip(
     down=(8, 16, 32, 64, 128),
     up=(8, 16, 32, 64, 128),
-    skip=(0, 0, 0, 4, 4),  # no branches at the fine scales, which is where the noise would pass
+    skip=(0, 0, 0, 4, 4),  # no branches at the fine scales, where they would pass the noise
     upsample=BILINEAR,
     out_channels=channels,
   )
@@ -27,19 +27,19 @@ def small(channels: int = 3) -> Dip:
     input_depth=3,
     iterations=2400,  # denoising.ipynb, snail
     reg_noise_std=1 / 30,
-    # Half the default patience: a run of minutes. The long burn-in because the first images, nearly
-    # flat, vary little: of six fits (benchmarks/dip) one kept a minimum at iteration 109, 12 dB
-    # below its best, for 300 iterations.
+    # Half the default patience makes a run of minutes. The burn-in is long because the first images
+    # are nearly flat and vary little: one of six fits (benchmarks/dip) kept a minimum at iteration
+    # 109, 12 dB below its best, for 300 iterations.
     stop=Emv(burn_in=500, patience=500),
     ema=0.99,
   )
 
 
 def report(channels: int = 3) -> Dip:
-  """What the student report ran: the residual net, 3001 iterations whatever happens.
+  """The settings of the student report: the residual net, always 3001 iterations.
 
-  Its learning rate is 0.01, the notebook's for this net 0.001; its "noise parameter True" does
-  nothing in the official code, so there is none here.
+  Its learning rate is 0.01; the notebook has 0.001 for this net. Its "noise parameter True" has no
+  effect in the official code, so there is none here.
   """
   return Dip(
     ResNet(out_channels=channels),
@@ -72,7 +72,7 @@ def inpaint(channels: int = 3) -> Dip:
 def hole(channels: int = 3) -> Dip:
   """inpainting.ipynb, the vase: large holes, such as tears and lost corners.
 
-  No branches and coordinates as z, so that what fills a hole comes from the coarse scales.
+  It has no branches, and coordinates as z, so that holes are filled from the coarse scales.
   """
   return Dip(
     Skip(WIDE, WIDE, (0,) * 5, NEAREST, out_channels=channels),
@@ -96,7 +96,9 @@ def restoration(channels: int = 3) -> Dip:
 def superres(factor: int = 4, channels: int = 3) -> Dip:
   """super-resolution.ipynb, for factors 4 and 8."""
   if factor not in (4, 8):
-    raise ConfigError(f'super-resolution by 4 or 8 has published settings, {factor} has not')
+    raise ConfigError(
+      f'super-resolution has published settings for factors 4 and 8, not {factor}: choose one'
+    )
   return Dip(
     Skip(WIDE, WIDE, (4,) * 5, BILINEAR, out_channels=channels),
     iterations=2000 if factor == 4 else 4000,

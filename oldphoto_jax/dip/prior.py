@@ -1,4 +1,4 @@
-"""Deep Image Prior: one network fitted to one photo, and stopped before it fits the noise too.
+"""Deep Image Prior: one network fitted to one photo, and stopped before it also fits the noise.
 
 Ulyanov, Vedaldi, Lempitsky, CVPR 2018 (official code: DmitryUlyanov/deep-image-prior); stopping
 without ground truth after Wang et al., TMLR 2023 (sun-umn/Early_Stopping_for_DIP).
@@ -9,9 +9,9 @@ Images are in [0, 1] in this file, as in the reference; `fit.py` and the rest of
 use [-1, 1]. All functions take one photo without a batch axis: vmap them.
 
 Differences from the official code:
-- the result comes from the clean z (its denoising and super-resolution use the last perturbed z);
-- `param_noise` changes the weights (there it rebinds a loop variable and does nothing);
-- its backtracking, whose test is inverted, is left out.
+- the result comes from the clean z (there, denoising and super-resolution use the last noisy z);
+- `param_noise` changes the weights (there, it rebinds a loop variable and has no effect);
+- backtracking is left out (there, its test is inverted).
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class Emv:
   """
 
   alpha: float = 0.1
-  burn_in: int = 100  # iterations before a minimum counts; 0.9^100 of the first mean is left
+  burn_in: int = 100  # iterations before a minimum counts; 0.9^100 of the first mean remains
   patience: int = 1000  # iterations without a new minimum before it stops
 
 
@@ -77,11 +77,11 @@ class Photo(struct.PyTreeNode):
   image: jax.Array  # [h, w, C] in [0, 1]
   known: jax.Array  # [h, w, 1] or [h, w, C] in [0, 1]: 1 - damage mask, 0 on padding
   real: jax.Array  # [h, w, 1]: 0 on padding, 1 elsewhere
-  truth: jax.Array | None = None  # [H, W, C] in [0, 1], for the PSNR curve alone
+  truth: jax.Array | None = None  # [H, W, C] in [0, 1], only for the PSNR curve
 
 
 class State(struct.PyTreeNode):
-  """A fit under way; t counts the iterations done, and iteration t shows the output before step t.
+  """A running fit. t counts the iterations done; iteration t shows the output before step t.
 
   With `stop`, `memory` is (mean, variance) of the outputs.
   """
@@ -133,12 +133,12 @@ def masked_loss(output, photo: Photo):
 
 
 def _real_mean(x, real):
-  """Mean of [H, W, C] over the pixels that are no padding."""
+  """Mean of [H, W, C] over the pixels that are not padding."""
   return (x * real).sum() / (real.sum() * x.shape[-1])
 
 
 def _perturbed(params, key):
-  """Every kernel w plus N(0, 1) std(w) / 50, as the in-painting notebook meant to."""
+  """Every kernel w plus N(0, 1) std(w) / 50, as the inpainting notebook intended."""
   leaves, tree = jax.tree.flatten(params)
   keys = jax.random.split(key, len(leaves))
   noise = lambda key, w: jax.random.normal(key, (w.size,)).reshape(w.shape) * w.std() / 50
@@ -158,7 +158,7 @@ def _track(stop: Emv | None, t, memory, x, real):
 
 
 def curve_names(settings: Dip, photo: Photo) -> tuple[str, ...]:
-  """What `step` reports of each iteration."""
+  """The names of the curves that `step` reports."""
   stop = () if settings.stop is None else ('variance',)
   return ('loss', *stop, *(() if photo.truth is None else ('psnr',)))
 
@@ -217,9 +217,9 @@ def step(settings: Dip, photo: Photo, key, state: State) -> tuple[State, dict[st
     key: the photo's; iteration t draws from fold_in(key, t).
 
   Returns:
-    The new state and the iteration's loss, variance (with a stopping rule) and PSNR in dB (where
-    the truth is known). Variance and PSNR are of the output under this iteration's noise on z, to
-    spare a second forward pass; with ema, the PSNR is of the average.
+    The new state, and the iteration's loss, variance (with a stopping rule) and PSNR in dB (if the
+    truth is known). Variance and PSNR use the output under this iteration's noise on z, which saves
+    a second forward pass. With ema, the PSNR is that of the average.
   """
   t = state.t + 1
   z_key, params_key = jax.random.split(jax.random.fold_in(key, t))
@@ -244,7 +244,7 @@ def step(settings: Dip, photo: Photo, key, state: State) -> tuple[State, dict[st
   shown = x if average is None else average
 
   memory, variance, counts = _track(settings.stop, t, state.memory, x, real)
-  # Until a minimum counts, the latest output is the best: a short fit ends with its last one.
+  # Until a minimum counts, the latest output is the best, so a short fit ends with its last one.
   better = ~jnp.asarray(counts) | (variance < state.best_variance)
   best = params if average is None else average
   best_t = jnp.where(better, t, state.best_t)
@@ -277,8 +277,8 @@ def step(settings: Dip, photo: Photo, key, state: State) -> tuple[State, dict[st
 def run(settings: Dip, iterations: int, photo: Photo, key, state: State):
   """`iterations` steps in one scan: (state, curve), each curve [iterations].
 
-  A photo that is done stays as it is and its curves go on with nan. Under vmap the condition is a
-  `jnp.where`; without it (`lax.map`), a finished photo costs nothing.
+  A finished photo stays unchanged, and its curves continue with nan. Under vmap the condition is a
+  `jnp.where`. Without vmap (`lax.map`), a finished photo costs nothing.
   """
   frozen = {name: jnp.float32(jnp.nan) for name in curve_names(settings, photo)}
 
@@ -299,9 +299,9 @@ def result(settings: Dip, state: State):
 
 
 def detect(variance: np.ndarray, stop: Emv) -> tuple[int, int]:
-  """Where `stop` finds the minimum of a whole curve and where it stops: (best_t, last t), from 1.
+  """Applies `stop` to a whole curve: (iteration of the minimum, last iteration), from 1.
 
-  For curves of fits that went on after that, as benchmarks do to see what the stop costs.
+  For fits that went on after the stop, as benchmarks do to measure the cost of stopping.
   """
   first = stop.burn_in + 1
   if len(variance) < first:

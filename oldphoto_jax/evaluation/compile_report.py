@@ -1,7 +1,7 @@
-"""What a train step costs on TPUs that are not here: compiled for a topology, run nowhere.
+"""The cost of a train step on TPUs that are not present: compiled for a topology, but not run.
 
-libtpu is used as a compiler only: it works on any machine with Linux, and no TPU is looked for.
-Figures are XLA's own (cost and memory analysis of the executable) and the collectives in its text.
+libtpu serves only as a compiler, so any Linux machine will do. Figures come from XLA (cost and
+memory analysis of the executable) and from the collectives in the text of the program.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ GIB = 2**30
 # Memory of a chip, "HBM capacity per chip" of https://cloud.google.com/tpu/docs/v5e and its
 # siblings for v4, v5p and v6e.
 HBM_GIB = {'v4': 32, 'v5e': 16, 'v5p': 95, 'v6e': 32}
-# What libtpu takes for one chip of v4: without it, its two cores would be devices of their own.
+# Makes libtpu treat a v4 chip as one device. Without it, each of its two cores would be one.
 CHIP_CONFIGS = {'v4': 'megacore'}
 _BITS = {'pred': 8, 'bf16': 16, 'c64': 64, 'c128': 128}  # others end in their number of bits
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """Chips to compile for. `hbm` is the memory of one in bytes."""
+  """Chips to compile for. `hbm` is the memory of one chip in bytes."""
 
   name: str
   devices: tuple[jax.Device, ...]
@@ -48,22 +48,22 @@ class Topology:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One stage. All figures but the batches are those of one device; sizes in bytes.
+  """One stage. All figures except the batches are per device; sizes are in bytes.
 
   Attributes:
-    batch: examples over all devices that the figures are of.
-    asked: examples over all devices that the config asks for; another number than `batch` where
-      they do not divide over the devices, or do not fit.
-    fits: whether the batch asked for (rounded up to a multiple of the devices) fits.
-    flops, bytes_accessed: of a step. XLA counts the body of a loop once: of a batch in parts these
-      are its counts times their number; the update, small beside a part, then counts as often.
-    arguments, outputs, temporaries, aliased: memory; what is aliased (donated) is counted in
+    batch: examples over all devices that were compiled.
+    asked: examples over all devices in the config. Different from `batch` if they do not divide
+      over the devices, or do not fit.
+    fits: whether the batch in the config (rounded up to a multiple of the devices) fits.
+    flops, bytes_accessed: per step. XLA counts the body of a loop once, so for a batch in parts its
+      counts are multiplied by their number. This also multiplies the update, which is small.
+    arguments, outputs, temporaries, aliased: memory. Aliased (donated) memory is counted in both
       arguments and outputs.
-    peak: the most that is held at once.
+    peak: most memory held at once.
     all_reduces, all_reduce_bytes: operations in the program, and bytes of their results.
-    seconds: of compilation.
-    problem: what the compiler said of a batch that does not fit.
-    accumulate: parts in which a device takes its batch; None where the stage cannot.
+    seconds: duration of the compilation.
+    problem: the compiler's message for a batch that does not fit.
+    accumulate: parts into which a device splits its batch; None if the stage cannot.
   """
 
   stage: str
@@ -86,25 +86,25 @@ class Row:
 
 
 def prepare_process() -> None:
-  """Keeps JAX on CPU and libtpu a mere compiler. Call before anything touches a device.
+  """Keeps JAX on the CPU and uses libtpu only to compile. Call before any use of a device.
 
   Raises:
-    ConfigError: where libtpu is not installed.
+    ConfigError: libtpu is not installed.
   """
   if importlib.util.find_spec('libtpu') is None:
     raise ConfigError("compiling for TPUs needs libtpu: pip install 'oldphoto_jax[tpu]'")
-  os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # no question to the cloud about the machine
-  os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # no lock file: nothing is run on the chips
+  os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # do not ask the cloud about the machine
+  os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # no lock file, because nothing runs on the chips
   jax.config.update('jax_platforms', 'cpu')
-  # Programs of a topology are written to the cache of compiled programs but cannot be read back.
+  # Programs for a topology can be written to the compilation cache, but not read back.
   jax.config.update('jax_enable_compilation_cache', False)
 
 
 def topology(name: str) -> Topology:
-  """The chips of a name such as 'v5e:4x4' (as Cloud TPU counts them).
+  """The chips of a topology such as 'v5e:4x4', as Cloud TPU names it.
 
   Raises:
-    ConfigError: for a chip that HBM_GIB does not know, or a shape that libtpu does not.
+    ConfigError: the chip is not in HBM_GIB, or libtpu does not know the shape.
   """
   from jax.experimental import topologies
 
@@ -122,15 +122,15 @@ def topology(name: str) -> Topology:
 
 
 def compile_stage(stage: train.Stage, chips: Topology) -> Row:
-  """Compiles the train step of a stage; where the batch does not fit, the largest that does.
+  """Compiles the train step of a stage. If the batch does not fit, finds the largest that does.
 
   Args:
-    stage: only the shapes of its constants and of its first batch count. A batch that does not
+    stage: only the shapes of its constants and of its first batch matter. A batch that does not
       divide over the chips is rounded up.
     chips: see `topology`.
 
   Raises:
-    ConfigError: where not even one example a device fits.
+    ConfigError: not even one example per device fits.
   """
   batches = stage.batches()
   example = next(batches)
@@ -140,12 +140,12 @@ def compile_stage(stage: train.Stage, chips: Topology) -> Row:
   part = wanted = -(-asked // (n * parts))
   figures, problem = attempt(part)
   if figures is None:
-    _log.warning('%s: %d examples a device do not fit: %s', stage.name, part * parts, problem)
+    _log.warning('%s: %d examples per device do not fit: %s', stage.name, part * parts, problem)
     guess = int(wanted * _share_that_fits(problem))
     part, figures = largest(lambda part: attempt(part)[0], wanted, guess)
     if figures is None:
       raise ConfigError(
-        f'{stage.name} does not fit a chip of {chips.name} with one example: {problem}'
+        f'{stage.name} does not fit a chip of {chips.name} even with one example: {problem}'
       )
   row = Row(
     stage.name,
@@ -158,7 +158,7 @@ def compile_stage(stage: train.Stage, chips: Topology) -> Row:
     accumulate=stage.accumulate,
   )
   _log.info(
-    '%s: %.1f GiB of %.0f at most, compiled in %.0f s',
+    '%s: peak %.1f of %.0f GiB, compiled in %.0f s',
     row.stage,
     row.peak / GIB,
     chips.hbm / GIB,
@@ -168,7 +168,7 @@ def compile_stage(stage: train.Stage, chips: Topology) -> Row:
 
 
 def check_fit(chips: Topology, rows: Sequence[Row]) -> None:
-  """Raises ConfigError if a batch does not fit, with the largest that does, or the parts."""
+  """Raises ConfigError if a batch does not fit. Names the largest batch or the parts that do."""
   bad = [row for row in rows if not row.fits]
   if bad:
     said = '; '.join(
@@ -181,9 +181,9 @@ def check_fit(chips: Topology, rows: Sequence[Row]) -> None:
 
 
 def parts_that_fit(row: Row) -> int | None:
-  """The fewest equal parts of the batch asked for that are not larger than what fits.
+  """The smallest number of equal parts of the configured batch that fit.
 
-  None where the stage cannot take its batch in parts, or it does not divide over the devices.
+  None if the stage cannot split its batch, or the batch does not divide over the devices.
   """
   if row.accumulate is None or row.asked % row.devices:
     return None
@@ -192,13 +192,13 @@ def parts_that_fit(row: Row) -> int | None:
 
 
 def largest(attempt: Callable[[int], Any], too_many: int, guess: int) -> tuple[int, Any]:
-  """A number below `too_many` at which `attempt` gives something, and what it gives.
+  """A large number below `too_many` for which `attempt` succeeds, and its result.
 
-  The largest, or less than an eighth below it: a compilation takes minutes. (0, None) where there
-  is none. `guess` is tried first.
+  The number is within an eighth of the largest one, because each compilation takes minutes. (0,
+  None) if there is none. `guess` is tried first.
   """
   low, high, best = 0, too_many, None
-  near = [guess - max(1, guess // 8), guess]  # what is tried before bisecting from 0
+  near = [guess - max(1, guess // 8), guess]  # tried before bisecting from 0
   while high - low > max(1, low // 8):
     probe = (low + high) // 2
     if low:
@@ -216,7 +216,7 @@ def largest(attempt: Callable[[int], Any], too_many: int, guess: int) -> tuple[i
 def _compile(
   stage: train.Stage, example: dict[str, Any], size: int, chips: Topology
 ) -> tuple[dict[str, Any] | None, str]:
-  """The figures of a Row at `size` examples a device and '', or None and why it does not fit."""
+  """The figures of a Row for `size` examples per device and '', or None and why it does not fit."""
   key = jax.random.key(0)
   state = jax.eval_shape(stage.init, key)
   shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -226,7 +226,7 @@ def _compile(
     for name, x in example.items()
   }
   step = parallel.train_step(stage.prepare, stage.train_step, chips.devices)
-  _log.info('%s: compiling for %s, %d examples a device', stage.name, chips.name, size)
+  _log.info('%s: compiling for %s, %d examples per device', stage.name, chips.name, size)
   lowered = step.lower(state, constants, batch, shape(key))
   start = time.perf_counter()
   try:
@@ -256,9 +256,9 @@ def _compile(
 
 
 def all_reduces(text: str) -> list[int]:
-  """Bytes of the result of every all-reduce in the text of a compiled program.
+  """Bytes of the result of each all-reduce in the text of a compiled program.
 
-  An asynchronous one counts once; one over a tuple of arrays is one.
+  An asynchronous all-reduce counts once, as does one over a tuple of arrays.
   """
   sizes = []
   for line in text.splitlines():
@@ -274,9 +274,10 @@ def _bytes(dtype: str, sides: str) -> int:
 
 
 def _share_that_fits(problem: str) -> float:
-  """Of 'Used 23.96G of 15.75G hbm', 15.75 / 23.96; 0.5 where nothing is told.
+  """Fraction of the batch that fits, from XLA's message; 0.5 if the message has no numbers.
 
-  Or of '... temporaries (19.10G) exceeds available HBM (15.75G)': libtpu says it in two ways.
+  libtpu has two forms: 'Used 23.96G of 15.75G hbm' gives 15.75 / 23.96, and '... temporaries
+  (19.10G) exceeds available HBM (15.75G)' gives 15.75 / 19.10.
   """
   between = r'(?: ?of|\) exceeds available HBM) \(?'
   found = re.search(rf'([\d.]+)(\w?){between}([\d.]+)(\w?)', problem)
@@ -290,14 +291,14 @@ def _share_that_fits(problem: str) -> float:
 
 
 def _sentence(error: Exception) -> str:
-  """The first line of what XLA says, with what it calls its status."""
+  """The first line of XLA's message, with its status."""
   return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def table(name: str, devices: int, hbm: int, rows: Sequence[Row]) -> str:
-  """The rows as Markdown; a batch that was not the one asked for says so."""
+  """The rows as Markdown. A batch that differs from the configured one is marked."""
   header = (
-    'stage', 'batch', 'parts', 'fits', 'GFLOP', 'GB accessed', 'GB an example',
+    'stage', 'batch', 'parts', 'fits', 'GFLOP', 'GB accessed', 'GB per example',
     'arguments MiB', 'temporaries MiB',
     'outputs MiB', 'aliased MiB', 'peak MiB', 'of HBM', 'all-reduces', 'MiB reduced', 'compile s',
   )  # fmt: skip
@@ -320,8 +321,8 @@ def table(name: str, devices: int, hbm: int, rows: Sequence[Row]) -> str:
       )
     )  # fmt: skip
   first = (
-    f'{name}: {devices} devices of {hbm / GIB:.0f} GiB. The batch is of all '
-    'devices, all other figures are of one.\n\n'
+    f'{name}: {devices} devices of {hbm / GIB:.0f} GiB. The batch is that of all '
+    'devices; all other figures are per device.\n\n'
   )
   rest = '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
   return first + rest
@@ -330,7 +331,7 @@ def table(name: str, devices: int, hbm: int, rows: Sequence[Row]) -> str:
 def write(
   path: pathlib.Path, chips: Topology, rows: Sequence[Row], config: dict, commit: str | None
 ) -> None:
-  """Writes the rows as JSON, with what they are of."""
+  """Writes the rows as JSON, with their conditions."""
   record = {
     'topology': chips.name,
     'device_kind': chips.devices[0].device_kind,

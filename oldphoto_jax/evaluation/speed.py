@@ -1,7 +1,7 @@
-"""How fast a system is on this machine: train steps, restoring, input, memory, and what it could.
+"""Measures a system on this machine: train steps, restoring, input, memory, and the peak.
 
-Times are medians over windows, each of as many calls as fill some seconds; compilation is told by
-itself and the last output of a window is waited for. FLOPs are XLA's count for the program.
+Times are medians over windows; each window has as many calls as fill some seconds and waits for its
+last output. Compilation is reported separately. FLOPs are counted by XLA.
 """
 
 import dataclasses
@@ -14,29 +14,27 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oldphoto_jax.dip import prior
+from oldphoto_jax.dip import fit_time, prior
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.restoring import engine
 from oldphoto_jax.training import parallel, train
 
 SIDES = (256, 1024)  # pixels of the photos that are restored
-MATMUL = 2048  # side of the matrices whose product is the machine's measured peak
-# Of Deep Image Prior in one call, as a fit runs them in chunks; fewer than its 100, for 1024² takes
-# seconds for each.
+MATMUL = 2048  # side of the matrices whose product measures the peak of the machine
+# Iterations of Deep Image Prior per call. A fit runs chunks of 100, but at 1024² one takes seconds.
 ITERATIONS = 4
 _STATUS, _CLEAR = pathlib.Path('/proc/self/status'), pathlib.Path('/proc/self/clear_refs')
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-  """How long to look: `count` windows of about `seconds` each."""
+  """How long to measure: `count` windows of about `seconds` each."""
 
   count: int = 5
   seconds: float = 2.0
@@ -48,17 +46,18 @@ class Step:
 
   Attributes:
     stage: its name.
-    batch, side: examples a step over all devices, and pixels of their sides.
+    batch, side: examples per step over all devices, and pixels per side.
     compile_seconds: tracing and compilation.
-    ms: milliseconds a step.
-    images_per_second: examples.
-    gflop: of the compiled program, a step and device; of a batch in parts as in compile_report.Row.
-    gflops: gflop by time.
-    share: of the measured peak, of one device.
-    peak_mib: most memory held while compiling and running it.
-    pipeline: images per second of the input pipeline alone; None without one.
-    pipeline_core: the same for one busy core.
-    degradation: images per second of the preparation on the device alone; None without one.
+    ms: milliseconds per step.
+    images_per_second: examples per second.
+    gflop: of the compiled program, per step and device. For a batch in parts, see
+      compile_report.Row.
+    gflops: GFLOP per second.
+    share: fraction of the measured peak of one device.
+    peak_mib: peak memory while compiling and running.
+    pipeline: images per second of the input pipeline by itself; None without one.
+    pipeline_core: the same per busy core.
+    degradation: images per second of the preparation on the device; None without one.
   """
 
   stage: str
@@ -78,7 +77,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Restoring:
-  """Restoring one photo of side x side pixels: milliseconds, of compilation too."""
+  """Restoring one photo of side x side pixels: time of compilation and of a call."""
 
   side: int
   compile_seconds: float
@@ -86,28 +85,28 @@ class Restoring:
 
 
 def prepare_process(threads: int) -> None:
-  """Lets JAX's CPU backend have `threads` threads; 0: all. Call before anything touches a device.
+  """Limits JAX's CPU backend to `threads` threads; 0: no limit. Call before any use of a device.
 
-  Compiled programs are not cached, for the time of compilation is measured.
+  Compiled programs are not cached, because compilation is measured.
 
   Raises:
-    ConfigError: where the system cannot limit them.
+    ConfigError: the operating system cannot limit threads.
   """
   if threads and not hasattr(os, 'sched_setaffinity'):
-    raise ConfigError('measure.threads is for Linux: leave it out')
+    raise ConfigError('measure.threads works on Linux only: leave it out')
   if threads:
-    # The backend takes as many threads as it finds cores to run on.
+    # The backend starts one thread for each core that it may use.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
   jax.config.update('jax_enable_compilation_cache', False)
 
 
 def cores() -> int:
-  """How many cores this process may use."""
+  """Number of cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 def windows(run: Callable[[int], None], plan: Windows) -> list[float]:
-  """Seconds of one call in each window; `run(n)` makes n calls and waits for the last."""
+  """Seconds per call in each window. `run(n)` makes n calls and waits for the last."""
   start = time.perf_counter()
   run(1)
   n = max(1, round(plan.seconds / max(time.perf_counter() - start, 1e-9)))
@@ -120,7 +119,7 @@ def windows(run: Callable[[int], None], plan: Windows) -> list[float]:
 
 
 def matmul_peak(plan: Windows) -> float:
-  """GFLOP/s of the product of two float32 matrices on one device: the best window."""
+  """GFLOP/s of the product of two float32 matrices on one device, in the best window."""
   a = jax.random.normal(jax.random.key(0), (MATMUL, MATMUL))
   product = jax.jit(jnp.matmul)
   product(a, a).block_until_ready()
@@ -137,7 +136,7 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
   """Measures a stage's train step on all devices, its input and its degradation.
 
   Args:
-    stage: with untrained networks or trained ones.
+    stage: its networks may be untrained.
     peak: see `matmul_peak`.
     plan: see `Windows`.
   """
@@ -179,11 +178,9 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
 def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Windows) -> Step:
   """Measures an iteration of Deep Image Prior on one photo of side x side pixels and one device."""
   _reset_peak()
-  key, ones = jax.random.key(0), jnp.ones((side, side, 1))
-  photo = prior.Photo(jnp.full((side, side, settings.net.out_channels), 0.5), ones, ones)
-  state = jax.jit(partial(prior.init, settings))(photo, key)
+  photo, key, state = fit_time.arguments(settings, side, side)
   start = time.perf_counter()
-  program = fit_program(settings, ITERATIONS).lower(photo, key, state).compile()
+  program = fit_time.program(settings, ITERATIONS).lower(photo, key, state).compile()
   compiled = time.perf_counter() - start
 
   def run(n):
@@ -195,17 +192,6 @@ def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Wi
   run(1)
   seconds = statistics.median(windows(run, plan)) / ITERATIONS
   return _step(name, (1, side), (compiled, seconds), program, peak)
-
-
-def fit_program(settings: prior.Dip, iterations: int) -> Any:
-  """`iterations` of them as a fit runs them, (photo, key, state) -> (state, curve), jitted.
-
-  Of a photo that is never done: one that is costs nothing.
-  """
-  never = 2**30
-  stop = settings.stop and dataclasses.replace(settings.stop, patience=never)
-  settings = dataclasses.replace(settings, iterations=never, stop=stop)
-  return jax.jit(partial(prior.run, settings, iterations), donate_argnums=2)
 
 
 def _step(
@@ -249,12 +235,12 @@ def measure_restorer(restorer: engine.Restorer, side: int, plan: Windows) -> Res
 
 
 def restoring_of_fit(step: Step, settings: prior.Dip) -> Restoring:
-  """A whole fit without a stop, from the time of an iteration."""
+  """A whole fit without early stopping, estimated from the time of an iteration."""
   return Restoring(step.side, step.compile_seconds, step.ms * settings.iterations)
 
 
 def _pipeline(stage: train.Stage, plan: Windows) -> tuple[float, float]:
-  """Images per second of the stage's input alone: by the clock, and by seconds of busy cores."""
+  """Images per second of the stage's input: per second of wall-clock time, and of CPU time."""
   batches = stage.batches()
   size = len(next(batches)['id'])
   count, wall, cpu = 0, time.perf_counter(), time.process_time()
@@ -267,7 +253,7 @@ def _pipeline(stage: train.Stage, plan: Windows) -> tuple[float, float]:
 
 
 def _degradation(stage: train.Stage, batch: dict[str, Any], plan: Windows) -> float:
-  """Images per second of the stage's preparation, on one device."""
+  """Images per second of the stage's preparation on one device."""
 
   @jax.jit
   def prepare(batch, key):
@@ -286,16 +272,16 @@ def _degradation(stage: train.Stage, batch: dict[str, Any], plan: Windows) -> fl
 
 
 def _reset_peak() -> None:
-  """Lets the peak of this process's memory begin anew, where the system can."""
+  """Resets the peak memory of this process, if the operating system can."""
   if _CLEAR.exists():
     try:
       _CLEAR.write_text('5')
-    except OSError:  # not allowed here: the peak is then that since the start
+    except OSError:  # not permitted: the peak then counts from the start
       return
 
 
 def _peak_mib() -> float:
-  """Most memory of the device since the start, or on CPU of this process since `_reset_peak`."""
+  """Peak memory of the device since the start; on CPU, of this process since `_reset_peak`."""
   stats = jax.local_devices()[0].memory_stats()
   if stats and 'peak_bytes_in_use' in stats:
     return stats['peak_bytes_in_use'] / 2**20
@@ -308,7 +294,7 @@ def _peak_mib() -> float:
 
 
 def describe() -> dict[str, Any]:
-  """What the figures are of: device, threads, versions, flags."""
+  """The conditions of the measurement: device, threads, versions, flags."""
   device = jax.devices()[0]
   return {
     'device': device.device_kind,
@@ -332,12 +318,12 @@ def _processor() -> str:
 
 
 def table(peak: float, steps: Sequence[Step], restoring: Sequence[Restoring]) -> str:
-  """The figures as Markdown."""
+  """The measurements as Markdown."""
   lines = [
     f'Peak of a device, product of {MATMUL}x{MATMUL} float32 matrices: {peak:.0f} GFLOP/s',
     '',
     '| stage | batch | compile s | step ms | images/s | GFLOP | GFLOP/s | of peak | peak MiB | '
-    'input images/s (a core) | degradation images/s |',
+    'input images/s (per core) | degradation images/s |',
     '|' + '---|' * 11,
   ]
   number = lambda x, form='.1f': '' if x is None else format(x, form)
@@ -349,7 +335,7 @@ def table(peak: float, steps: Sequence[Step], restoring: Sequence[Restoring]) ->
       f'{x.peak_mib:.0f} | {source} | {number(x.degradation)} |'
     )
   if restoring:
-    lines += ['', '| restoring | compile s | ms a photo |', '|---|---|---|']
+    lines += ['', '| restoring | compile s | ms per photo |', '|---|---|---|']
   for x in restoring:
     lines.append(f'| {x.side}² | {x.compile_seconds:.1f} | {x.ms:.0f} |')
   return '\n'.join(lines)
@@ -359,7 +345,7 @@ def write(
   path: pathlib.Path, peak: float, steps: Sequence[Step], restoring: Sequence[Restoring],
   config: dict[str, Any], commit: str | None,
 ) -> None:  # fmt: skip
-  """Writes the figures as JSON, with what they are of."""
+  """Writes the measurements as JSON, with their conditions."""
   record = describe() | {
     'commit': commit,
     'matmul_gflops': peak,

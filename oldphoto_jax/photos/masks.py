@@ -1,4 +1,4 @@
-"""Damage masks: files that a person painted, and what is repaired where a detector found damage."""
+"""Damage masks: those that a person painted, and those made from what a detector found."""
 
 import os
 import pathlib
@@ -8,11 +8,11 @@ import numpy as np
 from scipy import ndimage
 
 from oldphoto_jax.errors import PhotoError
-from oldphoto_jax.photos import images
+from oldphoto_jax.photos import formats, images
 
 
 def find(masks: str | os.PathLike, photo: str | os.PathLike) -> pathlib.Path:
-  """The mask of a photo: `masks` itself, if it is a file, else as `find_named`.
+  """The mask of a photo: `masks` itself if it is a file, otherwise the one that `find_named` finds.
 
   Raises:
     PhotoError: there is no mask, or more than one.
@@ -22,15 +22,15 @@ def find(masks: str | os.PathLike, photo: str | os.PathLike) -> pathlib.Path:
 
 
 def find_named(folder: str | os.PathLike, photo: str | os.PathLike, kind: str) -> pathlib.Path:
-  """The picture in a folder that has the name of a photo, whatever its ending.
+  """The picture in a folder that has the name of a photo, with any ending.
 
-  For photos in folders, it may lie in a folder of the same name (sub/a.png for in/sub/a.jpg), which
-  is looked for first, or directly in `folder`.
+  A picture in a folder of the same name is preferred (sub/a.png for in/sub/a.jpg) to one directly
+  in `folder`.
 
   Args:
     folder: of the pictures.
     photo: the photo's path.
-    kind: what the pictures are, for sentences.
+    kind: what the pictures are called in messages.
 
   Raises:
     PhotoError: there is none, or more than one.
@@ -60,7 +60,7 @@ def _named(folder: pathlib.Path, photo: pathlib.Path) -> list[pathlib.Path]:
     path
     for path in folder.iterdir()
     if stem(path) == stem(photo)
-    and path.suffix.lower() in images.FORMATS
+    and path.suffix.lower() in formats.FORMATS
     and not (photo.exists() and path.samefile(photo))
   )
 
@@ -68,14 +68,14 @@ def _named(folder: pathlib.Path, photo: pathlib.Path) -> list[pathlib.Path]:
 def read(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
   """Reads a mask: float32 [H, W, 1] in [0, 1], 1 = damaged.
 
-  White is damaged, black and transparent is sound, gray between in part.
+  White is damaged, black or transparent is sound, and gray is partly damaged.
 
   Args:
     path: a picture of any kind that images.read takes.
     size: height and width of its photo.
 
   Raises:
-    PhotoError: as images.read, and if the mask has another size.
+    PhotoError: as images.read, and if the mask has a different size.
   """
   mask = images.read(path)
   if mask.size != tuple(size):
@@ -87,19 +87,19 @@ def read(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
   values = mask.pixels.astype(np.float32).mean(-1, keepdims=True) / top
   if mask.alpha is not None:
     values *= mask.alpha[..., None] / np.float32(top)
-  # Black and white of a JPEG are a few levels off, and sound pixels have to be 0 exactly.
+  # Black and white are a few levels off in a JPEG, but sound pixels must be exactly 0.
   return np.clip((values - 1 / 16) / (1 - 2 / 16), 0, 1)
 
 
 def grow(damage: np.ndarray, threshold: float = 0.5, pixels: float = 2, feather: float = 2):
-  """What to fill where a detector found damage: float32 [H, W, 1] in [0, 1].
+  """The mask to fill around the damage that a detector found: float32 [H, W, 1] in [0, 1].
 
-  A detector marks the middle of a scratch more surely than its edge, and a fill has to end softly:
-  1 up to `pixels` from the damage, from there falling to 0 over `feather` pixels.
+  The mask is 1 up to `pixels` from the damage, then falls to 0 over `feather` pixels: a detector is
+  less sure about the edge of a scratch than about its middle, and a filling needs a soft edge.
 
   Args:
     damage: probability of damage, [H, W, 1].
-    threshold: from which probability on a pixel is damaged.
+    threshold: pixels with at least this probability count as damaged.
     pixels, feather: distances in pixels, 0 or more.
   """
   sound = damage[..., 0] < threshold

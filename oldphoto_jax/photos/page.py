@@ -1,4 +1,4 @@
-"""One HTML file of photos before and after, or of tables: no server, no internet, nothing sent."""
+"""One HTML file with photos before and after, or with tables. Works offline and sends nothing."""
 
 import base64
 import dataclasses
@@ -20,7 +20,7 @@ _CHANGE_COLOUR = (255, 170, 0)
 class Entry:
   """One photo of the page."""
 
-  name: str  # as the reader knows it, such as the path below their folder
+  name: str  # shown to the reader, such as the path below their folder
   before: np.ndarray  # uint8 [H, W, 3]
   after: np.ndarray  # uint8 [H, W, 3]
   icc: bytes | None = None  # colour profile of both
@@ -55,7 +55,7 @@ def write_page(
       parts += [f'<li><strong>{_escape(name)}</strong> {_escape(reason)}</li>']
     parts += ['</ul><p>The original files are untouched.</p></section>']
   parts.append(_FOOT)
-  # A file name need not be valid Unicode; what is not is shown as '?'.
+  # File names need not be valid Unicode; invalid parts are shown as '?'.
   images.write_bytes(path, '\n'.join(parts).encode('utf-8', 'replace'), overwrite=True)
 
 
@@ -85,7 +85,7 @@ def write_report(
     path: the HTML file.
     sections: in the order shown.
     title, lead: heading of the page and the text below it.
-    side: pictures are shrunk to at most this many pixels a side.
+    side: pictures are shrunk to at most this many pixels per side.
 
   Raises:
     PhotoError: the file cannot be written.
@@ -123,7 +123,7 @@ def _lead(count: int) -> str:
 
 
 def figure(entry: Entry, side: int = 1200) -> str:
-  """A photo of the page as HTML, its pictures at most `side` pixels a side."""
+  """A photo of the page as HTML, with pictures of at most `side` pixels per side."""
   height, width = entry.after.shape[:2]
   name, folder = _escape(os.path.basename(entry.name)), _escape(os.path.dirname(entry.name))
   overlays, buttons = [], []
@@ -167,7 +167,7 @@ def _jpeg(pixels: np.ndarray, icc: bytes | None, side: int) -> str:
 
 
 def _overlay(values: np.ndarray, colour: tuple[int, int, int], side: int) -> str:
-  """Values in [0, 1] as a PNG of one colour, the more opaque the larger the value."""
+  """Values in [0, 1] as a PNG of one colour. Larger values are more opaque."""
   alpha = np.rint(np.clip(np.asarray(values, np.float32), 0, 1) * 200).astype(np.uint8)
   flat = np.broadcast_to(np.array(colour, np.uint8), (*alpha.shape, 3))
   image, buffer = Image.fromarray(np.dstack([flat, alpha])), io.BytesIO()

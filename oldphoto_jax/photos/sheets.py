@@ -20,7 +20,7 @@ def from_float(photo: np.ndarray) -> np.ndarray:
 
 
 def thumbnail(pixels: np.ndarray, side: int = 256) -> np.ndarray:
-  """uint8 [H, W, 3], shrunk in proportion to `side` pixels a side at most."""
+  """uint8 [H, W, 3], shrunk in proportion to at most `side` pixels per side."""
   image = Image.fromarray(pixels)
   image.thumbnail((side, side), Image.Resampling.LANCZOS)
   return np.asarray(image)

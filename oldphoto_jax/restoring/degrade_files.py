@@ -1,7 +1,7 @@
-"""Good photos in, aged copies with their masks out, and contact sheets to judge a recipe by.
+"""Writes aged copies of good photos with their masks, and contact sheets to judge a recipe by.
 
-The originals are only read. A copy's damage depends on the seed, the photo's name and the number
-of the copy, not on the photos beside it.
+The originals are only read. The damage of a copy depends on the seed, the name of the photo and the
+number of the copy, but not on other photos.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, sheets
 from oldphoto_jax.restoring import folder, shapes
 
-_COPIES_ON_SHEET = 12  # photos a contact sheet
+_COPIES_ON_SHEET = 12  # photos per contact sheet
 _PHOTOS_ON_ARTEFACT_SHEET = 6
-_LEAST = 16  # pixels of a side that the recipes take
+_LEAST = 16  # pixels: the smallest side that recipes accept
 
 
 def plan(
@@ -33,9 +33,9 @@ def plan(
   copies: int = 1,
   overwrite: bool = False,
 ) -> folder.Plan:
-  """What `degrade_photos` has to do: see folder.plan.
+  """Plans `degrade_photos`: see folder.plan.
 
-  Copy N of a photo is old-N/NAME.png, what it lost (if anything) mask-N/NAME.png.
+  Copy N of a photo is old-N/NAME.png; a mask of what it lost (if anything) is mask-N/NAME.png.
   """
 
   def named(kind):
@@ -54,18 +54,18 @@ def degrade_photos(
   kinds: Mapping[str, Callable[..., Damaged]] | None = None,
   progress: Callable[[int, int, folder.Result], None] | None = None,
 ) -> tuple[folder.Summary, list[pathlib.Path]]:
-  """Ages photos into a folder, and writes contact sheets and report.json.
+  """Writes aged copies of photos into a folder, with contact sheets and report.json.
 
   Args:
-    recipe: what happens to the photos.
-    title: the recipe's name on the sheets and in the report.
+    recipe: damages the photos.
+    title: name of the recipe on the sheets and in the report.
     todo: of `plan`.
-    seed: of all damage.
-    kinds: kinds of damage (damage.artefacts) to show each alone, as OUT/artefact-KIND.png.
-    progress: called after each photo with (photos done, photos in all, result).
+    seed: seed of all damage.
+    kinds: kinds of damage (damage.artefacts), each shown on its own in OUT/artefact-KIND.png.
+    progress: called after each photo with (photos done, total, result).
 
   Returns:
-    What became of the photos, and the sheets.
+    The summary, and the paths of the sheets.
 
   Raises:
     PhotoError: a folder or a sheet cannot be written.
@@ -102,7 +102,7 @@ def degrade_photos(
   rows, squares = [], []
   for item, result in zip(todo.items, summary.results):
     if result.status == 'kept':
-      with contextlib.suppress(PhotoError):  # what is kept may be anything
+      with contextlib.suppress(PhotoError):  # kept files may be anything
         paths = [item.path, *(old for old, _ in _copies(item))]
         pictures[item.path] = _pictures([images.read_rgb8(path) for path in paths])
     if item.path in pictures:
@@ -123,12 +123,12 @@ def degrade_photos(
 
 
 def _pictures(row: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-  """What sheets show of a photo and its copies: small ones, and a square of the photo."""
+  """The thumbnails of a photo and its copies for the sheets, and a square of the photo."""
   return [sheets.thumbnail(image) for image in row], middle_square(row[0])
 
 
 def _copies(item: folder.Item) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-  """(aged copy, mask) of each."""
+  """The paths (aged copy, mask) of each copy."""
   half = len(item.outputs) // 2
   paths = list(item.outputs.values())
   return zip(paths[:half], paths[half:])
@@ -155,7 +155,7 @@ def _artefact_sheet(
 
 
 def _shapes(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-  """The photos' own sizes, or a few larger ones where compiling for each would take long."""
+  """The sizes of the photos, or a few larger ones if compiling for each would take long."""
   least = {tuple(max(side, _LEAST) for side in size) for size in sizes}
   if len(least) <= 4:
     return sorted(least)
@@ -169,7 +169,7 @@ def _age(
   photo: images.Photo,
   sizes: Sequence[tuple[int, int]],
 ) -> tuple[images.Photo, images.Photo | None]:
-  """An aged copy and its mask; the photo lies in the middle of the smallest shape that holds it."""
+  """An aged copy and its mask. The photo is centred in the smallest shape that holds it."""
   height, width = photo.size
   holding = [shape for shape in sizes if shape[0] >= height and shape[1] >= width]
   least = (max(height, _LEAST), max(width, _LEAST))
@@ -188,7 +188,7 @@ def _age(
 
 
 def middle_square(pixels: np.ndarray, side: int = 256) -> np.ndarray:
-  """The middle square of a photo, at one size, so that each artefact compiles once."""
+  """The central square of a photo, at a fixed size, so that each artefact compiles once."""
   image = Image.fromarray(pixels)
   least = min(image.size)
   left, top = (image.width - least) // 2, (image.height - least) // 2

@@ -1,6 +1,6 @@
-"""Photos in, masks of their damage out.
+"""Writes masks of the damage in photos.
 
-A photo is looked at in its own resolution, in overlapping tiles where it is large.
+Photos are examined at full resolution, large ones in overlapping tiles.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ class Detector:
   # (params, photos float32 [B, H, W, 3] in [-1, 1]) -> probability of damage [B, H, W, 1].
   apply: Callable[[Any, jax.Array], jax.Array]
   params: Any
-  multiple: int  # H and W must be multiples of it
-  name: str  # says which weights these are, in the report
+  multiple: int  # H and W must be multiples of this
+  name: str  # identifies the weights in the report
 
 
 def marker(
@@ -42,12 +42,12 @@ def marker(
 
   Args:
     detector: the trained network.
-    sizes: height and width of the photos to come, so that few programs serve them all; a photo of
-      another size is served too.
-    tile: photos with a side longer than this are looked at in tiles of it.
-    overlap: pixels over which neighbouring tiles are blended. Near a tile's edge the network sees
-      a mirrored photo instead of what lies beyond.
-    max_shapes: number of programs to compile at most for `sizes`.
+    sizes: height and width of the expected photos, so that few programs serve them all. Photos of
+      other sizes work too.
+    tile: photos with a longer side than this are split into tiles of this size.
+    overlap: pixels over which neighbouring tiles are blended. Near the edge of a tile, the network
+      sees a reflection instead of the surroundings.
+    max_shapes: maximum number of programs to compile for `sizes`.
 
   Returns:
     Photo, float32 [H, W, 3] in [-1, 1] -> probability of damage, float32 [H, W, 1] in [0, 1].
@@ -58,13 +58,13 @@ def marker(
   plan = shapes.plan(sizes, detector.multiple, tile=tile, overlap=overlap, max_shapes=max_shapes)
   run = engine.program(detector.apply, detector.params)
   network = engine.Tiled(plan, detector.name, run)
-  return lambda photo: np.clip(network.restore(photo), 0, 1)  # a blend of ones may end a bit above
+  return lambda photo: np.clip(network.restore(photo), 0, 1)  # blended ones may slightly exceed 1
 
 
 def plan(
   paths: Iterable[str | os.PathLike], out: str | os.PathLike, *, overwrite: bool = False
 ) -> folder.Plan:
-  """What `detect_photos` has to do, masks/NAME.png and overlays/NAME.jpg: see folder.plan."""
+  """Plans `detect_photos`, with masks/NAME.png and overlays/NAME.jpg: see folder.plan."""
 
   def outputs(name):
     return {
@@ -85,17 +85,17 @@ def detect_photos(
 ) -> folder.Summary:
   """Writes a mask and an overlay picture of each photo into a folder, and report.json.
 
-  A mask is gray, 8 bits, of the photo's size: white is damaged. An overlay is the photo with the
-  damage in red. What the report has of a photo beside folder.Result: `damaged`, the share of the
-  pixels at or over the threshold.
+  A mask is gray, with 8 bits and the size of the photo; white is damaged. An overlay is the photo
+  with the damage in red. Beside the fields of folder.Result, the report has `damaged`: the share of
+  pixels at or above the threshold.
 
   Args:
     detector: the trained network.
     todo: of `plan`.
-    threshold: makes masks black and white: white from this probability on. None: a mask holds the
-      probability, and the report counts pixels from 1/2 on.
+    threshold: makes masks black and white: white from this probability. None: masks hold the
+      probability, and the report counts pixels from 1/2.
     tile: see `marker`.
-    progress: called after each photo with (photos done, photos in all, result).
+    progress: called after each photo with (photos done, total, result).
 
   Raises:
     PhotoError: a folder cannot be made.
@@ -109,7 +109,7 @@ def detect_photos(
     photo = images.read(item.path)
     mask = mark(images.to_float(photo))
     if not np.isfinite(mask).all():
-      raise PhotoError('the detector gave values that are not finite; check its weights.')
+      raise PhotoError('the detector returned values that are not finite; check its weights.')
     damaged = mask >= (0.5 if threshold is None else threshold)
     if threshold is not None:
       mask = damaged.astype(np.float32)
@@ -129,7 +129,7 @@ def detect_photos(
 
 
 def overlay_photo(photo: images.Photo, mask: np.ndarray) -> images.Photo:
-  """The photo, 8 bits, faded a little, with the damage in red as strong as `mask` [H, W, 1]."""
+  """The photo in 8 bits, slightly faded, with damage in red as strong as `mask` [H, W, 1]."""
   pixels = images.to_rgb8(photo).astype(np.float32)
   gray = pixels.mean(-1, keepdims=True)
   pixels = 0.6 * gray + 0.4 * pixels  # so that red stands out from coloured photos

@@ -1,7 +1,7 @@
-"""A job on photos and folders of photos: what restore, detect, degrade and Deep Image Prior share.
+"""A job on photos and folders of photos, shared by restore, detect, degrade and Deep Image Prior.
 
-The originals are only read. `plan` looks at everything that can be wrong before anything is
-written; `run` does the job, where one bad photo stops nothing, and writes report.json.
+The originals are only read. `plan` checks everything it can before anything is written. `run` does
+the job and writes report.json; a bad photo does not stop it.
 """
 
 import collections
@@ -19,11 +19,11 @@ import jax
 
 import oldphoto_jax
 from oldphoto_jax.errors import ExitStatus, PhotoError, UserError
-from oldphoto_jax.photos import images
+from oldphoto_jax.photos import folders, images
 
 REPORT = 'report.json'
 REPORT_EVERY = 30  # seconds between two writings of the report, which may have many entries
-# What may be the fault of a photo, and not of the program.
+# Errors that may be caused by a photo rather than the program.
 FAILURES = (UserError, MemoryError, jax.errors.JaxRuntimeError)
 
 
@@ -33,10 +33,10 @@ class Item:
 
   path: pathlib.Path  # the original
   name: pathlib.PurePath  # below the folder that was given, or the file's name
-  outputs: Mapping[str, pathlib.Path]  # what is written of it, by the report's name for it
-  kept: bool = False  # nothing is to be done: all outputs that are needed are there
-  problem: str = ''  # why it cannot be done
-  size: tuple[int, int] | None = None  # height and width of one to be done, if it can be read
+  outputs: Mapping[str, pathlib.Path]  # the files to write, by their names in the report
+  kept: bool = False  # nothing to do: all required outputs exist
+  problem: str = ''  # why it cannot be processed
+  size: tuple[int, int] | None = None  # height and width, if it is to be processed and readable
 
   @property
   def output(self) -> pathlib.Path:
@@ -46,13 +46,13 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a job has to do.
+  """The work of a job.
 
   Attributes:
     items: the photos.
     out: folder of the outputs.
-    folder: of the report.
-    overwrite: whether outputs that exist are replaced.
+    folder: folder of the report.
+    overwrite: whether existing outputs are replaced.
   """
 
   items: tuple[Item, ...]
@@ -62,18 +62,18 @@ class Plan:
 
   @property
   def sizes(self) -> list[tuple[int, int]]:
-    """Height and width of the photos to be done."""
+    """Height and width of the photos to process."""
     return [item.size for item in self.items if item.size]
 
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-  """What a job says of a photo whose outputs it has written.
+  """A photo whose outputs have been written.
 
   Attributes:
     size: height and width.
     warnings: sentences.
-    fields: what else the report has of it, as JSON values by name.
+    fields: further fields of its report entry, as JSON values by name.
   """
 
   size: tuple[int, int] | None
@@ -83,11 +83,11 @@ class Done:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What became of one photo: an entry of the report."""
+  """The outcome for one photo: an entry of the report."""
 
   input: str
-  status: str  # 'kept', 'failed', or the job's word for a photo that is done
-  outputs: Mapping[str, str | None]  # as Item.outputs; None where there is no such file
+  status: str  # 'kept', 'failed', or the job's word for success
+  outputs: Mapping[str, str | None]  # as Item.outputs; None if the file does not exist
   message: str = ''  # why it failed
   warnings: tuple[str, ...] = ()
   seconds: float = 0.0
@@ -101,7 +101,7 @@ class Result:
     return next(iter(self.outputs.values()))
 
   def entry(self) -> dict[str, Any]:
-    """The result as the report has it."""
+    """The result as JSON values for the report."""
     common = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     fields, outputs = common.pop('fields'), common.pop('outputs')
     return {'input': self.input, **outputs, **common, **fields}
@@ -109,7 +109,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """What became of all photos, in the order in which they were found."""
+  """The outcomes for all photos, in the order in which they were found."""
 
   results: tuple[Result, ...]
 
@@ -133,19 +133,19 @@ def plan(
   folder: str | os.PathLike | None = None,
   overwrite: bool = False,
 ) -> Plan:
-  """Looks at the photos and at where their outputs go. Writes nothing.
+  """Checks the photos and the places of their outputs. Writes nothing.
 
-  Of names that some file systems take for the same, such as A.jpg and a.jpg, only the first is
-  done. Headers of photos to be done are read once, for their sizes.
+  If some file systems treat two names as equal, such as A.jpg and a.jpg, only the first is
+  processed. The header of each photo to process is read once, for its size.
 
   Args:
-    paths: photos and folders of photos, as for images.find_photos.
-    out: the output folder; left out where it lies inside an input folder.
+    paths: photos and folders of photos, as for folders.find_photos.
+    out: the output folder. It is skipped if it lies inside an input folder.
     outputs: a photo's path below its folder -> its outputs' names in the report and paths below
       `out`. A photo whose outputs all exist is kept.
-    also: further outputs, which a photo may be kept without.
-    folder: of the report; `out` by default.
-    overwrite: keeps nothing.
+    also: optional outputs, which are not needed to keep a photo.
+    folder: folder of the report; `out` by default.
+    overwrite: whether to replace existing outputs; then nothing is kept.
 
   Raises:
     PhotoError: there is no photo, an output would replace an original, or a folder cannot be
@@ -155,7 +155,7 @@ def plan(
   folder = out if folder is None else pathlib.Path(folder)
   for place in (out, folder):
     _check_folder(place)
-  found = images.find_photos(paths, skip=folder)
+  found = folders.find_photos(paths, skip=folder)
   originals = {os.path.realpath(path) for path, _ in found}
   items, taken = [], {}
   for path, name in found:
@@ -178,14 +178,14 @@ def plan(
 
 
 def like_original(name: pathlib.PurePath) -> pathlib.PurePath:
-  """The path of a restored photo: its original's, but a GIF becomes NAME.gif.png."""
-  # 256 colours do not hold a photo. The whole name is kept: there may be a NAME.png as well.
+  """The path of a restored photo: that of its original, except that a GIF becomes NAME.gif.png."""
+  # 256 colours are too few for a photo. The whole name is kept, as there may also be a NAME.png.
   return name.with_name(f'{name.name}.png') if name.suffix.lower() == '.gif' else name
 
 
 def _check_folder(folder: pathlib.Path) -> None:
   if folder.exists() and not folder.is_dir():
-    raise PhotoError(f'{folder}: the output must be a folder, and this is a file.')
+    raise PhotoError(f'{folder}: the output must be a folder, but this is a file.')
   place = folder.absolute()
   while not os.path.exists(place):
     place = place.parent
@@ -208,19 +208,19 @@ def run(
   kept: Callable[[Item, Result], Result] = lambda item, result: result,
   progress: Callable[[int, int, Result], None] | None = None,
 ) -> Summary:
-  """Does a job and writes its report, also when it is interrupted.
+  """Does a job and writes its report, even if it is interrupted.
 
-  Photos that are kept come first, so that a job which goes on says at once how far it was.
+  Kept photos come first, so that a resumed job shows its progress at once.
 
   Args:
     plan: of `plan`.
-    work: the photos to be done -> (photo, how it ended, seconds) of each, in any order: see `each`.
-      An end is what the job says of outputs that it has written, or an error of FAILURES.
-    report: the head of the report, such as which weights were used.
-    done: the status of a photo that is done.
-    too_large: what helps where there is too little memory.
-    kept: adds to the result of a photo that is kept.
-    progress: called after each photo with (photos done, photos in all, result).
+    work: photos to process -> (photo, outcome, seconds) of each, in any order: see `each`. An
+      outcome is a Done, or an error of FAILURES.
+    report: the head of the report, such as the weights that were used.
+    done: the status of a processed photo.
+    too_large: advice in case of too little memory.
+    kept: extends the result of a kept photo.
+    progress: called after each photo with (photos done, total, result).
 
   Raises:
     PhotoError: a folder cannot be made.
@@ -251,7 +251,7 @@ def run(
       results[result.input] = result
       if progress is not None:
         progress(len(results), len(plan.items), result)
-      if time.monotonic() - written > REPORT_EVERY:  # it survives even a power cut
+      if time.monotonic() - written > REPORT_EVERY:  # a power cut then loses little
         write_report()
         written = time.monotonic()
   finally:
@@ -262,9 +262,9 @@ def run(
 def each(
   one: Callable[[Item], Done],
 ) -> Callable[[list[Item]], Iterator[tuple[Item, Done | Exception, float]]]:
-  """The `work` of a job that does one photo after the other.
+  """The `work` of a job that processes one photo after the other.
 
-  `one` reads a photo and writes its outputs. It may raise what is in FAILURES.
+  `one` reads a photo and writes its outputs. It may raise the errors in FAILURES.
   """
 
   def work(items: list[Item]) -> Iterator[tuple[Item, Done | Exception, float]]:
@@ -293,14 +293,14 @@ def _finished(item: Item, end: Done, status: str, seconds: float) -> Result:
 
 
 def _failed(item: Item, error: Exception, seconds: float, too_large: str) -> Result:
-  """The result of a photo that an error stopped; raises an error that is not about the photo."""
+  """The result of a photo that failed. Raises the error if it is not about the photo."""
   message = str(error)
   if isinstance(error, MemoryError):
     message = f'there is not enough memory for this photo; {too_large}.'
   elif isinstance(error, jax.errors.JaxRuntimeError):
     if 'RESOURCE_EXHAUSTED' not in message:
       raise error
-    message = f'the device has not enough memory for this photo; {too_large}.'
+    message = f'the device does not have enough memory for this photo; {too_large}.'
   if not message.startswith((str(item.path), *map(str, item.outputs.values()))):
     message = f'{item.path}: {message}'
   nothing = dict.fromkeys(item.outputs)
@@ -308,31 +308,31 @@ def _failed(item: Item, error: Exception, seconds: float, too_large: str) -> Res
 
 
 def write(todo: Plan, photo: images.Photo, output: pathlib.Path) -> None:
-  """Writes one of a photo's outputs; one that is there from a run that was cut off is kept."""
+  """Writes an output of a photo. An output left by an interrupted run is kept."""
   images.make_folder(output.parent)
   if todo.overwrite or not output.exists():
     images.write(photo, output, overwrite=todo.overwrite)
 
 
 def changed_name(item: Item, photo: images.Photo) -> tuple[str, ...]:
-  """A warning where the output has another format than the original."""
+  """A warning if the format of the output differs from that of the original."""
   if item.output.suffix == item.path.suffix:
     return ()
   return (f'{photo.format} cannot hold a photo well; written as {item.output.name}.',)
 
 
 def compressed_again(photo: images.Photo) -> tuple[str, ...]:
-  """A warning where a photo of which only the damage is filled is written with losses."""
+  """A warning if only the damage of a photo is filled, but its format is lossy."""
   if photo.format not in ('JPEG', 'WEBP') or photo.lossless:
     return ()
   return (
-    f'{photo.format} is compressed again, which changes pixels outside of the damage a little; '
+    f'{photo.format} is compressed again, which slightly changes pixels outside the damage; '
     'as PNG or TIFF they would stay the same.',
   )
 
 
 def _write_report(path: pathlib.Path, head: Mapping[str, Any], done: str, summary: Summary) -> None:
-  """As JSON, all or nothing."""
+  """Writes the report as JSON, completely or not at all."""
   counts = collections.Counter(result.status for result in summary.results)
   report = {
     'software': f'oldphoto_jax {oldphoto_jax.__version__}',

@@ -1,13 +1,13 @@
-"""Networks that see the whole photo on photos of any size: layer by layer, each over all tiles.
+"""Runs networks that need the whole photo on photos of any size: layer by layer, over all tiles.
 
-Instance norm takes the mean and the spread of a map over the whole photo. A tile restored by itself
-would be normalised by its own: a dark tile and a light one would come out alike. And at the bottom
-of a U-Net a tile's edge reaches its middle. So the layers up to a norm are run on all tiles, which
-gives the statistics of that norm, before any tile goes on to the next. What later layers need of
-the maps so far stays in the host's memory for the whole photo; the device holds one tile at a time.
-Every layer is computed once, but for maps that are too large to keep.
+Instance norm takes the mean and the variance of a map over the whole photo. A tile restored by
+itself would be normalised by its own statistics: a dark tile and a light one would come out alike.
+And at the bottom of a U-Net, the edge of a tile affects its middle. Therefore the layers up to a
+norm are run on all tiles, which gives the statistics of that norm, before any tile goes on. Maps
+that later layers need stay in the host's memory for the whole photo, and the device holds one tile
+at a time. Every layer is computed once, except for maps that are too large to keep.
 
-Networks are not written anew for this: the program that JAX traces is cut at the marks which
+Networks need not be rewritten for this: the program that JAX traces is cut at the marks that
 layers.instance_norm, layers.ResnetBlock and the batch norms of gan_networks leave in it.
 """
 
@@ -25,16 +25,16 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
 from oldphoto_jax.nn import layers
 from oldphoto_jax.restoring import shapes, tiles
 
-# Bytes a pixel of the photo up to which a map is kept: 32 channels of float32 at full resolution,
-# 128 at half, 512 at a quarter. Larger ones are computed a second time where they are needed.
+# Maps of up to this many bytes per pixel of the photo are kept: 32 channels of float32 at full
+# resolution, 128 at half, 512 at a quarter. Larger ones are computed again when needed.
 KEPT = 128
 
 
 class Network:
   """A network compiled for photos of any size, whose instance norms see the whole photo.
 
-  All other layers between two marks have to see a neighbourhood only: attention looks at one tile,
-  and dropout draws for each tile.
+  All other layers between two marks must be local: attention would see only one tile, and dropout
+  draws separately for each tile.
   """
 
   def __init__(self, apply: Callable[[Any, jax.Array], jax.Array], params: Any, grid: int):
@@ -45,18 +45,18 @@ class Network:
     self._cut = functools.cache(self._trace)
 
   def __call__(self, photos: np.ndarray) -> np.ndarray:
-    """The network as it is: [1, H, W, D] to [1, H, W, C]."""
+    """The unchanged network: [1, H, W, D] to [1, H, W, C]."""
     return np.asarray(self._run(self._params, photos))
 
   def restore(self, photo: np.ndarray, shape: tuple[int, int], overlap: int) -> np.ndarray:
     """One photo of any size: float32 [H, W, D] to [H, W, C].
 
     Args:
-      photo: norms take their statistics of it, and not of what it is padded by.
-      shape: that it is padded to; a larger photo is cut into tiles of this height and width. Layers
-        on reduced maps take larger ones, in no more memory.
-      overlap: pixels by which tiles overlap; a layer between two norms should see no more than half
-        of them to either side. With that, tiles change nothing but the rounding.
+      photo: norms take their statistics from it, without the padding.
+      shape: the photo is padded to this height and width. A larger photo is split into tiles of
+        this shape; layers on reduced maps use larger tiles, without more memory.
+      overlap: pixels by which tiles overlap. If layers between two norms see no more than half of
+        them to either side, tiling changes only the rounding.
     """
     height, width = size = photo.shape[:2]
     if height > shape[0] or width > shape[1]:
@@ -72,7 +72,7 @@ class Network:
   def _in_tiles(
     self, padded: np.ndarray, size: tuple[int, int], tile: tuple[int, int], overlap: int
   ) -> np.ndarray:
-    """`restore` of a photo, padded to multiples of the grid, whose own sides are `size`."""
+    """`restore` for a photo of sides `size` that was padded to multiples of the grid."""
     whole = padded.shape[:2]
     shape = tuple(min(max(side, 2 * self.grid), end) for side, end in zip(tile, whole))
     plan = self._cut(shape, padded.shape[2])
@@ -104,7 +104,7 @@ class Network:
     return maps[plan.result]
 
   def _on_tile(self, cut, target, padded, maps, moments, rows, columns, core):
-    """The value of a target on a tile; for a norm also count, mean, variance of its core."""
+    """The value of a target on a tile; for a norm, also count, mean and variance of its core."""
     needed = cut.sources(target)
     photo = padded[None, rows, columns] if cut.photo in needed else None
     parts = {}
@@ -121,7 +121,7 @@ class Network:
     return _Cut(jax.make_jaxpr(self._apply)(self._params, photo), shape)
 
   def _normalised_by_part(self, params, photos, size):
-    """The network on padded photos, with statistics of the first `size` rows and columns."""
+    """The network on padded photos, with statistics from the first `size` rows and columns."""
     closed = jax.make_jaxpr(self._apply)(params, photos)
     env = _environment(closed, params, photos)
     shape = photos.shape[1:3]
@@ -140,15 +140,15 @@ class Network:
 
 
 class _Cut:
-  """The program of one tile, cut at its marks, which go by the number of their equation.
+  """The program of one tile, cut at its marks. Marks are numbered by their equation.
 
   Attributes:
     shape: height and width of the tile.
     photo: the number that stands for the tile itself.
     result: the number that stands for the program's result.
-    targets: what is computed one after the other: inputs of norms, sums of residual blocks, and
-      the result.
-    last_use: of targets that are kept, the last target which needs them.
+    targets: the values that are computed in turn: inputs of norms, sums of residual blocks, and the
+      result.
+    last_use: kept target -> the last target that needs it.
   """
 
   def __init__(self, closed: ClosedJaxpr, shape: tuple[int, int]):
@@ -167,18 +167,18 @@ class _Cut:
     return self._marks.get(target) == layers.MAP
 
   def is_kept(self, target: int) -> bool:
-    """Whether a target is needed for later ones, and small enough to be kept for the photo."""
+    """Whether later targets need this one, and it is small enough to keep for the whole photo."""
     return target in self.last_use
 
   def factor(self, target: int) -> int:
-    """How many times larger the sides of tiles may be on the way to a target, a power of two."""
+    """Factor by which the sides of tiles may be larger on the way to a target, a power of two."""
     most = max(map(self._bytes, self._maker))
     path, sources = self._path(target)
     variables = [x for i in {*path, *sources} - {self.photo} for x in self._eqns[i].outvars]
     return 2 ** int(math.log2(most / max(map(self._bytes, variables))) / 2)
 
   def _bytes(self, var: Var) -> float:
-    """Of a pixel of the photo."""
+    """Bytes of a variable per pixel of the photo."""
     return math.prod(var.aval.shape) * var.aval.dtype.itemsize / math.prod(self.shape)
 
   def _variable(self, target: int) -> Var:
@@ -187,7 +187,7 @@ class _Cut:
     return self._eqns[target].invars[0]
 
   def _path(self, target: int) -> tuple[list[int], set[int]]:
-    """Equations that lead to a target, and the marks (and the photo) that they start from."""
+    """The equations that lead to a target, and the marks (or the photo) from which they start."""
     path, sources, todo = set(), set(), [self._variable(target)]
     photo = self._closed.jaxpr.invars[-1]
     while todo:
@@ -232,7 +232,7 @@ class _Cut:
 
 
 def _mark(eqn: JaxprEqn) -> str | None:
-  """The name of a mark, None for other equations."""
+  """The name of a mark; None for other equations."""
   name = eqn.params.get('name') if eqn.primitive.name == 'name' else None
   return name if name in layers.MARKS else None
 
@@ -250,7 +250,7 @@ def _evaluate(eqn: JaxprEqn, env: dict[Var, Any]) -> None:
 
 
 def _weights(shape: Sequence[int], tile: tuple[int, int], core: Sequence) -> jax.Array:
-  """[1, h, w, 1]: 1 where a map of a tile lies in the core ((top, bottom), (left, right))."""
+  """[1, h, w, 1]: 1 inside the core ((top, bottom), (left, right)) of a tile, at a map's scale."""
   rows, columns = (
     (position >= start) & (position < end)
     for position, (start, end) in (
@@ -265,7 +265,7 @@ def _mean(x: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _pooled(parts: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and variance of all, from (count, mean, variance) of each part."""
+  """The overall mean and variance, from (count, mean, variance) of each part."""
   counts, means, variances = (np.stack(x) for x in zip(*parts))
   share = (counts / counts.sum()).reshape(-1, 1, 1, 1, 1)
   mean = (share * means).sum(0)
@@ -276,7 +276,7 @@ def _pooled(parts: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarr
 def _places(
   whole: tuple[int, int], shape: tuple[int, int], overlap: int, grid: int
 ) -> Iterator[tuple[tuple[slice, slice], tuple[tuple[int, int], ...]]]:
-  """Tiles as (rows, columns), each with its core: the cores cover the photo without overlap."""
+  """Tiles as (rows, columns), each with its core. The cores cover the photo without overlap."""
   sides = []
   for side, tile in zip(whole, shape):
     spans = tiles.spans(side, tile, overlap, grid)

@@ -1,4 +1,4 @@
-"""Few shapes for photos of every size: a compiled program has one, and compiling takes long."""
+"""Few shapes for photos of all sizes: each shape needs a program, and compiling is slow."""
 
 import collections
 import dataclasses
@@ -11,17 +11,17 @@ from PIL import Image
 
 from oldphoto_jax.restoring import tiles
 
-# Sides that photos are padded to: steps of a third to a half at first, of a quarter later.
+# Sides to which photos are padded. Steps are a third to a half at first, later a quarter or less.
 LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """The shapes that photos are padded to, or cut into tiles of.
+  """The shapes to which photos are padded, or into which they are split as tiles.
 
   Attributes:
-    multiple: the sides are multiples of it.
-    tile: photos with a longer side are cut into tiles.
+    multiple: the sides are multiples of this.
+    tile: photos with a longer side are split into tiles of this size.
     overlap: pixels over which neighbouring tiles are blended.
     shapes: (height, width) each, from small to large.
   """
@@ -33,11 +33,11 @@ class Plan:
 
   @property
   def grid(self) -> int:
-    """Tiles start at its multiples: there a network that halves the sides sees them as in whole."""
+    """Tiles start at multiples of this, so a network that halves the sides sees the same grid."""
     return math.lcm(tiles.GRID, self.multiple)
 
   def shape(self, size: tuple[int, int]) -> tuple[int, int]:
-    """The smallest of the shapes for a photo of this height and width; its own if none will do."""
+    """The smallest shape that holds a photo of this height and width; its own if there is none."""
     need = needed(size, self.multiple, self.tile)
     fitting = [shape for shape in self.shapes if shape[0] >= need[0] and shape[1] >= need[1]]
     return min(fitting, key=math.prod, default=need)
@@ -53,8 +53,8 @@ def plan(
 ) -> Plan:
   """At most `max_shapes` shapes for photos of these sizes, with little padding.
 
-  Starts from each photo's own shape and joins the pair that adds the fewest padded pixels, until
-  few enough are left. Photos of other sizes may come, too.
+  Starts from the shape of each photo, and merges the pair that adds the fewest padded pixels until
+  few enough remain. The plan also works for photos of other sizes.
 
   Raises:
     ValueError: `overlap` is not from 1 to half of the tile.
@@ -78,7 +78,7 @@ def plan(
 
 
 def bucket(side: int, multiple: int) -> int:
-  """The side that a side is padded to: from LADDER, then multiples of 512; rounded up."""
+  """A side after padding: the next one in LADDER, or else the next multiple of 512."""
   rung = next((rung for rung in LADDER if rung >= side), math.ceil(side / 512) * 512)
   return math.ceil(rung / multiple) * multiple
 
@@ -89,7 +89,7 @@ def needed(size: tuple[int, int], multiple: int, tile: int) -> tuple[int, int]:
 
 
 def pad(photo: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-  """Pads [H, W, C] at the bottom and right by reflection, repeated where the photo is small."""
+  """Pads [H, W, C] at the bottom and right by reflection, repeatedly if the photo is small."""
   height, width = photo.shape[:2]
   return np.pad(photo, ((0, shape[0] - height), (0, shape[1] - width), (0, 0)), 'reflect')
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-GRID = 16  # pixels at whose multiples tiles start
+GRID = 16  # tiles start at multiples of this many pixels
 
 
 def spans(side: int, tile: int, overlap: int, grid: int = GRID) -> list[tuple[int, int]]:
-  """(start, end) of tiles that cover a side and overlap by `overlap` or more.
+  """(start, end) of tiles that cover a side and overlap by at least `overlap`.
 
-  They start at multiples of `grid`, so that networks which halve the sides see every tile on the
-  grid on which they see the whole photo; the last may be shorter.
+  They start at multiples of `grid`, so that networks that halve the sides see each tile on the same
+  grid as the whole photo. The last tile may be shorter.
   """
   if side <= tile:
     return [(0, side)]
@@ -29,12 +29,12 @@ def blend(
   overlap: int,
   grid: int = GRID,
 ) -> np.ndarray:
-  """A photo out of its tiles, blended linearly where they overlap.
+  """Composes a photo from its tiles, which are blended linearly where they overlap.
 
   Args:
-    restore: (rows, columns) of a tile -> what becomes of it, float32 [rows, columns, C].
+    restore: (rows, columns) of a tile -> the restored tile, float32 [rows, columns, C].
     size: height and width of the photo.
-    shape: of a tile.
+    shape: height and width of a tile.
     overlap, grid: see `spans`.
 
   Returns:
@@ -57,7 +57,7 @@ def blend(
 
 
 def _ramp(start: int, end: int, side: int, overlap: int) -> np.ndarray:
-  """Weights of a tile along one side: rising from its edges, but not at the photo's edges."""
+  """Weights of a tile along one side. They rise from its edges, except at edges of the photo."""
   position = np.arange(start, end, dtype=np.float32)
   rise = position - start + 1 if start > 0 else np.inf
   fall = end - position if end < side else np.inf

@@ -1,4 +1,4 @@
-"""What every system builds from its config: photos, recipes, optimisers, perceptual features."""
+"""Shared by all systems: builds photos, recipes, optimisers and perceptual features from configs."""
 
 import dataclasses
 import json
@@ -19,9 +19,9 @@ from oldphoto_jax.data import artefacts, sources
 from oldphoto_jax.degradation import names as recipe_names
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.errors import CheckpointError, ConfigError
-from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.evaluation.rows import Test, age
 from oldphoto_jax.nn import features
-from oldphoto_jax.training import checkpoints, parallel, train
+from oldphoto_jax.training import checkpoints, parallel, runs, train
 from oldphoto_jax.weights import classifiers
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Photos:
-  """The sources of a run. `old` is None where no real old photos are given."""
+  """The sources of a run. `old` is None without real old photos."""
 
   train: data.Source
   val: data.Source
@@ -41,7 +41,7 @@ def photos(config: ConfigDict, seed: int) -> Photos:
   """Opens the photos that `config` (section `data`) names, and splits them.
 
   Raises:
-    UserError: where a folder is missing or empty, or holds too few photos for the split.
+    UserError: a folder is missing or empty, or holds too few photos for the split.
   """
   for name in ('photos', 'val', 'test', 'old'):
     if config[name] and not pathlib.Path(config[name]).expanduser().is_dir():
@@ -66,13 +66,14 @@ def photos(config: ConfigDict, seed: int) -> Photos:
     if counts['train'] < 1:
       raise ConfigError(
         f'{len(source)} photos are too few to hold out {n_val + config.subset_test}: add photos, '
-        'or set data.val to a folder of its own'
+        'or set data.val to a separate folder'
       )
     splits = data.subset(source, seed, counts)
     train_photos, val = splits['train'], splits['val']
     test = test or splits.get('test')
   old = data.folder(config.old) if config.old else None
-  limit = int(config.cache_gb * 2**30)
+  # Training and old photos share the memory.
+  limit = int(config.cache_gb * 2**30) // (1 if old is None else 2)
   return Photos(
     train=data.cached(train_photos, limit),
     val=val,
@@ -82,39 +83,39 @@ def photos(config: ConfigDict, seed: int) -> Photos:
 
 
 def test_photos(config: ConfigDict, opened: Photos) -> data.Source:
-  """What is scored: the test photos, else those of validation; the first `evaluate.limit`."""
+  """The photos to score: the first `evaluate.limit` of the test or else the validation photos."""
   return first(opened.val if opened.test is None else opened.test, config.evaluate.limit)
 
 
 def first(source: data.Source, limit: int) -> data.Source:
-  """The first photos of a source, all with a limit of 0, so that each keeps its number and key."""
+  """The first `limit` photos of a source, or all for 0. Each keeps its number and so its key."""
   return sources.Chosen(source, list(range(min(limit, len(source))))) if limit else source
 
 
-def tests(config: ConfigDict, source: data.Source) -> list[comparison.Test]:
-  """The middle squares of a source, damaged by each recipe of `evaluate.recipes`."""
+def tests(config: ConfigDict, source: data.Source) -> list[Test]:
+  """The central squares of a source, damaged by each recipe of `evaluate.recipes`."""
   return [
-    comparison.age(train_recipe(config, name), name, source, config.evaluate.crop, config.seed)
+    age(train_recipe(config, name), name, source, config.evaluate.crop, config.seed)
     for name in names(config.evaluate.recipes)
   ]
 
 
 def stand_ins(config: ConfigDict) -> Photos:
-  """Sample photos in the place of those that a run's config names.
+  """Sample photos instead of those that a run's config names.
 
-  What a stage is compiled to does not depend on its photos, but for whether there are old ones.
+  The compiled program of a stage does not depend on its photos, only on whether there are old ones.
   """
   source = data.sample_photos()
   return Photos(train=source, val=source, test=None, old=source if config.data.old else None)
 
 
 def stage_names(config: ConfigDict) -> list[str]:
-  """The stages to train: `config.stages`; without that setting one, named as the system."""
+  """The stages to train: `config.stages`, or the one stage with the name of the system."""
   return names(config.stages) if 'stages' in config else [config.system]
 
 
 def names(text: str) -> list[str]:
-  """The names in a setting that has commas between them."""
+  """The names in a setting that separates them by commas."""
   return text.replace(' ', '').split(',')
 
 
@@ -134,7 +135,7 @@ def crop(config: ConfigDict) -> data.Crop:
 
 
 def train_batches(config: ConfigDict, stream: data.Stream, batch_size: int) -> data.Batches:
-  """This host's share of a stream's batches, endless. `config` is the whole one."""
+  """This host's share of a stream's batches, endless. `config` is the whole config."""
   return data.train_batches(
     stream,
     batch_size,
@@ -161,11 +162,11 @@ def eval_batches(
 
 
 def recipe(text: str, overlays: str = '', textures: str = '') -> recipes.Recipe:
-  """names.recipe, with the drawn artefacts and paper textures of two folders; '' for none.
+  """names.recipe, with drawn artefacts and paper textures from two folders; '' for none.
 
   Raises:
-    ConfigError: for an unknown name.
-    PhotoError: for a folder that is missing or empty, or an overlay without transparency.
+    ConfigError: a name is unknown.
+    PhotoError: a folder is missing or empty, or an overlay has no transparency.
   """
   drawn = artefacts.overlays(overlays) if overlays else None
   return recipe_names.recipe(text, drawn, artefacts.textures(textures) if textures else None)
@@ -187,7 +188,7 @@ def prepare_pairs(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:
 
 
 def prepare_clean(gray: float) -> Callable[[dict, jax.Array], dict]:
-  """Batches of clean photos, which lose their colour with probability `gray`: 'image'."""
+  """Batches of clean photos that lose their colour with probability `gray`: 'image'."""
 
   def one(key, image):
     image = photographic.from_levels(image)
@@ -199,8 +200,8 @@ def prepare_clean(gray: float) -> Callable[[dict, jax.Array], dict]:
 def adam(config: ConfigDict, lr: float, steps: int) -> optax.GradientTransformation:
   """Adam with a constant learning rate, then linear decay to 0 over the last `decay` of `steps`.
 
-  The reference decays by epochs (100 constant + 100 decaying, `decay` = 0.5 here); steps are
-  smoother and do not depend on the size of the data set.
+  The reference decays by epochs (100 constant + 100 decaying, `decay` = 0.5 here). Decay by steps
+  is smoother and does not depend on the size of the data set.
   """
   if not 0 <= config.decay <= 1:
     raise ConfigError(f'decay is a share of the steps between 0 and 1, not {config.decay}')
@@ -232,13 +233,13 @@ def stage(
   Args:
     module: has `init`, `train_step` and `eval_step`; see models.
     model: their first argument.
-    config: the whole one.
-    photos: of the run.
-    name: of the stage and of its section, which has at least `steps` and `batch_size`.
-    stream, prepare, columns, init, constants, score: see train.Stage; `init` is the module's and
-      constants are none by default.
+    config: the whole config.
+    photos: the photos of the run.
+    name: name of the stage and of its section, which has at least `steps` and `batch_size`.
+    stream, prepare, columns, init, constants, score: see train.Stage. By default, `init` is the
+      module's, and there are no constants.
     prepare_eval: `prepare` by default.
-    eval_crop: side of the squares of validation; that of training by default.
+    eval_crop: side of the validation squares; by default that of training.
   """
   c, t = config[name], config.train
   return train.Stage(
@@ -265,13 +266,13 @@ def check_crops(config: ConfigDict, multiple: int, least: int = 1) -> None:
     if crop % multiple or crop < least:
       limit = f' from {least} on' if least > multiple else ''
       raise ConfigError(
-        f'{name}.crop is {crop}; this network takes multiples of {multiple}{limit}: change it, or '
-        "the number of the network's halvings"
+        f'{name}.crop is {crop}, but this network takes multiples of {multiple}{limit}: change it, '
+        'or use fewer downsampling levels'
       )
 
 
 def check_batches(config: ConfigDict) -> None:
-  """Raises ConfigError unless the batches of all stages divide over the devices and into parts."""
+  """Raises ConfigError unless the batches of all stages divide over the devices and their parts."""
   devices = jax.device_count()
   for name in stage_names(config):
     size, parts = config[name].batch_size, config[name].get('accumulate', 1)
@@ -284,10 +285,10 @@ def check_batches(config: ConfigDict) -> None:
 
 
 def weights(config: ConfigDict, allowed: dict[str, float]) -> dict[str, float]:
-  """The loss weights of a stage; terms that it does not name have weight 0.
+  """The loss weights of a stage. Terms that it does not name have weight 0.
 
   Raises:
-    ConfigError: for a term that the loss does not have.
+    ConfigError: the loss has no such term.
   """
   unknown = sorted(set(config) - set(allowed))
   if unknown:
@@ -315,7 +316,7 @@ _PERCEPTUAL = {
     features.vgg19_features,
     (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
   ),
-  # The levels are normalised to weigh alike: see features.squeezenet_features.
+  # The levels are normalised to equal weight: see features.squeezenet_features.
   'squeezenet': (
     classifiers.load_squeezenet,
     classifiers.untrained_squeezenet,
@@ -326,15 +327,15 @@ _PERCEPTUAL = {
 
 
 def perceptual(config: ConfigDict, wanted: bool) -> Perceptual:
-  """Loads the network that `config` (section `perceptual`) names; without weights, none.
+  """Loads the network that `config` (section `perceptual`) names. Without weights, there is none.
 
   Args:
     config: the section.
-    wanted: whether a stage has the term; if not, nothing is loaded.
+    wanted: whether a stage has the term. If not, nothing is loaded.
 
   Raises:
-    ConfigError: for an unknown network, or a file that is missing.
-    WeightsError: for a file that does not fit.
+    ConfigError: the network is unknown, or the file is missing.
+    WeightsError: the file does not fit.
   """
   if not config.weights:
     _log.info('perceptual.weights is not set: the perceptual loss term is off')
@@ -348,7 +349,7 @@ def perceptual(config: ConfigDict, wanted: bool) -> Perceptual:
 
 
 def _untrained_perceptual(config: ConfigDict, wanted: bool) -> Perceptual:
-  """Zeros in the place of the parameters, and no file is read."""
+  """Zeros instead of the parameters; no file is read."""
   _, zeros, function, levels = _perceptual_network(config.network)
   return Perceptual(zeros(), function, levels) if wanted else NO_PERCEPTUAL
 
@@ -373,16 +374,16 @@ def is_trained(config: ConfigDict, name: str) -> bool:
 
 
 def _checkpoints(config: ConfigDict, name: str) -> pathlib.Path:
-  return pathlib.Path(config.workdir) / name / 'checkpoints'
+  return runs.stage_folder(config.workdir, name) / 'checkpoints'
 
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-  """Where a stage gets the networks that it reads and does not train.
+  """The source of the networks that a stage reads but does not train.
 
   Attributes:
-    of: (name of a stage, its model, its init) -> the stage's released parameters.
-    has: name of a stage -> whether it is there; for those that may be missing.
+    of: (name of a stage, its model, its init) -> the released parameters of the stage.
+    has: name of an optional stage -> whether it has been trained.
     perceptual: (section `perceptual`, whether a stage has the term) -> the feature network.
   """
 
@@ -392,9 +393,9 @@ class Networks:
 
 
 def trained(config: ConfigDict) -> Networks:
-  """The networks of the run: of the newest checkpoints, and the file of the feature network.
+  """The networks of the newest checkpoints of the run, and the feature network of its file.
 
-  `of` raises CheckpointError where a stage has no checkpoint.
+  `of` raises CheckpointError if a stage has no checkpoint.
   """
 
   def of(name, model, init):
@@ -417,18 +418,18 @@ def _shape(name: str, model: Any, init: Callable) -> Any:
   return jax.eval_shape(partial(init, model), jax.random.key(0)).released
 
 
-# As initialised: steps and photos cost the same as with trained ones.
+# Initial values: steps and photos cost the same as with trained networks.
 UNTRAINED = Networks(_initialised, lambda name: False, _untrained_perceptual)
-# Shapes of arrays, to check settings: nothing is read or computed.
+# Only shapes of arrays, to check settings: nothing is read or computed.
 SHAPES = Networks(_shape, lambda name: False, _untrained_perceptual)
 
 
 def planned(config: ConfigDict, before: Iterable[str]) -> Networks:
-  """As SHAPES, but `of` raises CheckpointError for a stage that nobody has trained by then.
+  """As SHAPES, but `of` raises CheckpointError for a stage that will not have been trained.
 
   Args:
-    config: names the run's folder, where some stages may be trained already.
-    before: stages that this command trains first.
+    config: names the run's folder, in which some stages may already be trained.
+    before: the stages that this command trains first.
   """
 
   def of(name, model, init):
@@ -442,5 +443,5 @@ def planned(config: ConfigDict, before: Iterable[str]) -> Networks:
 def _missing(config: ConfigDict, name: str) -> CheckpointError:
   return CheckpointError(
     f'there is no checkpoint in {_checkpoints(config, name)}: train {name} first (without --mode, '
-    f'and with {name} in config.stages where there are stages)'
+    f'and with {name} in config.stages if the system has stages)'
   )

@@ -1,4 +1,4 @@
-"""The comparison, from its config: trains or loads what is compared, then measures and writes."""
+"""The comparison of a config: trains or loads the systems, then scores them and writes reports."""
 
 import dataclasses
 import functools
@@ -17,8 +17,19 @@ from oldphoto_jax import data, weights
 from oldphoto_jax.dip import fit
 from oldphoto_jax.dip.prior import Dip
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.evaluation import comparison
-from oldphoto_jax.evaluation.comparison import NOTHING, Row, Test, Training
+from oldphoto_jax.evaluation import tables
+from oldphoto_jax.evaluation.judge import Judge, extra_scores, load_judge, missing_columns
+from oldphoto_jax.evaluation.results import Results, compare
+from oldphoto_jax.evaluation.rows import (
+  NOTHING,
+  Restore,
+  Row,
+  Test,
+  Training,
+  by_engine,
+  classical,
+  nothing,
+)
 from oldphoto_jax.photos import images, masks, page, sheets
 from oldphoto_jax.restoring import engine
 from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, triplet
@@ -30,20 +41,20 @@ _log = logging.getLogger(__name__)
 SYSTEMS = {module.SYSTEM.name: module.SYSTEM for module in (pix2pix, cyclegan, triplet, dip)}
 JSON, MARKDOWN, PAGE, RESULTS = 'comparison.json', 'comparison.md', 'comparison.html', 'results'
 OLD = 'old photos'
-MASKED = ', true mask'  # ends the labels of rows that are told where the damage is
+MASKED = ', true mask'  # ends the labels of rows that know where the damage is
 
 
 def check(config: ConfigDict) -> None:
-  """Looks, before hours of training, at what can be wrong.
+  """Checks the settings and files before hours of training.
 
   Raises:
-    ConfigError: for several hosts, or settings that do not fit together.
-    UserError: for files that do not fit, or settings of a system that cannot work.
+    ConfigError: there are several hosts, or settings contradict each other.
+    UserError: a file does not fit, or the settings of a system cannot work.
   """
   if jax.process_count() > 1:
     raise ConfigError(
-      'the comparison runs on one host: train large systems on several hosts by their own configs, '
-      'and name their weights with config.load'
+      'the comparison runs on one host: train large systems on several hosts with their own '
+      'configs, and name their weights in config.load'
     )
   names, more = _compared(config), _more(config)
   for name in names:
@@ -63,7 +74,7 @@ def check(config: ConfigDict) -> None:
     known = ', '.join([*names, *more, NOTHING])
     raise ConfigError(f'reference is {config.reference!r}: choose from {known}')
   if config.data.old_reference and not config.data.old_test:
-    raise ConfigError('data.old_reference belongs to data.old_test: set that as well')
+    raise ConfigError('data.old_reference belongs to data.old_test: set data.old_test as well')
   _judge(config)
 
 
@@ -72,16 +83,16 @@ def run(config: ConfigDict) -> None:
 
   Raises:
     train.Stopped: after SIGTERM; the same command goes on.
-    UserError: see `check`; photos that are missing.
+    UserError: see `check`, or photos are missing.
   """
   folder, judge = pathlib.Path(config.workdir), _judge(config)
-  for column in comparison.missing_columns(judge, config.evaluate.crop):
+  for column in missing_columns(judge, config.evaluate.crop):
     _log.info('no column %s', column)
   tests = _tests(config)
   rows = _rows(config)
   environment = runs.environment()
   with train.Terminated() as terminated:
-    results = comparison.compare(
+    results = compare(
       rows,
       tests,
       judge,
@@ -90,8 +101,8 @@ def run(config: ConfigDict) -> None:
       commit=environment['commit'],
       stop=lambda: terminated.requested,
     )
-  extra = {test.name: comparison.extra_scores(test, judge) for test in tests}
-  report = comparison.report(
+  extra = {test.name: extra_scores(test, judge) for test in tests}
+  report = tables.report(
     rows, tests, results, extra, config.reference, config.seed, config.evaluate.resamples
   )
   report = {'settings': settings(config), 'environment': environment} | report
@@ -99,7 +110,7 @@ def run(config: ConfigDict) -> None:
 
 
 def settings(config: ConfigDict) -> dict[str, Any]:
-  """The settings that the numbers depend on, without paths of this machine."""
+  """The settings that affect the numbers, without paths of this machine."""
   e = config.evaluate
   return {
     'seed': config.seed,
@@ -116,7 +127,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def own_config(config: ConfigDict, name: str) -> ConfigDict:
-  """A system's config with what all share: photos, crop, recipe, seed, length; its folder."""
+  """A system's config with the shared photos, crop, recipe, seed and length, and its folder."""
   own = config.systems[name].copy_and_resolve_references()
   own.seed = config.seed
   if not _is_trained(own):
@@ -125,8 +136,8 @@ def own_config(config: ConfigDict, name: str) -> ConfigDict:
   own.recipe = config.recipe
   own.evaluate.crop = config.evaluate.crop
   for field, value in config.data.items():
-    # A system that mixes real old photos with others. They have no pairs to learn from, and would
-    # be a different task for CycleGAN.
+    # Real old photos go only to systems that mix them with others: they form no pairs, and would be
+    # a different task for CycleGAN.
     takes_real = 'p_real' in own.data
     if field in own.data and (field != 'old' or takes_real):
       own.data[field] = value
@@ -146,7 +157,7 @@ def _is_trained(own: ConfigDict) -> bool:
 
 
 def trained(config: ConfigDict, name: str) -> pathlib.Path:
-  """Trains a system from where its run is: the file of its weights."""
+  """Trains a system, or continues its run. Returns the file of its weights."""
   own = own_config(config, name)
   system, folder = SYSTEMS[own.system], pathlib.Path(own.workdir)
   runs.check(own, system.may_change)
@@ -178,7 +189,7 @@ def _more(config: ConfigDict) -> dict[str, str]:
     name, equals, path = (x.strip() for x in part.partition('='))
     if not (name and equals and path) or name in found or name in config.systems:
       raise ConfigError(
-        f'more: {part!r} is not NAME=PATH with a name of its own; several have commas between'
+        f'more: {part!r} is not NAME=PATH with a new name: separate several by commas'
       )
     found[name] = path
   return found
@@ -189,9 +200,9 @@ def _loaded_path(config: ConfigDict, name: str) -> str:
 
 
 def _rows(config: ConfigDict) -> list[Row]:
-  """All rows, in the order of the tables; trains what is missing."""
-  rows = [comparison.nothing(), comparison.classical(False), comparison.classical(True)]
-  # One system at a time is in memory: its rows follow each other.
+  """All rows, in the order of the tables. Trains the systems that need it."""
+  rows = [nothing(), classical(False), classical(True)]
+  # One system at a time is in memory, because its rows follow each other.
   programs = functools.lru_cache(maxsize=1)(_programs)
   for name in _compared(config):
     if _loaded_path(config, name):
@@ -214,14 +225,14 @@ def _programs(path: str, with_fusion: bool):
 
 
 def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> list[Row]:
-  """The rows of a file of weights: as it is, and with the true mask if it can fill holes.
+  """The rows of a file of weights: without a mask, and with the true one if it can fill holes.
 
-  Of a triplet system with a fusion there are rows without it, under `name`, and with it.
+  A triplet system with a fusion has rows without the fusion, under `name`, and with it.
 
   Args:
     name: the label.
     path: a run's folder or a file.
-    programs: (path, with fusion) -> engine.compiled of it.
+    programs: (path, with fusion) -> its engine.compiled.
 
   Raises:
     WeightsError: see weights.load.
@@ -249,23 +260,23 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
   return rows
 
 
-def _open(programs: Callable, path: str, fused: bool) -> comparison.Restore:
-  return comparison.by_engine(programs(path, fused))
+def _open(programs: Callable, path: str, fused: bool) -> Restore:
+  return by_engine(programs(path, fused))
 
 
 def _stages_behind(found: weights.Weights, masked: bool) -> list[str]:
-  """The stages whose training a row of these weights rests on."""
+  """The stages on whose training a row of these weights depends."""
   if found.system != 'triplet':
     return [found.system]
   names = ['vae_rx', 'vae_y', 'mapping']
   fusion = found.model.get('fusion')
   if masked or (fusion is not None and fusion['masked']):
-    names += ['vae_y_masked', 'mapping_masked']  # the first is there where it has its own VAE
+    names += ['vae_y_masked', 'mapping_masked']  # the first exists if the mapping has its own VAE
   return names + (['fusion'] if fusion is not None else [])
 
 
 def _count(found: weights.Weights, masked: bool) -> int:
-  """Parameters that a row uses; running statistics of batch norm are none."""
+  """Number of parameters that a row uses, without running statistics of batch norm."""
   unused = {'detector', 'batch_stats'} | (set() if masked else {'masked'})
   used = {k: v for k, v in found.params.items() if k not in unused}
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(used))
@@ -274,13 +285,13 @@ def _count(found: weights.Weights, masked: bool) -> int:
 def training(
   folder: pathlib.Path, card: dict[str, Any], system: str, stages: list[str]
 ) -> Training:
-  """What is known of a training: from the run's folder, else from the card of its weights.
+  """The training behind weights, from the folder of the run or else from the weights' card.
 
   Args:
-    folder: with metrics.jsonl in a folder a stage, where it is a run's.
-    card: of the weights; its 'run' is the config as JSON.
-    system: of the weights.
-    stages: names.
+    folder: if it is a run, it holds a metrics.jsonl in the folder of each stage.
+    card: card of the weights. Its 'run' is the config as JSON.
+    system: system of the weights.
+    stages: names of the stages.
   """
   own = json.loads(card['run']) if 'run' in card else None
   if own is None or own.get('system') != system:
@@ -310,7 +321,7 @@ def training(
 
 
 def _measured(log: pathlib.Path, batch_size: int) -> tuple[int, float]:
-  """Images and seconds of a stage's training, from its metrics.jsonl."""
+  """Number of images and seconds of a stage's training, from its metrics.jsonl."""
   lines = [json.loads(line) for line in log.read_text().splitlines()]
   before, seconds = 0, 0.0
   for line in lines:
@@ -342,8 +353,8 @@ def _dip_shapes(prior: Dip):
   return jax.eval_shape(prior.net.init, jax.random.key(0), z)['params']
 
 
-def _fit(prior: Dip, chunk: int, seed: int) -> comparison.Restore:
-  """The whole image of the network; what a mask marks counts as unknown."""
+def _fit(prior: Dip, chunk: int, seed: int) -> Restore:
+  """Restores by the network's whole image. Masked pixels count as unknown."""
 
   def one(photo, weight):
     (found,) = fit.fit_photos(
@@ -357,9 +368,9 @@ def _fit(prior: Dip, chunk: int, seed: int) -> comparison.Restore:
 # What it is compared on -------------------------------------------------------------------------
 
 
-def _judge(config: ConfigDict) -> comparison.Judge:
+def _judge(config: ConfigDict) -> Judge:
   e = config.evaluate
-  return comparison.judge(e.squeezenet, e.niqe, e.lpips_alexnet, e.lpips_linear)
+  return load_judge(e.squeezenet, e.niqe, e.lpips_alexnet, e.lpips_linear)
 
 
 def _tests(config: ConfigDict) -> list[Test]:
@@ -382,7 +393,7 @@ def _old(config: ConfigDict) -> Test:
     path = masks.find_named(config.data.old_reference, source.root / name, 'reference')
     reference.append(images.read_rgb8(path))
     if reference[-1].shape != photo.shape:
-      raise ConfigError(f'{path} has not the size of its photo {source.root / name}')
+      raise ConfigError(f'{path} and its photo {source.root / name} differ in size: replace it')
   return Test(OLD, names, old, reference=reference)
 
 
@@ -394,15 +405,15 @@ def _write(
   config: ConfigDict,
   report: dict[str, Any],
   tests: list[Test],
-  results: dict[str, dict[str, comparison.Results]],
+  results: dict[str, dict[str, Results]],
 ) -> None:
   images.write_bytes(folder / JSON, json.dumps(report, indent=1).encode(), overwrite=True)
-  tables, lead = comparison.tables(report), _lead(config, report)
-  text = f'# Comparison\n\n{lead}\n\n{comparison.markdown(tables)}'
+  written, lead = tables.tables(report), _lead(config, report)
+  text = f'# Comparison\n\n{lead}\n\n{tables.markdown(written)}'
   images.write_bytes(folder / MARKDOWN, text.encode(), overwrite=True)
-  sections = [page.Section(t.title, t.text, t.header, t.rows) for t in tables]
+  sections = [page.Section(t.title, t.text, t.header, t.rows) for t in written]
   for test in tests:
-    grid = comparison.grid(test, results[test.name], config.evaluate.pictures)
+    grid = tables.grid(test, results[test.name], config.evaluate.pictures)
     name = f'grid_{test.name.replace(" ", "_")}.png'
     sheets.save_png(folder / name, grid)
     place = next(i for i, s in enumerate(sections) if s.title == test.name)
@@ -412,10 +423,8 @@ def _write(
   _log.info('see %s and %s\n%s', folder / PAGE, folder / MARKDOWN, text)
 
 
-def _entries(
-  test: Test, results: dict[str, comparison.Results], config: ConfigDict
-) -> tuple[page.Entry, ...]:
-  """The first photos, damaged and by the last row of the reference that knows no mask."""
+def _entries(test: Test, results: dict[str, Results], config: ConfigDict) -> tuple[page.Entry, ...]:
+  """The first photos, damaged and restored by the last row of the reference without a mask."""
   rows = [r for r in (config.reference, f'{config.reference} with fusion') if r in results]
   if not rows or config.reference == NOTHING:
     return ()
@@ -429,13 +438,13 @@ def _entries(
 def _lead(config: ConfigDict, report: dict[str, Any]) -> str:
   e, environment = config.evaluate, report['environment']
   text = (
-    f'Middle {e.crop}x{e.crop} of each test photo, damaged with fold_in(key({config.seed}), its '
-    f'number); PSNR, SSIM and MS-SSIM of 8-bit RGB, over the whole frame. Bootstrap of '
-    f'{e.resamples} resamples, seed {config.seed}. '
+    f'Central {e.crop}x{e.crop} of each test photo, damaged with fold_in(key({config.seed}), its '
+    f'number). PSNR, SSIM and MS-SSIM are computed on 8-bit RGB over the whole frame. Bootstrap '
+    f'with {e.resamples} resamples, seed {config.seed}. '
   )
   if e.squeezenet:
-    text += 'The SqueezeNet distance is LPIPS without its learnt weights, and not LPIPS. '
-  text += 'Rows with the true mask are told where content is lost, which no photo tells. '
+    text += 'The SqueezeNet distance is LPIPS without its learnt weights, so it is not LPIPS. '
+  text += 'Rows with the true mask know where content is lost, which no user does. '
   return f'{text}Code: commit {environment["commit"]}; {environment["devices"][1]}.'
 
 

@@ -23,7 +23,7 @@ def prepare(recipe: recipes.Recipe | None, gray: float) -> Callable[[dict, jax.A
   """Batches of two domains -> 'old' and 'clean' [b, S, S, 3], not pairs.
 
   Args:
-    recipe: makes photos of X out of clean ones; None: they are old already.
+    recipe: makes photos of X from clean ones. None: they are old already.
     gray: probability that a photo of Y loses its colour.
   """
 
@@ -41,7 +41,7 @@ def model(config: ConfigDict) -> cyclegan.CycleGAN:
   """The model that a config describes.
 
   Raises:
-    ConfigError: for a setting that does not exist, or a crop that the generator cannot take.
+    ConfigError: a setting is unknown, or the generator cannot take the crop.
   """
   m, c = config.model, config.cyclegan
   if m.generator not in ('resnet', 'unet'):
@@ -68,7 +68,7 @@ def model(config: ConfigDict) -> cyclegan.CycleGAN:
 def stages(
   config: ConfigDict, photos: build.Photos, networks: build.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
-  """The one stage; see system.trained. X is real where the config names old photos."""
+  """The one stage; see system.trained. X is real if the config names old photos."""
   del networks
   d, recipe = config.data, build.train_recipe(config, config.recipe)
   others = photos.train if photos.old is None else photos.old
@@ -95,9 +95,9 @@ def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
 
 
 def check(config: ConfigDict) -> None:
-  """Says what plays the old photos where there are none."""
+  """Logs how X is made if there are no old photos."""
   if not config.data.old:
-    _log.info('data.old is not set: X is made of clean photos by the recipe %s', config.recipe)
+    _log.info('data.old is not set: X is made from clean photos by the recipe %s', config.recipe)
 
 
 SYSTEM = system.trained(STAGE, stages=stages, release=release, needed=(STAGE,), check=check)

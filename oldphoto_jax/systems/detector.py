@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import distractors
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.evaluation import comparison
+from oldphoto_jax.evaluation.rows import Test
 from oldphoto_jax.metrics import detection
 from oldphoto_jax.models import detector
 from oldphoto_jax.photos import images, sheets
@@ -26,7 +26,7 @@ def model(config: ConfigDict) -> detector.Detector:
   """The model that a config describes.
 
   Raises:
-    ConfigError: for a setting that does not exist, or a crop that the U-Net cannot take.
+    ConfigError: a setting is unknown, or the U-Net cannot take the crop.
   """
   m, c = config.model, config.detector
   net = detector.DetectorUNet(width=m.width, depth=m.depth, dtype=build.dtype(m.dtype))
@@ -76,23 +76,23 @@ def check(config: ConfigDict) -> None:
   """Raises ConfigError for real old photos, whose damage nobody has marked."""
   if config.data.old:
     raise ConfigError(
-      'the detector learns from damage that it knows, and the photos of data.old have no masks: '
+      'the detector learns from known damage, and the photos of data.old have no masks: '
       'leave it empty'
     )
 
 
 def evaluate(config: ConfigDict) -> str:
-  """Scores the run's detector on the test photos, each recipe of `evaluate.recipes` one set.
+  """Scores the run's detector on the test photos, for each recipe of `evaluate.recipes`.
 
-  The threshold is chosen on the validation photos, damaged by the same recipe; without test photos
-  these are the set as well. Writes evaluation.md, evaluation.json and a sheet for each recipe into
-  the run's folder.
+  The threshold is chosen on the validation photos, damaged by the same recipe. Without test photos,
+  these are also scored. Writes evaluation.md, evaluation.json and a sheet for each recipe into the
+  run's folder.
 
   Returns:
     The tables as Markdown.
 
   Raises:
-    ConfigError: where the crop does not fit, or for a recipe whose masks are all empty.
+    ConfigError: the crop does not fit, or all masks of a recipe are empty.
   """
   trained = weights.load_detector(config.workdir)
   size, folder = config.evaluate.crop, pathlib.Path(config.workdir)
@@ -114,16 +114,16 @@ def evaluate(config: ConfigDict) -> str:
 
 
 def count(
-  mark: Callable[[images.Photo], np.ndarray], test: comparison.Test
+  mark: Callable[[images.Photo], np.ndarray], test: Test
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-  """How likely the pixels of each photo looked damaged.
+  """Counts the predicted probabilities of damage for each photo.
 
   Args:
     mark: of detect.marker.
     test: photos with their true masks.
 
   Returns:
-    detection.count of each photo, [photos, 2, BINS], and what was found in the first ones, for
+    detection.count of each photo, [photos, 2, BINS], and the predictions for the first photos, for
     the sheet.
   """
   counts, first = [], []
@@ -135,7 +135,7 @@ def count(
   return np.stack(counts), first
 
 
-def _sheet(test: comparison.Test, found: list[np.ndarray]) -> np.ndarray:
+def _sheet(test: Test, found: list[np.ndarray]) -> np.ndarray:
   gray = lambda mask: sheets.from_float(2 * mask[..., 0] - 1)
   rows = [[old, gray(mask), gray(x)] for old, mask, x in zip(test.old, test.mask, found)]
   return sheets.grid(rows, ['old', 'true mask', 'found'], test.photos[: len(rows)])

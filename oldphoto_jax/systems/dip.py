@@ -1,4 +1,4 @@
-"""The system dip, Deep Image Prior: nothing is trained, a network is fitted to each photo."""
+"""The system dip, Deep Image Prior: a network is fitted to each photo, without any training."""
 
 import dataclasses
 import logging
@@ -14,7 +14,7 @@ from oldphoto_jax.dip import fit_files, presets
 from oldphoto_jax.dip.prior import Dip, Emv
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.evaluation import speed
-from oldphoto_jax.photos import images, masks
+from oldphoto_jax.photos import folders, images, masks
 from oldphoto_jax.restoring import folder
 from oldphoto_jax.systems import system
 from oldphoto_jax.training import runs, train
@@ -32,14 +32,14 @@ PRESETS = {
   'superres8': partial(presets.superres, 8),
 }
 RESTORED, SAMPLES, REPORT = 'restored', 'samples', 'report.md'
-SAMPLE_SIDE, SAMPLE_SIGMA, SAMPLE_COUNT = 128, 25 / 255, 2  # a minute each on a laptop's CPU
+SAMPLE_SIDE, SAMPLE_SIGMA, SAMPLE_COUNT = 128, 25 / 255, 2  # a minute each on a laptop CPU
 
 
 def settings(config: ConfigDict, channels: int) -> Dip:
-  """The settings of the fit of a photo with 3 channels or 1.
+  """The settings for fitting a photo with 3 channels or 1.
 
   Raises:
-    ConfigError: for settings that cannot work.
+    ConfigError: the settings cannot work.
   """
   if config.preset not in PRESETS:
     raise ConfigError(f'there is no preset {config.preset!r}: choose from {", ".join(PRESETS)}')
@@ -54,11 +54,11 @@ def settings(config: ConfigDict, channels: int) -> Dip:
 
 
 def check(config: ConfigDict) -> None:
-  """Looks at what can be wrong before a run's folder is made.
+  """Checks the settings and photos before a run's folder is made.
 
   Raises:
-    ConfigError: for several hosts, or settings that do not fit together.
-    PhotoError: where there is no photo.
+    ConfigError: there are several hosts, or settings contradict each other.
+    PhotoError: there is no photo.
   """
   if jax.process_count() > 1:
     raise ConfigError(
@@ -67,12 +67,12 @@ def check(config: ConfigDict) -> None:
     )
   factor = settings(config, 3).factor
   if config.photos:
-    images.find_photos([config.photos], skip=config.workdir)
+    folders.find_photos([config.photos], skip=config.workdir)
   elif config.masks or config.truths:
     raise ConfigError('masks and truths belong to photos: set config.photos as well')
   elif factor != 1:
     raise ConfigError(
-      f'the sample photos are for denoising, preset {config.preset} enlarges: set config.photos'
+      f'the sample photos are for denoising, but preset {config.preset} enlarges: set config.photos'
     )
   for name in ('masks', 'truths'):
     if config[name] and not pathlib.Path(config[name]).exists():
@@ -80,14 +80,14 @@ def check(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict) -> None:
-  """Restores the photos of a config from where the run is.
+  """Restores the photos of a config, continuing an interrupted run.
 
   Writes restored/, report.json, report.md and curves/ into the run's folder.
 
   Raises:
     ConfigError: at the end, if a photo failed.
-    images.PhotoError: nothing could be done; see fit_files.restore_files.
-    train.Stopped: after SIGTERM, when a checkpoint is saved.
+    PhotoError: nothing could be done; see fit_files.restore_files.
+    train.Stopped: after SIGTERM, once a checkpoint is saved.
   """
   runs.start(config, SYSTEM.may_change)
   workdir = pathlib.Path(config.workdir)
@@ -133,12 +133,12 @@ def run(config: ConfigDict) -> None:
   if summary.exit_code:
     raise ConfigError(
       f'{summary.count("failed")} of {len(summary.results)} photos failed: '
-      f'{workdir / folder.REPORT} says why'
+      f'see {workdir / folder.REPORT} for the reasons'
     )
 
 
 def measure(config: ConfigDict) -> None:
-  """How fast an iteration is, and a whole fit."""
+  """Measures an iteration and estimates a whole fit."""
   plan, prior = system.windows(config), settings(config, 3)
   peak = speed.matmul_peak(plan)
   steps = [speed.measure_fit(config.preset, prior, side, peak, plan) for side in speed.SIDES]
@@ -147,7 +147,7 @@ def measure(config: ConfigDict) -> None:
 
 
 def report(results: tuple[folder.Result, ...]) -> str:
-  """A Markdown table, a row a photo; with truths, of PSNR in dB and what the stop cost."""
+  """A Markdown table with one row per photo; with truths, PSNR in dB and the loss by stopping."""
   with_truth = any('psnr' in result.fields for result in results)
   header = ['photo', 'fitted at', 'iterations', 'chosen', 'seconds']
   if with_truth:
@@ -178,7 +178,7 @@ def report(results: tuple[folder.Result, ...]) -> str:
 
 
 def _sentence(result: folder.Result) -> str:
-  """What a log line says of a fit."""
+  """The part of a log line about a fit."""
   fit = result.fields
   if 'iteration' not in fit:
     return ''
@@ -192,9 +192,9 @@ def _sentence(result: folder.Result) -> str:
 
 
 def _samples(folder: pathlib.Path) -> tuple[str, str]:
-  """Writes noisy sample photos and the sound ones: (folder of photos, folder of truths)."""
+  """Writes noisy sample photos and the clean ones: (folder of photos, folder of truths)."""
   _log.info(
-    'photos is not set: denoising %d sample photos of scikit-image, made small, sigma %.0f',
+    'photos is not set: denoising %d sample photos of scikit-image, reduced in size, sigma %.0f',
     SAMPLE_COUNT,
     255 * SAMPLE_SIGMA,
   )
@@ -220,6 +220,6 @@ SYSTEM = system.System(
   'dip',
   {'run': run, 'speed': measure},
   check,
-  # What the size guard advises to change, and how photos are spread over devices.
+  # What the check of the size advises to change, and how photos are spread over devices.
   may_change=('max_hours', 'max_side', 'batch', 'save_every'),
 )

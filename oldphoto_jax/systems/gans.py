@@ -1,4 +1,4 @@
-"""What pix2pix and CycleGAN both build from their configs."""
+"""The parts that both pix2pix and CycleGAN build from their configs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +37,7 @@ def gan_loss(name: str) -> Callable:
 
 
 def unet(config: ConfigDict) -> gan_networks.GanUNet:
-  """The U-Net of a section `model`."""
+  """The U-Net that a section `model` describes."""
   return gan_networks.GanUNet(
     width=config.width,
     downs=config.downs,
@@ -51,12 +51,12 @@ def unet(config: ConfigDict) -> gan_networks.GanUNet:
 
 
 def resnet(config: ConfigDict) -> gan_networks.GanResNet:
-  """The residual generator of a section `model`."""
+  """The residual generator that a section `model` describes."""
   return gan_networks.GanResNet(config.width, config.blocks, build.dtype(config.dtype))
 
 
 def discriminator(config: ConfigDict) -> gan_networks.GanPatchDiscriminator:
-  """The patch discriminator of a section `model`."""
+  """The patch discriminator that a section `model` describes."""
   return gan_networks.GanPatchDiscriminator(
     width=config.d_width,
     n_layers=config.d_layers,

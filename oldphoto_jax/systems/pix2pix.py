@@ -18,7 +18,7 @@ def model(config: ConfigDict) -> pix2pix.Pix2Pix:
   """The model that a config describes.
 
   Raises:
-    ConfigError: for a setting that does not exist, or a crop that the U-Net cannot take.
+    ConfigError: a setting is unknown, or the U-Net cannot take the crop.
   """
   m, c = config.model, config.pix2pix
   generator = gans.unet(m)

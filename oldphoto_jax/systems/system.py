@@ -1,8 +1,8 @@
-"""The contract of a system: what `config.system` names, and what launch.py can do with it.
+"""The interface of systems: `config.system` names one, and launch.py runs its modes.
 
 A system that learns in stages and releases one file of weights is made by `trained`, from a
-function that opens its stages and one that releases what they learnt. See pix2pix.py for the
-smallest one.
+function that opens its stages and one that releases their networks. pix2pix.py is the smallest
+example.
 """
 
 import dataclasses
@@ -18,7 +18,10 @@ from ml_collections import ConfigDict
 
 from oldphoto_jax import weights
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.evaluation import comparison, compile_report, speed
+from oldphoto_jax.evaluation import compile_report, speed, tables
+from oldphoto_jax.evaluation.judge import extra_scores, load_judge
+from oldphoto_jax.evaluation.results import compare
+from oldphoto_jax.evaluation.rows import NOTHING, nothing, restoring
 from oldphoto_jax.photos import images, sheets
 from oldphoto_jax.systems import build
 from oldphoto_jax.training import parallel, runs, train
@@ -30,13 +33,13 @@ RESTORED = 'restored'
 
 @dataclasses.dataclass(frozen=True)
 class System:
-  """What `config.system` names.
+  """A system, as launch.py sees it.
 
   Attributes:
     name: the value of `config.system`.
-    modes: what launch.py can do with it, by the value of --mode; `run` is the default.
+    modes: functions by the value of --mode; `run` is the default.
     check: raises UserError for settings that cannot work, before any mode. Makes no folder.
-    may_change: patterns of settings (see runs.FREE) that may differ when a run goes on.
+    may_change: patterns of settings (see runs.FREE) that may differ when a run is resumed.
   """
 
   name: str
@@ -46,9 +49,9 @@ class System:
 
 
 def scores(config: ConfigDict) -> str:
-  """The run's weights beside doing nothing, on each recipe of `evaluate.recipes`.
+  """Compares the run's weights with doing nothing, on each recipe of `evaluate.recipes`.
 
-  A comparison (see benchmark.py) of two rows. Writes evaluation.md, evaluation.json and a sheet for
+  A comparison with two rows, see evaluation/. Writes evaluation.md, evaluation.json and a sheet for
   each recipe into the run's folder.
 
   Returns:
@@ -58,25 +61,25 @@ def scores(config: ConfigDict) -> str:
   restorer = weights.load_restorer(config.workdir)
   if e.crop % restorer.multiple:
     raise ConfigError(f'evaluate.crop is {e.crop}, not a multiple of {restorer.multiple}')
-  rows = [comparison.nothing(), comparison.restoring(RESTORED, restorer)]
+  rows = [nothing(), restoring(RESTORED, restorer)]
   source = build.test_photos(config, build.photos(config.data, config.seed))
   tests = build.tests(config, source)
-  judge = comparison.judge('', '')
+  judge = load_judge('', '')
   with tempfile.TemporaryDirectory() as place:
-    results = comparison.compare(
+    results = compare(
       rows, tests, judge, place, pictures=config.train.sheet_rows, commit=runs.commit()
     )
-  extra = {test.name: comparison.extra_scores(test, judge) for test in tests}
-  report = comparison.report(rows, tests, results, extra, comparison.NOTHING, config.seed, 10_000)
-  _, *tables = comparison.tables(report)  # the first is of the systems, and there is only one
-  text = f'Restored by {restorer.name}.\n\n{comparison.markdown(tables)}'
+  extra = {test.name: extra_scores(test, judge) for test in tests}
+  report = tables.report(rows, tests, results, extra, NOTHING, config.seed, 10_000)
+  _, *written = tables.tables(report)  # the first lists the systems, and there is only one
+  text = f'Restored by {restorer.name}.\n\n{tables.markdown(written)}'
   images.write_bytes(folder / 'evaluation.md', text.encode(), overwrite=True)
   record = {'restorer': restorer.name} | report
   images.write_bytes(
     folder / 'evaluation.json', json.dumps(record, indent=1).encode(), overwrite=True
   )
   for test in tests:
-    grid = comparison.grid(test, results[test.name], config.train.sheet_rows)
+    grid = tables.grid(test, results[test.name], config.train.sheet_rows)
     sheets.save_png(folder / f'evaluation_{test.name}.png', grid)
   return text
 
@@ -96,14 +99,13 @@ def trained(
   """A system that learns in stages and releases one file of weights.
 
   Args:
-    name: of the system. A system with one stage gives the stage the same name, and needs no setting
-      `stages`.
-    stages: (config, photos, networks) -> all stages by name, in the order in which they are
-      numbered; each is opened when its turn comes, as it may read those before it.
-    release: (config, networks) -> what the run learnt.
-    needed: the stages without which there is nothing to release.
-    check: what `stages` does not notice when it is opened with shapes in place of arrays.
-    evaluate: writes its tables into the run's folder and returns them as Markdown.
+    name: name of the system. A single stage has the same name, and needs no setting `stages`.
+    stages: (config, photos, networks) -> all stages by name, in the order of their numbers. Each is
+      opened when its turn comes, because it may read earlier ones.
+    release: (config, networks) -> the weights that the run learnt.
+    needed: the stages that a release requires.
+    check: further checks, beyond opening all stages with shapes instead of arrays.
+    evaluate: writes tables into the run's folder and returns them as Markdown.
     may_change: see System.
   """
 
@@ -117,7 +119,7 @@ def trained(
     build.recipe(config.evaluate.recipes)
 
   def run(config: ConfigDict) -> None:
-    # All that can fail comes before the folder is made, so that a corrected command finds none.
+    # Everything that can fail comes first: a corrected command must not find a folder.
     names = build.stage_names(config)
     build.check_batches(config)
     runs.check(config, may_change)
@@ -129,7 +131,7 @@ def trained(
     build.write_manifest(photos, config.workdir)
     for stage in names:
       seed = config.seed * len(opened) + list(opened).index(stage)
-      train.train(opened[stage](), pathlib.Path(config.workdir) / stage, seed)
+      train.train(opened[stage](), runs.stage_folder(config.workdir, stage), seed)
     if all(build.is_trained(config, stage) for stage in needed):
       export(config)
 
@@ -150,7 +152,7 @@ def trained(
     path = measured_file(config, f'compile_{chips.file_name}.json')
     compile_report.write(path, chips, rows, config.to_dict(), runs.commit())
     print(compile_report.table(chips.name, len(chips.devices), chips.hbm, rows))
-    _log.info('the figures are in %s', path)
+    _log.info('the measurements are in %s', path)
     compile_report.check_fit(chips, rows)
 
   def measure(config: ConfigDict) -> None:
@@ -176,7 +178,7 @@ def windows(config: ConfigDict) -> speed.Windows:
   """How long to measure.
 
   Raises:
-    ConfigError: on several hosts.
+    ConfigError: there are several hosts.
   """
   if jax.process_count() > 1:
     raise ConfigError('speed is measured on one host: leave --multihost and --coordinator out')
@@ -184,13 +186,13 @@ def windows(config: ConfigDict) -> speed.Windows:
 
 
 def measured_file(config: ConfigDict, name: str) -> pathlib.Path:
-  """Where measurements are written: `measure.output`, or a file of this name in the workdir."""
+  """Where to write measurements: `measure.output`, or a file of this name in the workdir."""
   return pathlib.Path(config.measure.output or pathlib.Path(config.workdir) / name)
 
 
 def write_speed(config: ConfigDict, peak: float, steps: Any, restoring: Any) -> None:
-  """Writes and prints what speed.py measured: lists of speed.Step and of speed.Restoring."""
+  """Writes and prints measurements: lists of speed.Step and speed.Restoring."""
   path = measured_file(config, 'speed.json')
   speed.write(path, peak, steps, restoring, config.to_dict(), runs.commit())
   print(speed.table(peak, steps, restoring))
-  _log.info('the figures are in %s', path)
+  _log.info('the measurements are in %s', path)

@@ -1,8 +1,8 @@
 """The triplet system: VAE of R and X, VAE of Y, then the mapping T between their latents.
 
-A second mapping fills holes (stage `mapping_masked`), between the same encoder and the decoder of
-Y, or one of its own (`vae_y_masked`). The stage `fusion`, which the paper has not, corrects the old
-photo at full resolution by what the others make of it.
+A second mapping fills holes (stage `mapping_masked`). It shares the encoder, and uses the decoder
+of Y or one of its own (`vae_y_masked`). The stage `fusion`, which is not in the paper, corrects the
+old photo at full resolution, guided by the result of the others.
 """
 
 import dataclasses
@@ -34,9 +34,9 @@ def prepare_rx(
 ) -> Callable[[dict, jax.Array], dict]:
   """Batches for the VAE of R and X.
 
-  A clean photo becomes X by `recipe`; a real one (`is_real`) stays as it is, or is aged by `ageing`
-  where clean photos play R. Photos of R lose their colour with probability `gray`, as those of X
-  do in the recipe (Wan et al.: 0.1).
+  A clean photo becomes X by `recipe`. A real photo (`is_real`) stays as it is, or is aged by
+  `ageing` if clean photos stand in for R. Photos of R lose their colour with probability `gray`, as
+  photos of X do in the recipe (Wan et al.: 0.1).
   """
 
   def one(key, image, is_real):
@@ -64,7 +64,7 @@ def prepare_rx(
 
 
 def prepare_rx_eval(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:
-  """Validation of the VAE of R and X: photos of X."""
+  """Batches that validate the VAE of R and X: photos of X."""
 
   def prepare(batch, keys):
     old = recipes.degrade_batch(recipe, keys, photographic.from_levels(batch['image'])).old
@@ -76,9 +76,10 @@ def prepare_rx_eval(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]
 def prepare_holes(
   recipe: recipes.Recipe, grow: tuple[int, int]
 ) -> Callable[[dict, jax.Array], dict]:
-  """Batches as build.prepare_pairs, whose 'mask' is what a detector or a person would draw.
+  """As build.prepare_pairs, but 'mask' is what a detector or a person would draw.
 
-  Pixels that are lost by a quarter or more are holes, grown by `grow` pixels at least and at most.
+  Pixels that lost more than a quarter are holes. They grow by a random number of pixels between the
+  two of `grow`.
   """
   pairs = build.prepare_pairs(recipe)
 
@@ -110,7 +111,7 @@ class Models:
 
 
 def models(config: ConfigDict, perceptual: build.Perceptual = build.NO_PERCEPTUAL) -> Models:
-  """Hyper-parameters of all stages, with the feature network of their perceptual terms."""
+  """The models of all stages, with the feature network of their perceptual terms."""
   m = config.model
 
   def a_vae(c, latent_gan):
@@ -190,7 +191,7 @@ def _y_of_masked(config: ConfigDict) -> str:
 def stages(
   config: ConfigDict, photos: build.Photos, networks: build.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
-  """The six stages; see system.trained. Opening a mapping or the fusion reads those below it."""
+  """The six stages; see system.trained. A mapping or the fusion reads earlier ones when opened."""
   chosen = [config[name].weights for name in build.stage_names(config) if name in STAGES]
   wanted = any(terms.get('perceptual', 0) for terms in chosen)
   m = models(config, networks.perceptual(config.perceptual, wanted))
@@ -267,7 +268,7 @@ def _stage_mapping(config, photos, m, networks) -> train.Stage:
 def _stage_masked(config, photos, m, networks) -> train.Stage:
   c, init = config.mapping_masked, partial(mapping.init, m.masked)
   if c.warm_start:
-    # All but the partial non-local block, which has no part in photos without holes.
+    # All but the partial non-local block, which is not used in photos without holes.
     start = networks.of('mapping', m.mapping, mapping.init)
     init = partial(_start_from, init, jax.device_get(start))
   return build.stage(
@@ -305,7 +306,7 @@ def _stage_fusion(config, photos, m, networks) -> train.Stage:
 
 
 def _below(config: ConfigDict, m: Models, networks: build.Networks, masked: bool) -> dict[str, Any]:
-  """What restoring takes of the trained networks, with `masked` also of those that fill holes."""
+  """The trained networks that restoring needs; with `masked`, also those that fill holes."""
   of = networks.of
   params = {
     'rx': {'encoder': of('vae_rx', m.rx, vae.init)['encoder']},
@@ -322,14 +323,14 @@ def _below(config: ConfigDict, m: Models, networks: build.Networks, masked: bool
 
 
 def _start_from(init: Callable, trained: Any, key: jax.Array) -> mapping.State:
-  """The state of `init` with the parameters that `trained` has."""
+  """The state of `init`, with parameters from `trained` where it has them."""
   state = init(key)
   g = state.g | trained
   return state.replace(g=g, ema=None if state.ema is None else jax.tree.map(jnp.copy, g))
 
 
 def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
-  """The mapping, and what else there is of the masked one, the fusion and a detector."""
+  """The mapping, and the masked mapping, the fusion and a detector, if they exist."""
   m = models(config)
   masked, fused = networks.has('mapping_masked'), networks.has('fusion')
   params = _below(config, m, networks, masked)
@@ -348,7 +349,7 @@ def _detector(config: ConfigDict) -> weights.Weights | None:
   """The detector to release with the system.
 
   Raises:
-    WeightsError: where `config.detector` is no detector.
+    WeightsError: `config.detector` is not a detector.
   """
   if not config.detector:
     return None
@@ -362,17 +363,17 @@ def _detector(config: ConfigDict) -> weights.Weights | None:
 
 
 def check(config: ConfigDict) -> None:
-  """Looks at the crops and the detector; says what plays the old photos where there are none.
+  """Checks the crops and the detector. Logs what stands in for R if there are no old photos.
 
   Raises:
-    ConfigError: for crops that do not fit.
-    WeightsError: for a detector that cannot be released.
+    ConfigError: a crop does not fit.
+    WeightsError: the detector cannot be released.
   """
   fused = 'fusion' in build.stage_names(config)
   build.check_crops(config, models(config).fusion.multiple if fused else vae.DOWNSAMPLING)
   _detector(config)
   if not config.data.old:
-    _log.info('data.old is not set: R is played by clean photos aged with another recipe than X')
+    _log.info('data.old is not set: clean photos, aged by a recipe other than X, stand in for R')
 
 
 SYSTEM = system.trained(

@@ -1,8 +1,8 @@
 """Orbax checkpoints: atomic, resumable, on any number of devices.
 
 A checkpoint holds the state (unreplicated arrays), the position of the input pipeline and a little
-JSON. The two newest steps and the best one are kept; where the newest cannot be read, the one
-before it is taken, with a warning.
+JSON. The two newest steps and the best one are kept. If the newest cannot be read, the one before
+it is used, with a warning.
 """
 
 import logging
@@ -18,13 +18,16 @@ from oldphoto_jax.training import parallel
 
 _log = logging.getLogger(__name__)
 
+# Fields of states in version 0.1 -> their names now.
+FORMER = {'params': 'g', 'opt': 'g_opt'}
+
 
 def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointManager:
   """Opens (or makes) a folder of checkpoints.
 
   Args:
-    folder: of this stage's checkpoints.
-    score: the name among the metrics given to `save` by which a step is best (highest); None where
+    folder: the folder of this stage's checkpoints.
+    score: the metric, among those given to `save`, whose highest value marks the best step. None if
       only the newest steps matter.
   """
   policies = ocp.checkpoint_managers
@@ -36,8 +39,8 @@ def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointMana
   def best(metrics):
     return metrics[score]
 
-  # Both best_fn and a policy: best_fn alone deletes the newest step, a policy alone makes
-  # best_step() return the newest.
+  # Both are needed: best_fn by itself deletes the newest step, and with only a policy best_step()
+  # returns the newest.
   keep = policies.AnyPreservationPolicy(
     [
       policies.LatestN(2),
@@ -49,7 +52,7 @@ def manager(folder: str | pathlib.Path, score: str | None) -> ocp.CheckpointMana
 
 
 def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-  # With its handlers from the start, so that shapes are known before anything is restored.
+  # Handlers are given at once, so that shapes are known before anything is restored.
   handlers = {'state': ocp.StandardCheckpointHandler(), 'data': ocp.JsonCheckpointHandler()}
   return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
@@ -61,9 +64,9 @@ def save(
   data: dict[str, int],
   metrics: dict[str, float] | None,
 ) -> None:
-  """Saves a step in the background; an existing one is left alone.
+  """Saves a step in the background. An existing step is kept.
 
-  `metrics` are None where the step was not evaluated: it can be resumed from but never be best.
+  `metrics` are None if the step was not evaluated: it can then be resumed from, but never be best.
   """
   if step in checkpoints.all_steps():
     return
@@ -84,10 +87,10 @@ def restore(
     step: None for the newest.
 
   Returns:
-    (step, state, data), or None where the folder holds no step at all.
+    (step, state, data), or None if the folder holds no step at all.
 
   Raises:
-    CheckpointError: if steps are there but none can be read, or if they are of another network.
+    CheckpointError: there are steps but none can be read, or they belong to a different network.
   """
   steps = sorted(checkpoints.all_steps(), reverse=True) if step is None else [step]
   if not steps:
@@ -100,17 +103,17 @@ def restore(
   abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)
   for candidate in steps:
     stored = _check_shapes(checkpoints, candidate, like)
-    # A field that is None may be missing: a version before it existed wrote none.
+    # A field that is None may be missing: earlier versions did not have it.
     fields = abstract if isinstance(abstract, dict) else vars(abstract)
-    wanted = {k: v for k, v in fields.items() if v is not None or k in stored}
+    wanted = {stored.get(k, k): v for k, v in fields.items() if v is not None or k in stored}
     arguments = ocp.args.Composite(
       state=ocp.args.StandardRestore(wanted), data=ocp.args.JsonRestore()
     )
     try:
       loaded = checkpoints.restore(candidate, args=arguments)
-      state = loaded['state'] if fields is abstract else abstract.replace(**loaded['state'])
-      return candidate, state, loaded['data']
-    except Exception as error:  # Orbax raises all kinds for a damaged file
+      state = {k: loaded['state'].get(stored.get(k, k)) for k in fields}
+      return candidate, state if fields is abstract else abstract.replace(**state), loaded['data']
+    except Exception as error:  # Orbax raises errors of all kinds for damaged files
       _log.warning(
         'checkpoint %d in %s cannot be read: %s', candidate, checkpoints.directory, error
       )
@@ -121,9 +124,9 @@ def restore(
 
 
 def newest(folder: pathlib.Path, like: Any) -> Any:
-  """The state of the newest step in a folder, which is only read; None where there is none.
+  """The state of the newest step in a folder, which is only read; None without a step.
 
-  Arguments and exceptions as `restore`.
+  Arguments and exceptions are those of `restore`.
   """
   if not folder.is_dir():
     return None
@@ -133,23 +136,26 @@ def newest(folder: pathlib.Path, like: Any) -> Any:
   return None if loaded is None else loaded[1]
 
 
-def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> set[str]:
-  """Tells a checkpoint of a different network (an error) from a damaged one (try the next).
+def _check_shapes(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> dict[str, str]:
+  """Raises CheckpointError for a different network; a damaged checkpoint passes, with no fields.
 
   Returns:
-    The fields of the stored state; none of a damaged one.
+    The stored fields: name in the state -> name in the checkpoint.
   """
   try:
     stored = checkpoints.item_metadata(step)['state']
-    fields = set(stored.keys())
+    now = like if isinstance(like, dict) else vars(like)
+    names = stored.keys()
+    fields = {name if name in now else FORMER.get(name, name): name for name in names}
+    stored = {name: stored[former] for name, former in fields.items()}
     stored = {_path(p): tuple(a.shape) for p, a in jax.tree_util.tree_leaves_with_path(stored)}
-  except Exception:  # damaged: restoring it will say so
-    return set()
+  except Exception:  # damaged: restoring it will report that
+    return {}
   wanted = {_path(p): tuple(a.shape) for p, a in jax.tree_util.tree_leaves_with_path(like)}
   if stored and stored != wanted:
     name = sorted(set(stored.items()) ^ set(wanted.items()))[0][0]
     raise CheckpointError(
-      f'checkpoint {step} in {checkpoints.directory} is of a different network: {name} is '
+      f'checkpoint {step} in {checkpoints.directory} belongs to a different network: {name} is '
       f'{stored.get(name, "missing")} there and {wanted.get(name, "missing")} here; '
       'use the settings and the version it was trained with, or another run folder'
     )

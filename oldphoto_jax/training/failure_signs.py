@@ -9,17 +9,17 @@ D_LOSS = 0.03
 
 
 def warnings(lines: Sequence[dict[str, float]], steps: int = 500) -> list[str]:
-  """What the log of a run gives reason to look at, a sentence each; [] where nothing does.
+  """Signs of failure in the log of a run, one sentence each; [] if there are none.
 
-  - A discriminator whose loss, the mean of its terms on real and on generated photos, stayed below
-    D_LOSS over the last `steps` steps: it has won. Both GAN losses are far above that (0.25 and
-    0.69) where it has to guess.
+  - The loss of a discriminator (the mean of its terms on real and on generated photos) stayed below
+    D_LOSS over the last `steps` steps: it has won. When it can only guess, the two GAN losses are
+    far higher (0.25 and 0.69).
   - 'eval_checkerboard' above CHECKERBOARD at the newest evaluation.
 
   Args:
     lines: of metrics.jsonl, oldest first: training lines with 'd_real' and 'd_fake' (or any
       'd_NAME_real' and 'd_NAME_fake'), evaluation lines with 'eval_checkerboard'.
-    steps: how long is long.
+    steps: length of the window for the discriminator's loss.
   """
   found = []
   training = [line for line in lines if any(name.startswith('d_') for name in line)]
@@ -31,8 +31,8 @@ def warnings(lines: Sequence[dict[str, float]], steps: int = 500) -> list[str]:
     if values and max(values) < D_LOSS:
       which = 'the discriminator' + real.removeprefix('d').removesuffix('_real').replace('_', ' ')
       found.append(
-        f'the loss of {which} has stayed below {D_LOSS} for {steps} steps: it tells every photo '
-        'apart and teaches nothing; lower its learning rate (d_lr) or the weight of its term'
+        f'the loss of {which} has stayed below {D_LOSS} for {steps} steps: it recognises every '
+        'photo and teaches nothing; lower its learning rate (d_lr) or the weight of its term'
       )
   patterns = [line['eval_checkerboard'] for line in lines if 'eval_checkerboard' in line]
   if patterns and patterns[-1] > CHECKERBOARD:

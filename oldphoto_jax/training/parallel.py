@@ -1,4 +1,4 @@
-"""Devices, processes and hosts. The only file that says pmap.
+"""Devices, processes and hosts. The only file that uses pmap.
 
 State is replicated without a leading device axis: pmap maps only the batch (`in_axes=None` and
 `out_axes=None` for the state), so a checkpoint never has the shape of the machine, and the
@@ -34,28 +34,30 @@ def initialize(
   """Joins this process to the others of a pod. Call before anything touches a device.
 
   Args:
-    multihost: whether there are others. TPU pods, Slurm, Open MPI and Kubernetes tell JAX who they
-      are; a plain machine does not, and JAX raises.
-    coordinator: HOST:PORT of process 0, where nobody tells; implies `multihost`.
-    num_processes, process_id: how many there are, and which one this is, from 0.
+    multihost: whether there are others. JAX finds them on TPU pods, under Slurm, Open MPI and
+      Kubernetes. On a plain machine it cannot, and raises.
+    coordinator: HOST:PORT of process 0, if there is no cluster environment; implies `multihost`.
+    num_processes, process_id: number of processes, and number of this one, from 0.
 
   Raises:
-    OptionError: where only some of the last three are given, or the number is out of range.
+    OptionError: only some of the last three are given, or `process_id` is out of range.
   """
   given = [coordinator is not None, num_processes is not None, process_id is not None]
   if any(given) and not all(given):
-    raise OptionError('--coordinator, --num_processes and --process_id belong together: set all')
+    raise OptionError(
+      '--coordinator, --num_processes and --process_id belong together: set all three'
+    )
   if coordinator is None:
     if multihost:
       jax.distributed.initialize()
     return
   if not 0 <= process_id < num_processes:
-    raise OptionError(f'--process_id is {process_id}: with {num_processes} processes from 0 on')
+    raise OptionError(f'--process_id is {process_id}: give a number from 0 to {num_processes - 1}')
   jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
 def example_keys(key: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Two keys [B] per example, for its degradation and for the model, from its `id` [B]."""
+  """Two keys [B] for each example, one for its damage and one for the model, from its `id` [B]."""
   keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(ids)
   return keys[:, 0], keys[:, 1]
 
@@ -65,12 +67,12 @@ def train_step(
   step: Step,
   devices: Sequence[jax.Device] | None = None,
 ) -> Step:
-  """pmaps `step` behind the preparation (degradation) of its batch.
+  """pmaps the preparation (degradation) of a batch, followed by `step`.
 
   Args:
-    prepare: (uint8 batch, keys [b]) -> float batch; on the device, inside the step.
-    step: (state, constants, batch, keys [b]) -> (state, metrics), one device's view; averages over
-      averaging.AXIS itself.
+    prepare: (uint8 batch, keys [b]) -> float batch. Runs on the device, inside the step.
+    step: (state, constants, batch, keys [b]) -> (state, metrics), as one device sees them. It
+      averages over averaging.AXIS itself.
     devices: all by default.
 
   Returns:
@@ -98,15 +100,15 @@ def eval_step(
 ) -> Step:
   """pmaps an evaluation step: (state, constants, sharded batch, key) -> (sums, count, images).
 
-  `step` gives (scores {name: [b]}, images {name: [b, H, W, 3]}). Scores are summed over all valid
-  examples of all devices; images stay on their devices, [local devices, b, ...].
+  `step` returns (scores {name: [b]}, images {name: [b, H, W, 3]}). Scores are summed over all valid
+  examples of all devices. Images stay on their devices, [local devices, b, ...].
   """
 
   def device_step(state, constants, batch, key):
     degradation_keys, _ = example_keys(key, batch['id'])
     scores, images = step(state, constants, prepare(batch, degradation_keys))
     valid = batch['valid']
-    # where, not a product: the score of a filled-up example may be infinite.
+    # `where` instead of a product: the score of a padding example may be infinite.
     sums = {name: jax.numpy.where(valid, value, 0).sum() for name, value in scores.items()}
     sums, count = jax.lax.psum((sums, valid.sum()), AXIS)
     return sums, count, images
@@ -125,9 +127,9 @@ def map_devices(
   devices: Sequence[jax.Device] | None = None,
   donate_argnums: int | Sequence[int] = (),
 ) -> Callable[..., Any]:
-  """`function` once a device, over the leading axis of every argument; nothing is shared.
+  """`function` once per device, over the leading axis of every argument. Nothing is shared.
 
-  For work that devices do on their own, such as fitting one network a photo.
+  For work that devices do independently, such as fitting one network per photo.
   """
   return jax.pmap(function, devices=devices, donate_argnums=donate_argnums)
 
@@ -136,7 +138,7 @@ def shard(batch: Batch) -> Batch:
   """Host batch [B, ...] -> [local devices, B / local devices, ...].
 
   Raises:
-    ConfigError: if the batch does not divide over this host's devices.
+    ConfigError: the batch does not divide over this host's devices.
   """
   n = jax.local_device_count()
   size = len(batch['id'])
@@ -164,18 +166,18 @@ def prefetch(batches: Batches, size: int = 2) -> Iterator[tuple[Batch, Batch, di
 
 
 def multiple(batch_size: int) -> int:
-  """The next multiple of the number of devices; for evaluation, which fills its last batch up."""
+  """The next multiple of the number of devices, for evaluation, which pads its last batch."""
   return -(-batch_size // jax.device_count()) * jax.device_count()
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
-  """Puts a copy of every array on each device (this host's by default), as pmap returns a state.
+  """Copies every array to each device (this host's by default), in the layout that pmap returns.
 
-  For what a step reads again and again: pmap would send it at every call, and would compile the
-  step a second time when the first output comes back as input. Always a copy: a state is donated,
-  and what else holds its arrays must not see them change.
+  Without it, pmap would send the arrays at every call, and compile the step a second time when its
+  first output comes back as input. The arrays are always copied: a state is donated, and other
+  holders of its arrays must not see them change.
   """
-  # What Orbax restores in several processes spans all hosts; this one's copy is enough.
+  # With several processes, Orbax restores arrays that span all hosts; one copy is enough here.
   tree = jax.tree.map(
     lambda x: x if getattr(x, 'is_fully_addressable', True) else x.addressable_data(0), tree
   )
@@ -190,14 +192,14 @@ def _sharding(
 
 
 def to_global(state: Any) -> Any:
-  """What Orbax can save: with several processes, pmap's output is local to its host."""
+  """The state as Orbax can save it: with several processes, pmap's output is local to its host."""
   if jax.process_count() == 1:
     return state
   return jax.tree.map(ocp.utils.fully_replicated_host_local_array_to_global_array, state)
 
 
 def stop_requested(requested: bool, step: int) -> bool:
-  """Whether to save and stop after `step`; all processes of a pod answer alike.
+  """Whether to save and stop after `step`. All processes of a pod give the same answer.
 
   Args:
     requested: whether this process got SIGTERM.

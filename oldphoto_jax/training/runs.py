@@ -1,4 +1,4 @@
-"""What is kept with a run: settings, versions, device, commit; the guard against mixing runs."""
+"""The record of a run (settings, versions, device, commit), and the guard against mixing runs."""
 
 import fnmatch
 import importlib.metadata
@@ -19,23 +19,38 @@ from oldphoto_jax.training import parallel
 FILE = 'run.json'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
-# Settings of any system that may change when a run goes on: they change no number of a step already
-# taken, except for the number of steps, which also moves the decay of the learning rate.
+# Settings of any system that may change when a run is resumed. They do not affect the steps already
+# taken, except that the number of steps also moves the decay of the learning rate.
 FREE = (
   'workdir', 'train.*', 'evaluate.*', 'measure.*', 'data.threads', 'data.workers', 'data.cache_gb',
   '*.steps',
 )  # fmt: skip
 
 
+# Names in version 0.1 -> current names, of settings and sections, and of systems. A stage that was
+# renamed keeps its folder, see `stage_folder`.
+FORMER_SETTINGS = {'degradation': 'recipe', 'degradations': 'recipes', 'scratch': 'detector'}
+FORMER_SYSTEMS = {'scratch': 'detector', 'benchmark': 'comparison'}
+
+
+def stage_folder(workdir: str | os.PathLike, name: str) -> pathlib.Path:
+  """The folder of a stage. A run of version 0.1 may have it under its former name."""
+  folder = pathlib.Path(workdir)
+  for former, now in FORMER_SETTINGS.items():
+    if now == name and (folder / former).is_dir() and not (folder / name).exists():
+      return folder / former
+  return folder / name
+
+
 def check(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
   """Checks that the run in `config.workdir`, if there is one, has the same settings.
 
   Args:
-    config: the settings of now.
-    may_change: patterns of names, like FREE, of settings that may differ.
+    config: the current settings.
+    may_change: name patterns, like FREE, of settings that may differ.
 
   Raises:
-    ConfigError: where the folder holds a run with other settings.
+    ConfigError: the folder holds a run with different settings.
   """
   folder = pathlib.Path(config.workdir)
   path = folder / FILE
@@ -43,24 +58,24 @@ def check(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
     return
   free = (*FREE, *may_change)
   settings = _fixed(json.loads(config.to_json()), free)
-  before = _fixed(json.loads(path.read_text())['config'], free)
+  before = _fixed(_renamed(json.loads(path.read_text())['config']), free)
   new = sorted(settings.keys() - before.keys())
   if new:
     logging.warning(
-      '%s was started by a version without these settings; using their values of now: %s',
+      '%s was started by an older version without these settings; using the current values: %s',
       folder,
       ', '.join(f'{name}={settings[name]}' for name in new),
     )
   for name in sorted(before):
     if before[name] != settings.get(name):
       raise ConfigError(
-        f'{folder} holds a run with {name} = {before[name]}, not {settings.get(name)}: go on '
-        'with its settings, or choose another folder with --config.workdir'
+        f'{folder} holds a run with {name} = {before[name]}, not {settings.get(name)}: '
+        'use its settings, or choose another folder with --config.workdir'
       )
 
 
 def start(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
-  """Makes the run's folder and writes run.json, after `check`, whose arguments these are."""
+  """Makes the run's folder and writes run.json, after `check` with the same arguments."""
   check(config, may_change)
   if not parallel.is_main():
     return
@@ -74,7 +89,7 @@ def start(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
 
 
 def environment() -> dict[str, Any]:
-  """What computes: devices, processes, versions, flags, and the commit of the code."""
+  """The environment of a run: devices, processes, versions, flags, and the commit of the code."""
   return {
     'devices': [jax.device_count(), jax.devices()[0].device_kind],
     'processes': jax.process_count(),
@@ -84,8 +99,20 @@ def environment() -> dict[str, Any]:
   }
 
 
+def _renamed(tree: dict) -> dict[str, Any]:
+  """The settings of a run under their current names."""
+  renamed = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      value = _renamed(value)
+    elif name == 'system':
+      value = FORMER_SYSTEMS.get(value, value)
+    renamed[FORMER_SETTINGS.get(name, name)] = value
+  return renamed
+
+
 def _fixed(tree: dict, free: Sequence[str], prefix: str = '') -> dict[str, Any]:
-  """The settings that may not change, by dotted names."""
+  """The settings that must not change, by dotted names."""
   rows = {}
   for name, value in tree.items():
     if isinstance(value, dict):
@@ -96,7 +123,7 @@ def _fixed(tree: dict, free: Sequence[str], prefix: str = '') -> dict[str, Any]:
 
 
 def commit() -> str | None:
-  """The git commit of the code, with + where files differ from it; None outside a checkout."""
+  """The git commit of the code, with + if files were changed; None outside a checkout."""
   here = pathlib.Path(__file__).parent
   try:
     commit = subprocess.run(

@@ -1,8 +1,8 @@
 """One training loop for every trained system.
 
 A system hands over a `Stage`: plain functions and iterators. The loop dispatches steps, reads
-their metrics late so that the devices never wait for the host, evaluates, saves, and can be
-stopped at any step: the same command goes on where it was, with the same numbers.
+their metrics late so that the devices never wait for the host, evaluates and saves. It can be
+stopped at any step: the same command then goes on, with the same numbers as without the stop.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-  """How long to train one stage, and how often to look.
+  """How long to train one stage, and how often to log and evaluate.
 
   Attributes:
-    steps: in all.
-    log_every: steps between lines of metrics.jsonl; also how late a non-finite loss is noticed.
+    steps: total number of steps.
+    log_every: steps between lines of metrics.jsonl. A non-finite loss is noticed this much later.
     evaluate_every: steps between evaluations; each one also saves a checkpoint.
     sheet_rows: photos in the image grids.
     tensorboard: also write the lines of metrics.jsonl as TensorBoard scalars, into tensorboard/.
-    line_seconds: between lines of progress in the log, where there is no terminal for a bar.
+    line_seconds: seconds between lines of progress in the log, without a terminal for a bar.
   """
 
   steps: int
@@ -53,19 +53,19 @@ class Stage:
   """One network (or a group trained together) with its data.
 
   Attributes:
-    name: of its folder inside the run's folder.
+    name: name of its folder inside the run's folder.
     init: key -> state with a field `step`.
     prepare, prepare_eval: (uint8 batch, keys [b]) -> float batch, on the device.
     train_step: (state, constants, batch, keys) -> (state, metrics); see models.
     eval_step: (state, constants, batch) -> (scores per example, images).
-    constants: arrays that training reads and does not change (frozen networks).
+    constants: arrays that training reads but does not change (frozen networks).
     batches: opens the training stream of this host.
     eval_batches: opens an evaluation pass over the validation photos of this host.
-    score: the evaluation score by which a checkpoint is best; higher is better.
+    score: the evaluation score that decides which checkpoint is best; higher is better.
     loop: see Loop.
-    columns: of the image grids, names of `eval_step`'s images; all by default (JAX sorts them).
-    accumulate: parts in which `train_step` takes a device's batch; None where it cannot. For
-      reports alone.
+    columns: names of `eval_step`'s images, as columns of the image grids. Default: all, sorted.
+    accumulate: parts into which `train_step` splits a device's batch; None if it cannot. Used only
+      in reports.
   """
 
   name: str
@@ -84,33 +84,33 @@ class Stage:
 
 
 class Stopped(SystemExit):
-  """Raised after SIGTERM, when everything is saved; ends the program with ExitStatus.STOPPED."""
+  """Raised after SIGTERM once everything is saved. Ends the program with ExitStatus.STOPPED."""
 
   def __init__(self):
     super().__init__(int(ExitStatus.STOPPED))
 
 
 class NonFiniteLoss(UserError):
-  """A loss that is NaN or infinite, with the step and the examples it was seen at."""
+  """A loss that is NaN or infinite, with the step and the examples at which it occurred."""
 
 
 def train(stage: Stage, folder: str | pathlib.Path, seed: int) -> Any:
-  """Trains `stage` to its last step, from its newest checkpoint in `folder` if there is one.
+  """Trains `stage` to its last step, starting from its newest checkpoint in `folder`, if any.
 
   Writes into `folder`: checkpoints/, metrics.jsonl, sheets/ (image grids as PNG).
 
   Args:
-    stage: what to train.
-    folder: of this stage; made if missing.
-    seed: of initialisation and of every random choice on the devices.
+    stage: the stage to train.
+    folder: the folder of this stage, made if missing.
+    seed: seed of the initialisation and of every random choice on the devices.
 
   Returns:
     The state after the last step.
 
   Raises:
-    NonFiniteLoss: the checkpoints before it are kept.
-    Stopped: after SIGTERM, when a checkpoint is saved.
-    checkpoints.CheckpointError: where the folder holds checkpoints of another network.
+    NonFiniteLoss: a loss is not finite; earlier checkpoints are kept.
+    Stopped: after SIGTERM, once a checkpoint is saved.
+    CheckpointError: the folder holds checkpoints of a different network.
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def train(stage: Stage, folder: str | pathlib.Path, seed: int) -> Any:
       _log.info('%s: going on from step %d of %d', stage.name, step, loop.steps)
     if step >= loop.steps:
       return state
-    # As the step returns it: else the second call would compile the step a second time.
+    # In the layout that the step returns: otherwise its second call would compile again.
     state = parallel.replicate(state)
     log = _Log(folder / 'metrics.jsonl', step, loop.tensorboard)
     flow = parallel.prefetch(batches)
@@ -153,7 +153,7 @@ def train(stage: Stage, folder: str | pathlib.Path, seed: int) -> Any:
         evaluating = step == loop.steps or step % loop.evaluate_every == 0
         looking = evaluating or stop
         if looking or len(pending) > loop.log_every:
-          # All but the newest step, which the devices are still at.
+          # All but the newest step, which the devices are still computing.
           ready = pending if looking else pending[:-1]
           pending = [] if looking else pending[-1:]
           speed, means = log.train(ready)
@@ -190,7 +190,7 @@ def evaluate(
   sheets_folder: pathlib.Path,
   step: int,
 ) -> dict[str, float]:
-  """Means of the scores over the validation photos; writes an image grid of the first ones."""
+  """Means of the scores over the validation photos. Writes an image grid of the first ones."""
   totals, count, first = {}, 0, None
   for batch in stage.eval_batches():
     sums, n, images = eval_step(state, constants, parallel.shard(batch), key)
@@ -208,7 +208,7 @@ def evaluate(
 
 
 def _announced(step: parallel.Step, what: str) -> parallel.Step:
-  """`step`, whose first call says that it compiles, and then how long that took."""
+  """`step`, whose first call logs that it compiles, and how long that took."""
   compiled = False
 
   def call(*arguments):
@@ -226,14 +226,14 @@ def _announced(step: parallel.Step, what: str) -> parallel.Step:
 
 
 class _Lines:
-  """Progress in the log for a run without a terminal: a line every `Loop.line_seconds`."""
+  """Progress in the log of a run without a terminal: one line every `Loop.line_seconds`."""
 
   def __init__(self, stage: Stage, step: int):
     self.name, self.loop = stage.name, stage.loop
     self.step, self.start, self.metrics = step, time.perf_counter(), ''
 
   def measured(self, speed: float, means: dict[str, float]) -> None:
-    """Notes the newest metrics that were read."""
+    """Stores the newest metrics."""
     values = '  '.join(f'{name} {value:.4g}' for name, value in means.items())
     self.metrics = f', {speed:.1f} images/s: {values}'
 
@@ -255,12 +255,12 @@ class _Lines:
 
 
 class _Log:
-  """metrics.jsonl: one line an interval of training, one an evaluation."""
+  """metrics.jsonl: one line per training interval and per evaluation."""
 
   def __init__(self, path: pathlib.Path, after: int, tensorboard: bool):
-    """Lines behind step `after` are of a run that was cut off, and will be made again."""
+    """Drops lines after step `after`: the steps will be repeated."""
     self.file = self.tensorboard = None
-    self.lines = []  # of this process, for failure_signs
+    self.lines = []  # written by this process, for failure_signs
     if tensorboard and parallel.is_main():
       self.tensorboard = _tensorboard(path.parent / 'tensorboard', after)
     if parallel.is_main():
@@ -289,7 +289,7 @@ class _Log:
         ids, photos = batch['id'].tolist(), batch['photo'].tolist()
         raise NonFiniteLoss(
           f'{", ".join(bad)} not finite at step {step} (examples {ids}, photos {photos}): lower '
-          'the learning rate or look at these photos; the checkpoints before it are kept'
+          'the learning rate or look at these photos; earlier checkpoints are kept'
         )
     seconds = time.perf_counter() - self.start
     self.restart_clock()
@@ -323,18 +323,18 @@ def _tensorboard(folder: pathlib.Path, after: int) -> Any:
 def _step_of(line: str) -> float:
   try:
     return json.loads(line)['step']
-  except ValueError:  # the line at which a run was killed
+  except ValueError:  # a line cut off when a run was killed
     return float('inf')
 
 
 class Terminated:
-  """Notes SIGTERM while the loop runs; the loop then saves and stops after the current step."""
+  """Records SIGTERM while the loop runs, which then saves and stops after the current step."""
 
   def __enter__(self):
     self.requested = False
     try:
       self.previous = signal.signal(signal.SIGTERM, self._note)
-    except ValueError:  # not the main thread: nobody can signal us here
+    except ValueError:  # not the main thread, which never gets a signal
       self.previous = None
     return self
 

@@ -1,6 +1,6 @@
 """Import of the official checkpoints of Wan et al. 2020 (Bringing-Old-Photos-Back-to-Life).
 
-`read_*` take a state dict to the parameters of one of our networks; `import_*` take files to
+`read_*` convert a state dict to the parameters of one of our networks, `import_*` convert files to
 weights that can be saved. All raise WeightsError if a key is missing or left over.
 """
 
@@ -71,7 +71,7 @@ def read_detector(state: Mapping[str, Any]) -> dict[str, Any]:
   The depth is read from the keys. Batch norm's counters may be missing.
 
   Raises:
-    WeightsError: if any other key is missing or left over, or a blur is not the network's.
+    WeightsError: any other key is missing or left over, or a blur kernel differs.
   """
   state = {k: v for k, v in state.items() if not k.endswith('.num_batches_tracked')}
   read = torch_state.Reader(state, 'detector checkpoint')
@@ -102,7 +102,7 @@ _FILES = {
   'y': 'VAE_B_quality/latest_net_G.pth',
   'mapping': 'mapping_quality/latest_net_mapping_net.pth',
 }
-# For photos with scratches; taken where both are there.
+# For photos with scratches; used if both exist.
 _MASKED_FILES = {
   'y': 'VAE_B_scratch/latest_net_G.pth',
   'mapping': 'mapping_scratch/latest_net_mapping_net.pth',
@@ -111,7 +111,7 @@ _LEFT_OUT = 'mapping_Patch_Attention/latest_net_mapping_net.pth'
 
 
 def import_triplet(folder: str | os.PathLike) -> tuple[weights.Weights, list[str]]:
-  """Reads the official checkpoints of Wan et al., stages "quality" and, where it is, "scratch".
+  """Reads the official checkpoints of Wan et al.: stage "quality" and, if it exists, "scratch".
 
   Args:
     folder: holds VAE_A_quality/, VAE_B_quality/ and mapping_quality/, and for scratches
@@ -122,7 +122,7 @@ def import_triplet(folder: str | os.PathLike) -> tuple[weights.Weights, list[str
     Weights of the triplet system, and a sentence for each file that was left out.
 
   Raises:
-    WeightsError: where a file is missing or unreadable, or a key or shape does not fit.
+    WeightsError: a file is missing or unreadable, or a key or shape does not fit.
   """
   folder = pathlib.Path(folder)
   nested = folder / 'Global' / 'checkpoints' / 'restoration'
@@ -148,11 +148,11 @@ def import_triplet(folder: str | os.PathLike) -> tuple[weights.Weights, list[str
     sizes['masked'] |= {'mask_pool': 'reference', 'scaled': False}
   else:
     lacking = ' and '.join(str(path) for path in files.values() if not path.is_file())
-    left_out.append(f'the masked branch is left out: {lacking} is not there')
+    left_out.append(f'the masked branch is left out: {lacking} is missing')
   if (root / _LEFT_OUT).is_file():
     left_out.append(
       f'{root / _LEFT_OUT} is left out: the high-resolution variant that copies patches is '
-      'not supported, the scratch mapping fills holes at any size here'
+      'not supported; here the scratch mapping fills holes at any size'
     )
   imported = weights.Weights('triplet', sizes, params)
   weights.check(imported, str(root))

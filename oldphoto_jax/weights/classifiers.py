@@ -1,6 +1,6 @@
-"""Reading the fixed classifiers behind perceptual losses and distances, strictly.
+"""Strict readers for the fixed classifiers behind perceptual losses and distances.
 
-Files are .pth or .pt (need torch), .safetensors or .npz; names and shapes must be the network's.
+Files are .pth or .pt (both need torch), .safetensors or .npz. Names and shapes must match.
 """
 
 import os
@@ -21,7 +21,7 @@ def load_vgg19(path) -> dict:
 
   Args:
     path: .pth or .pt (needs torch), .safetensors or .npz with those names. The classifier and
-      the convolutions behind relu5_1 may be there and are not kept.
+      the convolutions after relu5_1 are allowed but dropped.
 
   Returns:
     {'features.N': {'kernel': float32 [3, 3, in, out], 'bias': float32 [out]}}, 13 convolutions.
@@ -36,7 +36,7 @@ def load_vgg19(path) -> dict:
 
 
 def untrained_vgg19() -> dict:
-  """Zeros in the shapes of `load_vgg19`: to measure programs without the file of weights."""
+  """Zeros in the shapes of `load_vgg19`, to measure programs without the weights."""
   return {
     name: {'kernel': np.zeros(shape, np.float32), 'bias': np.zeros(shape[-1:], np.float32)}
     for name, shape in features.vgg19_kernels().items()
@@ -63,12 +63,12 @@ def load_squeezenet(path) -> dict:
 
 
 def untrained_squeezenet() -> dict:
-  """Zeros in the shapes of `load_squeezenet`: to measure programs without the file of weights."""
+  """Zeros in the shapes of `load_squeezenet`, to measure programs without the weights."""
   return {name: np.zeros(shape, np.float32) for name, shape in features.squeezenet_shapes().items()}
 
 
 def load_lpips(alexnet, linear) -> dict:
-  """Reads what LPIPS takes: AlexNet, and the learnt weights of its channels.
+  """Reads the parts of LPIPS: AlexNet, and the learnt weights of its channels.
 
   Args:
     alexnet: torchvision's AlexNet (`alexnet-owt-*.pth`), names `features.N.weight` and `.bias`.
@@ -105,14 +105,14 @@ def _read(path) -> dict[str, np.ndarray]:
       return torch_state.load(path)
   except WeightsError:
     raise
-  except Exception as error:  # each format has its own errors for a damaged file
+  except Exception as error:  # every format raises its own errors for damaged files
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise WeightsError(f'{path} cannot be read as a {path.suffix} weight file: {reason}') from error
   raise WeightsError(f'{path}: weight files end in .npz, .safetensors, .pth or .pt.')
 
 
 def _require(path, arrays, shapes, optional=()):
-  """Checks that `arrays` is `shapes` (name -> shape), but for names that start as in `optional`."""
+  """Checks `arrays` against `shapes` (name -> shape); names starting as in `optional` may exist."""
   missing = sorted(set(shapes) - set(arrays))
   unknown = sorted(
     key for key in set(arrays) - set(shapes) if not any(key.startswith(o) for o in optional)
@@ -132,7 +132,7 @@ def _require(path, arrays, shapes, optional=()):
 
 
 def _torch_shapes(kernels):
-  """Shapes by name in PyTorch's layout, of kernels [h, w, in, out] by the name of their layer."""
+  """Shapes by name in PyTorch's layout, from kernels [h, w, in, out] by the name of their layer."""
   shapes = {f'{name}.weight': (o, i, h, w) for name, (h, w, i, o) in kernels.items()}
   return shapes | {f'{name}.bias': shape[-1:] for name, shape in kernels.items()}
 

@@ -1,5 +1,6 @@
 """Released weights: one safetensors file per system, with its sizes and a card inside."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,7 +27,7 @@ FORMAT = 'oldphoto_jax/1'
 # The system that comes with the package: see MODEL_CARD.md beside it.
 SHIPPED = pathlib.Path(__file__).parent.parent / 'pretrained' / FILE
 
-# What a file may hold: the name of a system, and what makes its networks from their sizes.
+# System -> what makes its networks, given their sizes.
 NETWORKS: dict[str, Callable[[dict[str, Any]], Networks]] = {
   'triplet': triplet_model.networks,
   'pix2pix': pix2pix.networks,
@@ -43,7 +44,7 @@ class Weights:
   """A trained system.
 
   Attributes:
-    system: which networks, one of NETWORKS. Of CycleGAN only the restoring generator.
+    system: which networks, one of NETWORKS. For CycleGAN, only the restoring generator is kept.
     model: their sizes, JSON values by name.
     params: nested dicts of float32 arrays.
   """
@@ -58,10 +59,10 @@ class Loaded:
   """A file of weights, read, hashed and checked once.
 
   Attributes:
-    file: where it is.
+    file: path of the file.
     weights: what it holds.
-    card: where they are from, see `save`.
-    digest: twelve digits that tell the file from all others.
+    card: their origin, see `save`.
+    digest: twelve hexadecimal digits that identify the file.
   """
 
   file: pathlib.Path
@@ -82,13 +83,13 @@ class Loaded:
     """
     if self.weights.system == DETECTOR:
       raise WeightsError(
-        f'{self.file} holds a detector, which marks damage and restores nothing: use it with '
-        '`oldphoto detect`, and give the weights of a system that restores here'
+        f'{self.file} holds a detector, which marks damage but restores nothing: use it with '
+        '`oldphoto detect`, and give weights that restore here'
       )
     return restorer(self.weights, self.name)
 
   def find_detector(self) -> detect.Detector | None:
-    """What finds damage in this file: a detector, one released with a triplet, or the system."""
+    """The detector in this file, the one released with a triplet, or the system that finds itself."""
     weights = self.weights
     if 'detector' in weights.model:
       weights = Weights(DETECTOR, weights.model['detector'], weights.params['detector'])
@@ -114,8 +115,8 @@ class Loaded:
     found = self.find_detector()
     if found is None:
       raise WeightsError(
-        f'{self.file} holds a system that restores photos, without a detector of damage: use it '
-        'with `oldphoto restore`, and train a detector with configs/detector.py'
+        f'{self.file} holds a system that restores photos, without a detector: use it with '
+        '`oldphoto restore`, and train a detector with configs/detector.py'
       )
     return found
 
@@ -123,13 +124,16 @@ class Loaded:
 def save(
   path: str | os.PathLike, weights: Weights, card: dict[str, Any], half: bool = False
 ) -> None:
-  """Writes one safetensors file; an older file is replaced in one move.
+  """Writes one safetensors file. An existing file is replaced atomically.
 
   Args:
     path: of the file.
     weights: what to write.
-    card: where the weights are from (run, data, licences, scores); any JSON values.
-    half: as float16, in half of the space. They are float32 again when loaded.
+    card: the origin of the weights (run, data, licences, scores), as JSON values.
+    half: stores float16, which halves the size. Loading converts back to float32.
+
+  Raises:
+    WeightsError: the file cannot be written.
   """
   path = pathlib.Path(path)
   flat = flax.traverse_util.flatten_dict(weights.params, sep='/')
@@ -141,29 +145,32 @@ def save(
     'model': json.dumps(weights.model),
     'card': json.dumps(card),
   }
-  path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    temporary.touch()  # with the rights of any new file: safetensors' own are for the owner alone
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.touch()  # with the permissions of any new file: safetensors makes it private
     rights = temporary.stat().st_mode
     safetensors.numpy.save_file(arrays, temporary, metadata)
     temporary.chmod(rights)
     os.replace(temporary, path)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise WeightsError(f'{path} cannot be written: {error}; choose another place') from error
   finally:
-    temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the folder may not even be one
+      temporary.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike) -> Loaded:
   """Reads a file of weights, or the one in a run's folder, and checks every name and shape.
 
   Raises:
-    WeightsError: if there is none, or it is not ours, damaged or incomplete.
+    WeightsError: there is no file, or it is not one of ours, damaged or incomplete.
   """
   file = _file(path)
   try:
     data = file.read_bytes()
     arrays = safetensors.numpy.load(data)
-    # The header, which has arrived whole: its length in 8 bytes, then JSON.
+    # The header: its length in 8 bytes, then JSON. The line above has checked it.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
     metadata = header.get('__metadata__', {})
   except Exception as error:
@@ -180,17 +187,17 @@ def read(path: str | os.PathLike) -> Loaded:
 
 
 def load(path: str | os.PathLike) -> Weights:
-  """What `read` finds, if nothing but the weights is wanted."""
+  """Only the weights of a file: see `read`."""
   return read(path).weights
 
 
 def load_restorer(path: str | os.PathLike) -> restore.Restorer:
-  """What `oldphoto restore --weights` uses; raises WeightsError, see Loaded.restorer."""
+  """The restorer in a file, as `oldphoto restore` uses it. Raises WeightsError: Loaded.restorer."""
   return read(path).restorer()
 
 
 def load_detector(path: str | os.PathLike) -> detect.Detector:
-  """What `oldphoto detect --weights` uses; raises WeightsError, see Loaded.detector."""
+  """The detector in a file, as `oldphoto detect` uses it. Raises WeightsError: Loaded.detector."""
   return read(path).detector()
 
 
@@ -216,11 +223,11 @@ def triplet(
   fused: fusion.Fusion | None = None,
   detector: Weights | None = None,
 ) -> Weights:
-  """Weights of the triplet system, of models as in models.triplet.Triplet.
+  """Weights of the triplet system, for models as in models.triplet.Triplet.
 
   Args:
     model, masked, fused: the models.
-    params: in the layout of models.triplet.init, but for the detector's.
+    params: in the layout of models.triplet.init, without the detector's.
     detector: weights of a detector.
   """
   found = None
@@ -232,7 +239,7 @@ def triplet(
 
 
 def without_fusion(weights: Weights) -> Weights:
-  """The triplet system as Wan et al. have it, out of weights that may hold a fusion as well."""
+  """The triplet system as Wan et al. published it: the weights without their fusion, if any."""
   model, params = (
     {k: v for k, v in d.items() if k != 'fusion'} for d in (weights.model, weights.params)
   )
@@ -240,10 +247,10 @@ def without_fusion(weights: Weights) -> Weights:
 
 
 def check(weights: Weights, what: str) -> None:
-  """Checks that the parameters have the names and shapes that their sizes ask for.
+  """Checks that the parameters have the names and shapes that the sizes imply.
 
   Raises:
-    WeightsError: otherwise, or for an unknown system; `what` names the file.
+    WeightsError: they do not, or the system is unknown. `what` names the file in the message.
   """
   try:
     networks = _networks(weights)
@@ -262,7 +269,7 @@ def check_shapes(params: Any, like: Any, what: str) -> None:
     name = sorted(set(have.items()) ^ set(want.items()))[0][0]
     raise WeightsError(
       f'{what}: {name} is {have.get(name, "missing")} in the file, '
-      f'{want.get(name, "not part of the network")} in the network'
+      f'but {want.get(name, "not part of the network")} in the network'
     )
 
 
@@ -273,7 +280,7 @@ def _networks(weights: Weights) -> Networks:
     return NETWORKS[weights.system](weights.model)
   except KeyError as error:
     raise WeightsError(f'the size {error} of the {weights.system} networks is missing') from error
-  except ValueError as error:  # such as a kind of generator that a later version has
+  except ValueError as error:  # for example a generator that only a later version knows
     raise WeightsError(str(error)) from error
 
 

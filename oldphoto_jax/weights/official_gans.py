@@ -14,8 +14,8 @@ _STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
 def unet(state: Mapping[str, Any]) -> dict[str, Any]:
   """`UnetGenerator` with batch or instance norm -> {'params', 'batch_stats'} of GanUNet.
 
-  Batch norm's counters may be missing, as in old files, and old instance-norm statistics may be
-  there: the network does not use either.
+  Batch norm's counters may be missing, as in old files, and old instance-norm statistics may
+  exist: the network uses neither.
 
   Raises:
     WeightsError: if any other key is missing or left over.
@@ -40,8 +40,8 @@ def unet(state: Mapping[str, Any]) -> dict[str, Any]:
 def resnet(state: Mapping[str, Any]) -> dict[str, Any]:
   """`ResnetGenerator` with instance norm -> parameters of gan_networks.GanResNet.
 
-  The number of residual blocks is read from the keys; blocks with dropout, which moves their second
-  convolution from 5 to 6, are read as well. Old instance-norm statistics are dropped.
+  The number of residual blocks is read from the keys. Blocks with dropout are supported; dropout
+  moves their second convolution from 5 to 6. Old instance-norm statistics are dropped.
 
   Raises:
     WeightsError: if any other key is missing or left over.
@@ -69,8 +69,8 @@ def resnet(state: Mapping[str, Any]) -> dict[str, Any]:
 def import_pix2pix(path: str | os.PathLike) -> weights.Weights:
   """Reads a generator of the official code, such as `latest_net_G.pth` of `facades_pretrained`.
 
-  The official test script normalises by the photo itself and keeps dropout on. Weights imported
-  here do the first with batch norm, for which they were trained, and not the second.
+  The official test script normalises by the statistics of the photo itself, and keeps dropout on.
+  Imported weights do the former if they were trained with batch norm, but never the latter.
 
   Raises:
     WeightsError: if the file is missing, unreadable, or not a U-Net of the official code.
@@ -108,7 +108,7 @@ def import_cyclegan(path: str | os.PathLike) -> weights.Weights:
 
 
 def _level(level: int) -> str:
-  """Where the layers of a U-Net's level are, from 2 on: each holds the next one."""
+  """The prefix of a U-Net's level, from 2 on. Each level contains the next."""
   return 'model.model.1.model' + '.3.model' * (level - 2)
 
 
@@ -125,7 +125,7 @@ def without_counters(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_norm(read: torch_state.Reader, key: str, name: str, params: dict, stats: dict) -> None:
-  """Adds the batch norm at `key` under `name`; nothing where the network has instance norm."""
+  """Adds the batch norm at `key` under `name`; adds nothing if the network has instance norm."""
   if not any(k.startswith(f'{key}.') and '.running_' in k for k in read.state):
     return
   params[name], stats[name] = read.batch_norm(key)

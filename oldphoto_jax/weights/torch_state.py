@@ -1,4 +1,4 @@
-"""PyTorch state dicts: read from files, and taken apart strictly, so that no tensor is left."""
+"""Reads PyTorch state dicts, and converts them strictly: no tensor may be left over."""
 
 import os
 import pathlib
@@ -11,12 +11,12 @@ from oldphoto_jax.errors import WeightsError
 
 
 def load(path: str | os.PathLike, entry: str | None = None) -> dict[str, np.ndarray]:
-  """The state dict in a .pth or .pt file, or the one under the name `entry` of a dict in the file.
+  """The state dict in a .pth or .pt file, or the one stored under the name `entry` in it.
 
   Nothing in the file is executed. All tensors become float32.
 
   Raises:
-    WeightsError: no such file, none that PyTorch can read, no `entry`, or PyTorch is not installed.
+    WeightsError: the file or `entry` is missing or unreadable, or PyTorch is not installed.
   """
   if not pathlib.Path(path).is_file():
     raise WeightsError(f'there is no file {path}')
@@ -32,15 +32,15 @@ def load(path: str | os.PathLike, entry: str | None = None) -> dict[str, np.ndar
     return {name: value.float().numpy() for name, value in state.items()}
   except KeyError as error:
     raise WeightsError(f'{path} lacks {error}: this is not the file expected here') from error
-  except Exception as error:  # a damaged file raises all kinds
+  except Exception as error:  # damaged files raise errors of all kinds
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise WeightsError(f'{path} cannot be read as a PyTorch state dict: {reason}') from error
 
 
 class Reader:
-  """Takes tensors out of a state dict by key, into our layouts, and knows which are left.
+  """Converts the tensors of a state dict to our layouts, and keeps track of those that are left.
 
-  Every method raises WeightsError for a key that is missing; `what` names the file in messages.
+  Every method raises WeightsError for a missing key. `what` names the file in messages.
   """
 
   def __init__(self, state: Mapping[str, Any], what: str):
@@ -54,7 +54,7 @@ class Reader:
     return np.asarray(self.state[key], np.float32)
 
   def conv(self, key: str) -> dict[str, np.ndarray]:
-    """[out, in, h, w] -> kernel [h, w, in, out]; and the bias, where there is one."""
+    """[out, in, h, w] -> kernel [h, w, in, out], with the bias if there is one."""
     kernel = self._four(key).transpose(2, 3, 1, 0)
     return {'kernel': kernel} | self._bias(key)
 
@@ -69,10 +69,10 @@ class Reader:
     return affine, {'mean': self(f'{key}.running_mean'), 'var': self(f'{key}.running_var')}
 
   def done(self, params: dict[str, Any]) -> dict[str, Any]:
-    """`params`, once every tensor was taken.
+    """Returns `params`, after checking that every tensor was used.
 
     Raises:
-      WeightsError: if one is left.
+      WeightsError: some are left over.
     """
     left = sorted(set(self.state) - self.taken)
     if left:
