@@ -21,7 +21,7 @@ ifdef PHOTOS
 	$(BIN)/oldphoto restore $(PHOTOS) -o $(DEMO)
 else
 	$(BIN)/oldphoto samples -o $(DEMO)/samples --overwrite
-	$(BIN)/oldphoto degrade $(DEMO)/samples -o $(DEMO)/aged --recipe report --copies 1 --overwrite
+	$(BIN)/oldphoto degrade $(DEMO)/samples -o $(DEMO)/aged --recipe worn --copies 1 --overwrite
 	$(BIN)/oldphoto restore $(DEMO)/aged/old-1 -o $(DEMO)/restored --overwrite
 endif
 

@@ -25,7 +25,7 @@ from skimage import restoration
 from oldphoto_jax import weights
 from oldphoto_jax.data import prints
 from oldphoto_jax.metrics import print_scores
-from oldphoto_jax.photos import images, masks
+from oldphoto_jax.photos import folders, images, masks
 from oldphoto_jax.restoring import detect, engine, finding, restore
 
 Array = np.ndarray
@@ -184,7 +184,7 @@ def transplanted(i: int, labelled: prints.Prints, method: Method) -> tuple[float
 def sound(method: Method, folder: str) -> dict:
   """PSNR of sound photos to themselves: mean and worst."""
   values = []
-  for path, _ in images.find_photos([folder]):
+  for path, _ in folders.find_photos([folder]):
     photo = images.to_float(images.Photo(images.read_rgb8(path)))
     after, _ = method(photo, np.zeros_like(photo[..., :1]))
     values.append(print_scores.psnr_in(after, photo, np.ones(photo.shape[:2], bool)))

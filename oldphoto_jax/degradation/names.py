@@ -4,7 +4,7 @@ import numpy as np
 
 from oldphoto_jax.errors import ConfigError
 
-RECIPES = ('wan2020', 'report', 'ageing', 'print', 'holes')
+RECIPES = ('wan2020', 'report', 'ageing', 'print', 'worn', 'holes')
 
 
 def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray | None = None):
@@ -12,7 +12,7 @@ def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray 
 
   Args:
     names: a name of RECIPES, or several separated by commas.
-    overlays: transparencies of drawn artefacts, uint8 [N, S, S], which `print` and `holes` mix in.
+    overlays: transparencies of drawn artefacts, uint8 [N, S, S], which `print`, `worn` and `holes` mix in.
     textures: paper reliefs, uint8 [N, S, S], which `print` and `holes` mix in.
 
   Returns:
@@ -22,13 +22,17 @@ def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray 
     ConfigError: for an unknown name.
   """
   # Imported here, so that the names are available without JAX.
-  from oldphoto_jax.degradation import collected, damage, recipes
+  from oldphoto_jax.degradation import collected, damage, recipes, worn
 
   a_print = damage.Print(
     overlays=None if overlays is None else (0.4, collected.Overlays(overlays)),
     textures=None if textures is None else (0.3, collected.Textures(textures)),
   )
-  made = recipes.Wan2020(), recipes.Report(), recipes.Ageing(), a_print, recipes.Holes(a_print)
+  a_worn = worn.Worn(
+    overlays=None if overlays is None else (0.25, collected.Overlays(overlays, size=(0.5, 1.6)))
+  )
+  plain = recipes.Wan2020(), recipes.Report(), recipes.Ageing()
+  made = (*plain, a_print, a_worn, recipes.Holes(a_print))
   known = dict(zip(RECIPES, made, strict=True))
   parts = []
   for name in names.replace(' ', '').split(','):

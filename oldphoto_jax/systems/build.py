@@ -1,4 +1,4 @@
-"""Shared by all systems: builds photos, recipes, optimisers and perceptual features from configs."""
+"""Shared by all systems: photos, recipes, optimisers and perceptual features from configs."""
 
 import dataclasses
 import json

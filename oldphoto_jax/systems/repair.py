@@ -10,8 +10,8 @@ import optax
 from ml_collections import ConfigDict
 
 from oldphoto_jax import data, weights
-from oldphoto_jax.data import artefacts, prints
-from oldphoto_jax.degradation import collected, damage, distractors, photographic, recipes, worn
+from oldphoto_jax.data import prints
+from oldphoto_jax.degradation import damage, distractors, photographic, recipes, worn
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import repair, state, tone
 from oldphoto_jax.systems import build, system
@@ -62,7 +62,7 @@ def recipe(config: ConfigDict) -> worn.Shares:
   d = config.distractors
   distracted = partial(distractors.Distracted, lines=d.lines, border=d.border)
   known = {
-    'worn': distracted(_worn(config)),
+    'worn': distracted(build.recipe('worn', config.data.overlays)),
     'print': damage.Print(),
     'report': recipes.Report(),
     'wan2020': recipes.Wan2020(),
@@ -80,13 +80,6 @@ def recipe(config: ConfigDict) -> worn.Shares:
   return worn.Shares(
     tuple(known[name] for name in shares), tuple(share / total for share in shares.values())
   )
-
-
-def _worn(config: ConfigDict) -> worn.Worn:
-  if not config.data.overlays:
-    return worn.Worn()
-  drawn = collected.Overlays(artefacts.overlays(config.data.overlays), size=(0.5, 1.6))
-  return worn.Worn(overlays=(0.25, drawn))
 
 
 def prepare(
@@ -214,8 +207,10 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     'repair',
     init=_started(config, net),
     stream=stream,
-    prepare=prepare(recipe(config), _worn(config).over, d.p_over),
-    prepare_eval=prepare_eval(_worn(config) if 'worn' in config.shares else recipe(config)),
+    prepare=prepare(recipe(config), build.recipe('worn', config.data.overlays).over, d.p_over),
+    prepare_eval=prepare_eval(
+      build.recipe('worn', config.data.overlays) if 'worn' in config.shares else recipe(config)
+    ),
     columns=('old', 'restored', 'told', 'clean', 'damage', 'found'),
   )
 

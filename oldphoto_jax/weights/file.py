@@ -89,7 +89,7 @@ class Loaded:
     return restorer(self.weights, self.name)
 
   def find_detector(self) -> detect.Detector | None:
-    """The detector in this file, the one released with a triplet, or the system that finds itself."""
+    """A detector, the one released with a triplet, or a system that finds damage; else None."""
     weights = self.weights
     if 'detector' in weights.model:
       weights = Weights(DETECTOR, weights.model['detector'], weights.params['detector'])
