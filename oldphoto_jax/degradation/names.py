@@ -12,8 +12,8 @@ def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray 
 
   Args:
     names: a name of RECIPES, or several separated by commas.
-    overlays: transparencies of drawn artefacts, uint8 [N, S, S], which `print`, `worn` and `holes` mix in.
-    textures: paper reliefs, uint8 [N, S, S], which `print` and `holes` mix in.
+    overlays: transparencies of drawn artefacts, uint8 [N, S, S], for `print`, `worn` and `holes`.
+    textures: paper reliefs, uint8 [N, S, S], for `print` and `holes`.
 
   Returns:
     A recipes.Recipe.

@@ -198,7 +198,8 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     data.Crop(size=d.crop, scale=tuple(d.print_scale), flip=d.flip),
     d.p_print if len(labelled) else 0.0,
   )
-  net = model(config)
+  net, damage = model(config), recipe(config)
+  worn_prints = build.recipe('worn', d.overlays)
   return build.stage(
     repair,
     net,
