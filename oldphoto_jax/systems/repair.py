@@ -198,7 +198,7 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     data.Crop(size=d.crop, scale=tuple(d.print_scale), flip=d.flip),
     d.p_print if len(labelled) else 0.0,
   )
-  net, damage = model(config), recipe(config)
+  net, mixture = model(config), recipe(config)
   worn_prints = build.recipe('worn', d.overlays)
   return build.stage(
     repair,
@@ -208,10 +208,8 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     'repair',
     init=_started(config, net),
     stream=stream,
-    prepare=prepare(recipe(config), build.recipe('worn', config.data.overlays).over, d.p_over),
-    prepare_eval=prepare_eval(
-      build.recipe('worn', config.data.overlays) if 'worn' in config.shares else recipe(config)
-    ),
+    prepare=prepare(mixture, worn_prints.over, d.p_over),
+    prepare_eval=prepare_eval(worn_prints if 'worn' in config.shares else mixture),
     columns=('old', 'restored', 'told', 'clean', 'damage', 'found'),
   )
 
