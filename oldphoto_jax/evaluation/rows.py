@@ -158,11 +158,12 @@ def noise(photo: np.ndarray) -> float:
   return float(np.median(np.abs(diagonal), (0, 1)).mean() / 0.6745)
 
 
-def by_engine(engine: Engine) -> Restore:
-  """Restores photos as `oldphoto restore` does."""
-  return lambda photo, mask: restore.restore_array(engine, photo, mask).photo
+def by_engine(engine: Engine, wishes: restore.Wishes = restore.Wishes()) -> Restore:
+  """Restores photos as `oldphoto restore` does with these wishes."""
+  return lambda photo, mask: restore.restore_array(engine, photo, mask, wishes).photo
 
 
 def restoring(label: str, restorer: restore.Restorer) -> Row:
   """Restores with trained weights, without a mask."""
-  return Row(label, lambda: by_engine(compiled(restorer)), restorer.name)
+  wishes = restore.usual(restorer)
+  return Row(label, lambda: by_engine(compiled(restorer), wishes), restorer.name)

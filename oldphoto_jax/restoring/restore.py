@@ -45,6 +45,11 @@ class Wishes:
         raise ValueError(f'{name} is {getattr(self, name)}; it must be from 0 to 1.')
 
 
+def usual(restorer: Restorer) -> Wishes:
+  """What `oldphoto restore` does without options: a system that finds damage looks for it."""
+  return Wishes(find=None if restorer.look is None else finding.THRESHOLD, tone=TONE)
+
+
 class Restored(NamedTuple):
   """A restored photo, and what was done to it.
 
