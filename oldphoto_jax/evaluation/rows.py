@@ -158,7 +158,7 @@ def noise(photo: np.ndarray) -> float:
   return float(np.median(np.abs(diagonal), (0, 1)).mean() / 0.6745)
 
 
-def by_engine(engine: Engine, wishes: restore.Wishes = restore.Wishes()) -> Restore:
+def by_engine(engine: Engine, wishes: restore.Wishes = restore.PLAIN) -> Restore:
   """Restores photos as `oldphoto restore` does with these wishes."""
   return lambda photo, mask: restore.restore_array(engine, photo, mask, wishes).photo
 

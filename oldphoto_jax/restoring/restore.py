@@ -45,6 +45,9 @@ class Wishes:
         raise ValueError(f'{name} is {getattr(self, name)}; it must be from 0 to 1.')
 
 
+PLAIN = Wishes()  # cleaned, and filled where a mask says so
+
+
 def usual(restorer: Restorer) -> Wishes:
   """What `oldphoto restore` does without options: a system that finds damage looks for it."""
   return Wishes(find=None if restorer.look is None else finding.THRESHOLD, tone=TONE)
@@ -68,7 +71,7 @@ def restore_array(
   engine: Engine,
   photo: np.ndarray,
   mask: np.ndarray | None = None,
-  wishes: Wishes = Wishes(),
+  wishes: Wishes = PLAIN,
 ) -> Restored:
   """Restores one photo: finds its damage, fills it, cleans the rest and revives the tones.
 
@@ -111,7 +114,7 @@ def restore_photo(
   engine: Engine,
   photo: images.Photo,
   mask: np.ndarray | None = None,
-  wishes: Wishes = Wishes(),
+  wishes: Wishes = PLAIN,
 ) -> tuple[images.Photo, Restored]:
   """`restore_array` of a photo of levels, which keeps its depth, grayness and metadata.
 
@@ -154,7 +157,7 @@ def plan(
 def restore_photos(
   engine: Engine,
   todo: folder.Plan,
-  wishes: Wishes = Wishes(),
+  wishes: Wishes = PLAIN,
   *,
   mask: Callable[[pathlib.Path, images.Photo], np.ndarray] | None = None,
   progress: Callable[[int, int, folder.Result], None] | None = None,
