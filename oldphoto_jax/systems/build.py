@@ -1,4 +1,4 @@
-"""Shared by all systems: builds photos, recipes, optimisers and perceptual features from configs."""
+"""Builds the parts that all systems share from a config: photos, recipes, optimisers, features."""
 
 import dataclasses
 import json
