@@ -193,7 +193,7 @@ def test_a_row_is_told_the_mask_only_if_it_is_to_be(tmp_path):
 def test_a_row_that_gives_no_photo_is_an_error(tmp_path):
   for bad in (lambda photo: photo * np.nan, lambda photo: photo[:5]):
     row = Row('bad', lambda bad=bad: lambda photo, weight: bad(photo), 'bad')
-    with pytest.raises(WeightsError, match=r'bad makes of 0\.png'):
+    with pytest.raises(WeightsError, match=r'for 0\.png'):
       run_row(row, a_test(), tmp_path)
   assert not list(tmp_path.rglob('scores.json'))
 

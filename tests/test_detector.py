@@ -434,7 +434,7 @@ def test_the_two_kinds_of_weights_are_told_apart(weights_file, tmp_path, capsys)
   Image.new('RGB', (16, 16)).save(tmp_path / 'a.png')
   words = [str(tmp_path / 'a.png'), '-o', str(tmp_path / 'out'), '--weights']
   assert cli.main(['restore', *words, str(weights_file)]) == 2
-  assert 'holds a detector, which marks damage and restores nothing' in capsys.readouterr().err
+  assert 'holds a detector, which marks damage but restores nothing' in capsys.readouterr().err
   from oldphoto_jax.models import pix2pix
 
   like = pix2pix.sizes(

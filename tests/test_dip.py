@@ -368,7 +368,7 @@ def test_resumed_equals_uninterrupted(photos, tmp_path):
     same(a, b)
   assert not seen, 'a finished fit runs no more'
 
-  with pytest.raises(ValueError, match='other key'):
+  with pytest.raises(ValueError, match='different key'):
     fit(key=jax.random.key(1), devices=two)
   with pytest.raises(ValueError, match='other photos, masks or truths'):
     fit(key=KEY, devices=two, masks=None)

@@ -95,7 +95,7 @@ def test_what_is_no_file_of_weights_is_refused_with_a_sentence(tmp_path, trained
   refused('is not a file of oldphoto_jax weights', tmp_path / 'other')
   sizes = dict(trained.model, width=16)
   weights.save(tmp_path / 'wrong', weights.Weights('triplet', sizes, trained.params), card={})
-  refused(r'rx/encoder/conv_in/bias is \(8,\) in the file, \(16,\) in', tmp_path / 'wrong')
+  refused(r'rx/encoder/conv_in/bias is \(8,\) in the file, but \(16,\) in', tmp_path / 'wrong')
   weights.save(tmp_path / 'old', weights.Weights('triplet', {'width': 8}, trained.params), card={})
   refused("size 'latent' of the triplet networks is missing", tmp_path / 'old')
   weights.save(tmp_path / 'new', weights.Weights('magic', {}, trained.params), card={})

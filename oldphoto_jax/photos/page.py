@@ -36,7 +36,7 @@ def write_page(
   *,
   title: str = 'Before and after',
 ) -> None:
-  """Writes the page, replacing an older one.
+  """Writes the page. An existing file is replaced.
 
   Args:
     path: the HTML file.
@@ -79,7 +79,7 @@ def write_report(
   lead: str,
   side: int = 1800,
 ) -> None:
-  """Writes tables and pictures as one page, replacing an older one.
+  """Writes tables and pictures as one page. An existing file is replaced.
 
   Args:
     path: the HTML file.
