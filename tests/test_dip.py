@@ -370,7 +370,7 @@ def test_resumed_equals_uninterrupted(photos, tmp_path):
 
   with pytest.raises(ValueError, match='different key'):
     fit(key=jax.random.key(1), devices=two)
-  with pytest.raises(ValueError, match='other photos, masks or truths'):
+  with pytest.raises(ValueError, match='different photos, masks or truths'):
     fit(key=KEY, devices=two, masks=None)
 
 
