@@ -98,7 +98,7 @@ class RealAndClean:
   def draw(self, photo: int, rng: np.random.Generator) -> dict[str, Any]:
     is_real = rng.random() < self.p_real
     if is_real:
-      photo = rng.integers(len(self.real))
+      photo = int(rng.integers(len(self.real)))
     (image,) = self.crop(rng, (self.real if is_real else self.clean)[photo])
     return {'image': image, 'is_real': np.bool_(is_real), 'photo': np.int32(photo)}
 

@@ -429,8 +429,9 @@ def _like(job: Job, photo: images.Photo, shape: tuple[int, ...]) -> images.Photo
     return photo
   alpha = photo.alpha
   if alpha is not None:
-    alpha = Image.fromarray(alpha.astype(np.float32)).resize(shape[1::-1], Image.Resampling.BICUBIC)
-    alpha = np.clip(np.rint(alpha), 0, np.iinfo(photo.alpha.dtype).max).astype(photo.alpha.dtype)
+    whole = Image.fromarray(alpha.astype(np.float32))
+    values = np.asarray(whole.resize(shape[1::-1], Image.Resampling.BICUBIC))
+    alpha = np.clip(np.rint(values), 0, np.iinfo(photo.alpha.dtype).max).astype(photo.alpha.dtype)
   pixels = np.zeros((*shape[:2], 3), photo.pixels.dtype)
   return dataclasses.replace(photo, pixels=pixels, alpha=alpha)
 

@@ -15,6 +15,7 @@ import pathlib
 import re
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -107,7 +108,8 @@ def evaluate(
   file = place / 'scores.json'
   known = _read(file)
   count = min(row.limit or len(test.photos), len(test.photos))
-  records, fresh = [], True
+  records: list[tuple[pathlib.Path, dict[str, Any]]] = []
+  fresh = True
   for i in range(count):
     digest = test.digest(i)
     picture = place / f'{digest[:12]}.png'

@@ -114,7 +114,7 @@ def evaluate(config: ConfigDict) -> str:
 
 
 def count(
-  mark: Callable[[images.Photo], np.ndarray], test: Test
+  mark: Callable[[np.ndarray], np.ndarray], test: Test
 ) -> tuple[np.ndarray, list[np.ndarray]]:
   """Counts the predicted probabilities of damage for each photo.
 

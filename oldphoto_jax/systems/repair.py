@@ -200,6 +200,7 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
   )
   net, mixture = model(config), recipe(config)
   worn_prints = build.recipe('worn', d.overlays)
+  assert isinstance(worn_prints, worn.Worn)
   return build.stage(
     repair,
     net,
