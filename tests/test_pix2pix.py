@@ -547,7 +547,7 @@ def test_every_config_makes_a_model(variant):
 def test_settings_that_cannot_work_are_told():
   config = get_config('tiny')
   config.data.crop = 36
-  with pytest.raises(build.ConfigError, match=r'data\.crop is 36; .* multiples of 8'):
+  with pytest.raises(build.ConfigError, match=r'data\.crop is 36, .* multiples of 8'):
     system.model(config)
   config = get_config('tiny')
   config.model.norm = 'layer'
