@@ -17,14 +17,15 @@ import pathlib
 import time
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from skimage import restoration
 
 from oldphoto_jax import weights
 from oldphoto_jax.data import prints
 from oldphoto_jax.metrics import print_scores
+from oldphoto_jax.nn import prefill
 from oldphoto_jax.photos import folders, images, masks
 from oldphoto_jax.restoring import detect, engine, finding, restore
 
@@ -32,6 +33,7 @@ Array = np.ndarray
 # (photo [H, W, 3], true mask [H, W, 1]) -> (restored, probability of damage [H, W] or None).
 Method = Callable[[Array, Array], tuple[Array, Array | None]]
 
+prefilled = jax.jit(prefill.prefill)
 FRAME = 15  # pixels along the border: worn edges weigh much in area
 
 
@@ -49,7 +51,7 @@ def main() -> None:
   labelled = prints.prints([args.labels], args.prints)
   loaded = weights.read(args.weights)
   rows = {'do nothing': lambda photo, mask: (photo, None)}
-  rows['biharmonic, true mask'] = lambda photo, mask: (biharmonic(photo, mask), None)
+  rows['prefill, true mask'] = lambda photo, mask: (smooth(photo, mask), None)
   for name, path in (x.split('=', 1) for x in args.other):
     rows |= methods(name, weights.read(path))
   rows |= methods('repair', loaded)
@@ -97,11 +99,10 @@ def methods(name: str, loaded: weights.Loaded) -> dict[str, Method]:
   }
 
 
-def biharmonic(photo: Array, mask: Array) -> Array:
-  """scikit-image's filling; outside of the mask the photo stays."""
-  if not mask.any():
-    return photo
-  return restoration.inpaint_biharmonic(photo, mask[..., 0] > 0, channel_axis=-1).astype(np.float32)
+def smooth(photo: Array, mask: Array) -> Array:
+  """The start of the network's filling: smooth from the rim, and the photo outside of the mask."""
+  holes = mask > 0
+  return np.asarray(prefilled(photo[None], holes[None]))[0] if holes.any() else photo
 
 
 def scores(name: str, method: Method, labelled: prints.Prints, out: pathlib.Path) -> dict:
