@@ -147,7 +147,8 @@ def texture_mismatch(photo: np.ndarray, mask: np.ndarray, sound: np.ndarray) -> 
 def change_outside(old: np.ndarray, new: np.ndarray, mask: np.ndarray) -> float:
   """The share of pixels away from damage that moved by more than four levels.
 
-  A change of tone is not damage: the closest monotone curve of each channel is divided out first.
+  A change of tone is no harm: a value counts only if it is away both from its old value and from the
+  closest monotone curve of its channel.
 
   Args:
     old, new: float32 [H, W, 3] in [-1, 1].
@@ -159,7 +160,8 @@ def change_outside(old: np.ndarray, new: np.ndarray, mask: np.ndarray) -> float:
   moved = np.zeros(int(outside.sum()))
   for c in range(3):
     before, after = old[..., c][outside], new[..., c][outside]
-    moved = np.maximum(moved, np.abs(after - _monotone(before, after)))
+    toned = np.abs(after - _monotone(before, after))
+    moved = np.maximum(moved, np.minimum(toned, np.abs(after - before)))
   return float((moved > MOVED).mean())
 
 
