@@ -147,8 +147,8 @@ def texture_mismatch(photo: np.ndarray, mask: np.ndarray, sound: np.ndarray) -> 
 def change_outside(old: np.ndarray, new: np.ndarray, mask: np.ndarray) -> float:
   """The share of pixels away from damage that moved by more than four levels.
 
-  A change of tone is no harm: a value counts only if it is away both from its old value and from the
-  closest monotone curve of its channel.
+  A change of tone is no harm: a value counts only if it is away from its old value and also from
+  the closest monotone curve of its channel.
 
   Args:
     old, new: float32 [H, W, 3] in [-1, 1].
