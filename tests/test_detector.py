@@ -250,9 +250,9 @@ def test_the_system_trains_from_its_config(tmp_path):
 @pytest.mark.parametrize(
   ('change', 'says'),
   [
-    ({'data.crop': 33}, r'data\.crop is 33; .* multiples of 2 from 4 on'),
+    ({'data.crop': 33}, r'data\.crop is 33, .* multiples of 2 from 4 on'),
     ({'evaluate.crop': 2}, r'evaluate\.crop is 2'),
-    ({'degradation': 'none'}, "no recipe 'none'"),
+    ({'recipe': 'none'}, "no recipe 'none'"),
     ({'detector.weights': {'l1': 1.0}}, 'no loss term l1'),
     ({'data.old': 'photos'}, 'have no masks'),
   ],

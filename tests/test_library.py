@@ -24,7 +24,7 @@ def halved():
 @pytest.fixture
 def restorer():
   dark = lambda photo: (photo < -0.99).all(-1, keepdims=True).astype(np.float32)
-  return library.ArrayRestorer(engine.compiled(halved()), dark)
+  return library.ArrayRestorer(engine.compiled(halved()), find=dark)
 
 
 def photo(height=20, width=30, dtype=np.uint8, seed=0):
@@ -42,9 +42,12 @@ def test_importing_does_not_wait_for_jax():
 
 def test_load_opens_weights_and_refuses_what_is_none(monkeypatch, tmp_path):
   opened = []
-  monkeypatch.setattr(
-    weights, 'load_with_detector', lambda path: opened.append(path) or (halved(), None)
-  )
+
+  class Loaded:
+    restorer = staticmethod(halved)
+    find_detector = staticmethod(lambda: None)
+
+  monkeypatch.setattr(weights, 'read', lambda path: opened.append(path) or Loaded())
   assert oldphoto_jax.load('mine').restore(photo()).shape == (20, 30, 3)
   oldphoto_jax.load()
   assert opened == ['mine', weights.SHIPPED]

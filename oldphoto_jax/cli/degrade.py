@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
   from oldphoto_jax.systems import build
 
   recipe = build.recipe(args.recipe, args.overlays, args.textures)
-  kinds = damage.artefacts(recipe) if isinstance(recipe, damage.Print) else {}
+  kinds = damage.artefacts(recipe) if args.recipe == 'print' else {}
   todo = degrade_files.plan(args.photos, args.output, copies=args.copies, overwrite=args.overwrite)
   summary, sheets = degrade_files.degrade_photos(
     recipe, args.recipe, todo, seed=args.seed, kinds=kinds, progress=options.progress()

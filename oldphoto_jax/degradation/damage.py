@@ -5,6 +5,7 @@ The artefacts are in scratches, tears, stains, ageing and collected; their inter
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -132,7 +133,7 @@ class Print:
     return recipes.Aged(old, clean, mask)
 
 
-def artefacts(recipe: Print) -> dict[str, Callable[..., Damaged]]:
+def artefacts(recipe: Any) -> dict[str, Callable[..., Damaged]]:
   """The artefacts of a recipe by the names of its fields, without their probabilities."""
   values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
   return {

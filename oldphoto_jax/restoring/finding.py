@@ -5,7 +5,7 @@ from scipy import ndimage
 
 COARSER = (2, 4)  # how much smaller the copies are on which wide damage is sought
 COARSEST = 150  # pixels of the shorter side that such a copy has at least
-THRESHOLD = 0.35  # probability of sure damage, of models.repair: see benchmarks/prints
+THRESHOLD = 0.6  # probability of sure damage, of models.repair: see benchmarks/prints
 LOW = 0.5  # share of the threshold down to which a find goes on from its sure pixels
 GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
