@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from oldphoto_jax.restoring import finding
+from oldphoto_jax.restoring import finding, shapes
 
 
 def _probability(*regions):
@@ -48,3 +48,10 @@ def test_a_sound_photo_needs_no_cleaning_and_a_noisy_one_all_of_it():
   textured[:5] += 0.3  # a few pixels change a lot: no sign of noise
   assert finding.need(photo, textured) == 0
   assert finding.need(photo, photo + rng.normal(0, 0.12, photo.shape)) == 1
+
+
+def test_a_small_copy_is_not_padded_to_the_shape_of_its_photo():
+  plan = shapes.plan([(600, 850)], 16)
+  assert plan.tight((600, 850)) == plan.shape((600, 850)) == plan.shape((300, 425))
+  assert plan.tight((300, 425)) == shapes.needed((300, 425), 16, plan.tile)
+  assert plan.tight((590, 840)) == plan.shape((600, 850))

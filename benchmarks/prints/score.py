@@ -72,7 +72,8 @@ def main() -> None:
 def methods(name: str, loaded: weights.Loaded) -> dict[str, Method]:
   """Blind, and with the true mask, as `oldphoto restore` does; tones stay as they are."""
   restorer = loaded.restorer()
-  system = engine.compiled(restorer)
+  # One shape for all prints: compiling takes longer than restoring them.
+  system = engine.compiled(restorer, [(512, 512)], tile=512, max_shapes=1)
   detector = loaded.find_detector()
   mark = None if detector is None else detect.marker(detector)
 

@@ -185,7 +185,7 @@ class Repairing:
     def run(tile: np.ndarray) -> np.ndarray:
       return np.concatenate(self.run_look(tile), -1)
 
-    both = in_tiles(run, photo, self.plan, self.plan.shape(photo.shape[:2]))
+    both = in_tiles(run, photo, self.plan, self.plan.tight(photo.shape[:2]))
     return both[..., :3], both[..., 3:]
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:

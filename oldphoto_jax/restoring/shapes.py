@@ -42,6 +42,11 @@ class Plan:
     fitting = [shape for shape in self.shapes if shape[0] >= need[0] and shape[1] >= need[1]]
     return min(fitting, key=math.prod, default=need)
 
+  def tight(self, size: tuple[int, int]) -> tuple[int, int]:
+    """`shape`, but the photo's own if that is less than half as large: for smaller copies."""
+    shape, need = self.shape(size), needed(size, self.multiple, self.tile)
+    return need if 2 * math.prod(need) < math.prod(shape) else shape
+
 
 def plan(
   sizes: Iterable[tuple[int, int]],
