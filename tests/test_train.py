@@ -192,7 +192,7 @@ def test_when_no_checkpoint_can_be_read_training_does_not_start_anew(tmp_path):
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
   train.train(stage(), tmp_path, seed=0)
   with pytest.raises(
-    checkpoints.CheckpointError, match=r'of a different network: w is \(3,\) there'
+    checkpoints.CheckpointError, match=r'to a different network: w is \(3,\) there'
   ):
     train.train(stage(size=4), tmp_path, seed=0)
 
