@@ -73,14 +73,15 @@ class Cracks:
       # A crack that has ended stays where it is.
       return start[:, None] + jnp.cumsum(step * there[..., None], 1), heading, there
 
-    def leave(parents, k, share):
-      """`k` branches that start on walks of `parents` at random places."""
+    def leave(parents, alive, count, k, share):
+      """`k` branches from random places of the first `count` walks of `parents`; which are there."""
       points, heading, there = parents
-      which, place = draw.below(points.shape[0], k), draw.below(n, k)
+      which = jnp.floor(draw.unit(k) * jnp.maximum(count, 1)).astype(int)
+      place = draw.below(n, k)
       lean = draw.sign(k) * draw.uniform((0.5, 1.25), k)
       length = draw.log_uniform((0.06, 0.6), k) * short * share
       walked = walk(points[which, place], heading[which, place] + lean, length, k)
-      return walked, there[which, place]
+      return walked, there[which, place] & alive[which]
 
     most = self.count[1]
     # Mains start anywhere, also beyond the border, and head for the middle more often than not.
@@ -88,16 +89,13 @@ class Cracks:
     towards = draw.uniform((0.2, 0.8), most, 2) * size - start
     heading = jnp.arctan2(towards[:, 0], towards[:, 1])
     mains = walk(start, heading, draw.uniform((0.3, 1.5), most) * short, most)
-    branches, on_main = leave(mains, self.branches[1], 1.0)
-    twigs, on_branch = leave(branches, self.twigs[1], 0.5)
     counts = draw.count(self.count, 1.5), draw.count(self.branches), draw.count(self.twigs)
-    alive = jnp.concatenate(
-      [
-        jnp.arange(most) < counts[0],
-        (jnp.arange(self.branches[1]) < counts[1]) & on_main,
-        (jnp.arange(self.twigs[1]) < counts[2]) & on_branch,
-      ]
-    )
+    alive_mains = jnp.arange(most) < counts[0]
+    branches, on_main = leave(mains, alive_mains, counts[0], self.branches[1], 1.0)
+    alive_branches = (jnp.arange(self.branches[1]) < counts[1]) & on_main
+    twigs, on_branch = leave(branches, alive_branches, counts[1], self.twigs[1], 0.5)
+    alive_twigs = (jnp.arange(self.twigs[1]) < counts[2]) & on_branch
+    alive = jnp.concatenate([alive_mains, alive_branches, alive_twigs])
     points, _, there = (jnp.concatenate(parts) for parts in zip(mains, branches, twigs))
     k = len(alive)
     thinner = np.repeat([1.0, 0.6, 0.4], [most, self.branches[1], self.twigs[1]])
