@@ -1,6 +1,7 @@
 """When in doubt, less: what is filled, and what is cleaned."""
 
 import numpy as np
+import pytest
 
 from oldphoto_jax.restoring import finding, shapes
 
@@ -14,7 +15,7 @@ def _probability(*regions):
 
 
 def test_a_sure_find_goes_on_where_it_is_faint():
-  faint_end = (slice(10, 11), slice(5, 30), 0.3), (slice(10, 11), slice(5, 8), 0.9)
+  faint_end = (slice(10, 11), slice(5, 30), 0.3), (slice(10, 11), slice(5, 12), 0.9)
   mask = finding.decide(_probability(*faint_end), 0.5)[..., 0]
   assert mask[10, 5:30].all()
   assert mask[9:12, 4:31].all() and mask.sum() == 3 * 27  # and a pixel around it
@@ -22,6 +23,16 @@ def test_a_sure_find_goes_on_where_it_is_faint():
 
 def test_a_faint_find_without_a_sure_pixel_is_left():
   assert finding.decide(_probability((slice(10, 12), slice(5, 30), 0.45)), 0.5).max() == 0
+
+
+def test_a_photo_without_evidence_of_damage_is_judged_strictly():
+  weak = _probability((slice(2, 20), slice(2, 20), 0.7))
+  assert finding.adapted(weak, 0.6) == pytest.approx(0.9)
+  assert finding.decide(weak, 0.6).max() == 0
+  sure = weak.copy()
+  sure[25, 5:15] = 0.95  # 10 of 1200 pixels
+  assert finding.adapted(sure, 0.6) == pytest.approx(0.6)
+  assert finding.decide(sure, 0.6)[5, 5, 0] == 1
 
 
 def test_nothing_found_is_an_empty_mask():

@@ -74,7 +74,7 @@ class Cracks:
       return start[:, None] + jnp.cumsum(step * there[..., None], 1), heading, there
 
     def leave(parents, alive, count, k, share):
-      """`k` branches from random places of the first `count` walks of `parents`; which are there."""
+      """`k` branches from random places of the first `count` of `parents`, and which are there."""
       points, heading, there = parents
       which = jnp.floor(draw.unit(k) * jnp.maximum(count, 1)).astype(int)
       place = draw.below(n, k)
