@@ -45,6 +45,7 @@ def main() -> None:
   parser.add_argument('--pairs')
   parser.add_argument('--weights', default=weights.SHIPPED)
   parser.add_argument('--other', action='append', default=[], metavar='NAME=RUN_OR_FILE')
+  parser.add_argument('--only', help='rows to score, with semicolons between; default: all')
   parser.add_argument('-o', '--output', required=True, type=pathlib.Path)
   args = parser.parse_args()
   args.output.mkdir(parents=True, exist_ok=True)
@@ -56,6 +57,8 @@ def main() -> None:
     rows |= methods(name, weights.read(path))
   rows |= methods('repair', loaded)
 
+  if args.only:
+    rows = {name: rows[name] for name in args.only.split(';')}
   results = {'weights': loaded.name, 'prints': len(labelled), 'rows': {}}
   for name, method in rows.items():
     results['rows'][name] = scores(name, method, labelled, args.output)
