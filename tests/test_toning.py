@@ -29,3 +29,9 @@ def test_damage_and_the_frame_do_not_count():
   assert weight[0, : toning.SIDE // 2 - 1].max() < 0.05  # the damaged half
   assert weight[0, toning.SIDE // 2 + 2 : -4, 4:-4].min() > 0.95
   assert weight[0, -1].max() == 0 and weight[0, :, 0].max() == 0
+
+
+def test_a_doubtful_correction_is_not_made():
+  assert toning.conviction(0.3) == 0
+  assert 0 < toning.conviction(0.6) < 0.6
+  assert toning.conviction(0.9) == 0.9

@@ -203,7 +203,7 @@ class Repairing:
     if self.run_correction is None or strength == 0:
       return photo, 0.0
     knots, matrix, gate = (x[0] for x in self.run_correction(*toning.thumbnail(photo, mask)))
-    amount = strength * float(gate)
+    amount = strength * toning.conviction(float(gate))
     return toning.correct(photo, knots, matrix, amount, tone.LARGEST), amount
 
 

@@ -6,6 +6,9 @@ from oldphoto_jax.restoring import shapes
 
 SIDE = 64  # pixels of the thumbnail whose statistics decide
 FRAME = 0.03  # share of each side that may be border or worn edge, and does not count
+# Gates from the first on begin to count, from the second on wholly: of sound photos few reach the
+# first, of faded ones most the second (benchmarks/prints).
+GATE = (0.4, 0.8)
 BAND = 1 << 20  # pixels that are corrected at once, to bound the memory
 
 
@@ -27,6 +30,12 @@ def thumbnail(photo: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, n
   inner = np.zeros_like(weight)
   inner[frame : SIDE - frame, frame : SIDE - frame] = 1
   return small[None], (weight * inner)[None]
+
+
+def conviction(gate: float) -> float:
+  """How far a correction is applied, of the gate that the network gives: 0 unless it is sure."""
+  least, most = GATE
+  return gate * float(np.clip((gate - least) / (most - least), 0, 1))
 
 
 def correct(
