@@ -92,9 +92,9 @@ class ArrayRestorer:
         levels = images.Photo(pixels, gray=photo.ndim == 2)
         after = restore.restore_photo(self.engine, levels, damage, wishes)[0].pixels
       else:
-        after = restore.restore_array(self.engine, _values(pixels), damage, wishes).photo
-        after = np.clip(images.keep_gray(after, pixels), -1, 1).astype(photo.dtype)
-        after = np.where(damage > 0, after, pixels) if only_damage else after
+        done = restore.restore_array(self.engine, _values(pixels), damage, wishes)
+        after = np.clip(images.keep_gray(done.photo, pixels), -1, 1).astype(photo.dtype)
+        after = np.where(done.mask > 0, after, pixels) if only_damage else after
       restored.append(after[..., 0] if photo.ndim == 2 else after)
     return restored[0] if one else restored
 

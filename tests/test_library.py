@@ -107,6 +107,24 @@ def test_damage_is_found_on_request(restorer):
     library.ArrayRestorer(restorer.engine).restore(given, find_damage=True)
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_a_system_that_finds_damage_fills_only_that_on_request(dtype):
+  def look(params, photos):  # damage is what is white
+    return photos, (photos.min(-1, keepdims=True) > 0.9).astype(jnp.float32)
+
+  fill = lambda params, photos, holes: (jnp.where(holes > 0, 0.0, photos),) * 2
+  system = engine.compiled(engine.Restorer(None, None, 16, 'white', fill=fill, look=look))
+  given = photo(40, 50) // 2
+  given[10:16, 10:16] = 255
+  given = given if dtype == np.uint8 else (given / 127.5 - 1).astype(dtype)
+  after = library.ArrayRestorer(system, finds=True).restore(given, only_damage=True)
+  assert after.dtype == dtype and (after[11:15, 11:15] != given[11:15, 11:15]).all()
+  np.testing.assert_array_equal(after[20:], given[20:])
+  # Damage all over is a search that has failed, and no photo to refuse.
+  white = np.full_like(given, given.max())
+  np.testing.assert_array_equal(library.ArrayRestorer(system, finds=True).restore(white), white)
+
+
 def test_what_cannot_be_restored_is_a_sentence(restorer):
   given = photo()
   for arguments, options, match in (

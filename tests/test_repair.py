@@ -174,6 +174,10 @@ def test_a_label_without_its_photo_is_an_error(tmp_path):
   Image.fromarray(np.zeros((21, 30, 3), np.uint8)).save(photos / 'a.jpg')
   with pytest.raises(PhotoError, match='of one size'):
     prints.prints([tmp_path], [photos])
+  Image.fromarray(np.full((20, 30), 90, np.uint8)).save(tmp_path / 'b.png')
+  (tmp_path / 'a.png').unlink()
+  with pytest.raises(PhotoError, match='the levels 0'):
+    prints.prints([tmp_path], [photos])
   with pytest.raises(PhotoError, match='no label'):
     prints.prints([photos], [photos])
 

@@ -14,10 +14,13 @@ def _photos(count=6, side=64):
   return np.asarray(jax.image.resize(coarse, (count, side, side, 3), 'cubic')).clip(-1, 1)
 
 
-@pytest.mark.parametrize('kind', [cracks.Cracks, patches.Losses, patches.Blots])
-def test_outside_of_its_cover_an_artefact_changes_little(kind):
+@pytest.mark.parametrize(
+  'artefact',
+  [cracks.Cracks(relief=(0.0, 0.0)), patches.Losses(), patches.Blots()],  # flanks lie outside
+)
+def test_outside_of_its_cover_an_artefact_changes_nothing(artefact):
   photos, seen = _photos(), 0.0
-  run = jax.jit(kind())
+  run = jax.jit(artefact)
   for i, photo in enumerate(photos):
     damaged = run(jax.random.key(i), photo)
     assert damaged.photo.shape == photo.shape and damaged.mask.shape == (64, 64, 1)
@@ -25,11 +28,7 @@ def test_outside_of_its_cover_an_artefact_changes_little(kind):
     change = jnp.abs(damaged.photo - photo).max(-1, keepdims=True)
     seen += float((damaged.mask > 0.3).mean())
     away = np.asarray(damaged.mask) == 0
-    if kind is cracks.Cracks:  # the flanks of a crack are lit and shaded; far away nothing is
-      far = np.asarray(cracks.REACH + 4)
-      assert np.asarray(change)[away].max() < 0.6 and far > 0
-    else:
-      assert np.asarray(change)[away].max() == 0
+    assert np.asarray(change)[away].max() == 0
   assert 0.002 < seen / len(photos) < 0.5
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from oldphoto_jax.data.pipeline import Crop
 from oldphoto_jax.data.sources import Source
@@ -64,7 +63,12 @@ def prints(labels: Sequence[str | os.PathLike], photos: Sequence[str | os.PathLi
     if name not in candidates:
       raise PhotoError(f'{files[name]}: there is no photo {name} for this label.')
     photo = images.read_rgb8(candidates[name])
-    label = np.asarray(Image.open(files[name]).convert('L'))
+    label = images.read_rgb8(files[name])[..., 0]
+    if not np.isin(label, (0, IGNORED, DAMAGED)).all():
+      raise PhotoError(
+        f'{files[name]}: a label has the levels 0 (sound), {IGNORED} (undecidable) and {DAMAGED} '
+        '(damaged) only; save it without smoothing.'
+      )
     if label.shape != photo.shape[:2]:
       raise PhotoError(
         f'{files[name]}: the label is {label.shape[1]}x{label.shape[0]} and its photo '

@@ -37,7 +37,7 @@ DAMAGED = 1e-3  # share of a photo that is damaged, from which on its Dice coeff
 SMOOTHING = 1e-4  # added to both halves of a Dice coefficient
 
 
-class UNet(nn.Module):
+class RepairUNet(nn.Module):
   """Photo, prefilled photo [B, H, W, 3], mask, trust [B, H, W, 1] -> [B, H, W, 5].
 
   The five channels are what to add to the prefilled photo, the logit of damage, and the logarithm
@@ -114,8 +114,8 @@ class Repair:
   dtype: Any = jnp.float32
 
   @property
-  def net(self) -> UNet:
-    return UNet(self.widths, self.blocks, self.dtype)
+  def net(self) -> RepairUNet:
+    return RepairUNet(self.widths, self.blocks, self.dtype)
 
   @property
   def multiple(self) -> int:

@@ -166,10 +166,10 @@ class Repairing:
   run_correction: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]] | None = None
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
-    return self.look(photo)[0]
+    return self._clean_and_find(photo)[0]
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    clean, probability = self._look(photo)
+    clean, probability = self._clean_and_find(photo)
     # Wide damage fills the view at full size, and is seen on smaller copies of the photo.
     coarse = []
     for n in finding.COARSER:
@@ -179,6 +179,10 @@ class Repairing:
         coarse.append(shapes.resized(found, *photo.shape[:2]))
     if coarse:
       probability = (probability + np.maximum.reduce(coarse)) / 2
+    return clean, probability
+
+  def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    clean, probability = self._look(photo)
     return photo + finding.need(photo, clean) * (clean - photo), probability
 
   def _look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +208,8 @@ class Repairing:
       return photo, 0.0
     knots, matrix, gate = (x[0] for x in self.run_correction(*toning.thumbnail(photo, mask)))
     amount = strength * toning.conviction(float(gate))
+    if amount == 0:
+      return photo, 0.0
     return toning.correct(photo, knots, matrix, amount, tone.LARGEST), amount
 
 

@@ -89,11 +89,13 @@ def restore_array(
   strength = 0.0 if wishes.only_damage else wishes.strength
   clean = photo
   if strength > 0 or searching:
-    looked, probability = engine.look(photo)
+    looked, probability = engine.look(photo) if searching else (engine.restore(photo), None)
     # This form is exact at both ends.
     clean = strength * looked + (1 - strength) * photo
-    if searching and probability is not None:
+    if probability is not None:
       mask = finding.decide(probability, wishes.find)
+      if mask.min() > 0:  # no photo is damage all over: the search has failed
+        mask = np.zeros_like(mask)
   if mask is not None and mask.min() > 0:
     raise PhotoError(
       'its mask covers the whole photo, so nothing is left to restore it from; mark less.'
