@@ -21,6 +21,7 @@ from oldphoto_jax.models import tone
 from oldphoto_jax.models.released import Networks
 from oldphoto_jax.models.state import State, start
 from oldphoto_jax.nn import averaging, layers, losses, parameters
+from oldphoto_jax.nn.cpu_convolution import depth_to_space, space_to_depth
 from oldphoto_jax.nn.prefill import prefill
 
 # Terms of weight 0 are not computed.
@@ -63,7 +64,7 @@ class RepairUNet(nn.Module):
         x = layers.ResnetBlock(features, False, self.dtype, name=f'{name}_block{i}')(x)
       return x
 
-    x = _to_channels(jnp.concatenate([photo, filled, mask, trust], -1))
+    x = space_to_depth(jnp.concatenate([photo, filled, mask, trust], -1))
     x = residual(conv(x, self.widths[0], 'conv_in'), self.widths[0], 'down0')
     skips = []
     for i, features in enumerate(self.widths[1:], 1):
@@ -76,21 +77,7 @@ class RepairUNet(nn.Module):
       x = layers.double(conv(x, features, f'up{i}', 1)) + skips[i]
       x = residual(layers.leaky_relu(x), features, f'up{i}')
     x = conv(x, 20, 'conv_out').astype(jnp.float32)
-    return _to_pixels(x)
-
-
-def _to_channels(x):
-  """[B, 2h, 2w, C] -> [B, h, w, 4C]."""
-  b, h, w, c = x.shape
-  x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(b, h // 2, w // 2, 4 * c)
-
-
-def _to_pixels(x):
-  """[B, h, w, 4C] -> [B, 2h, 2w, C]."""
-  b, h, w, c = x.shape
-  x = x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(b, 2 * h, 2 * w, c // 4)
+    return depth_to_space(x)
 
 
 @dataclasses.dataclass(frozen=True)

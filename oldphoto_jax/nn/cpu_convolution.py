@@ -77,7 +77,7 @@ def conv2d(x, kernel, stride: int, padding: Padding):
   x = _pad_or_crop(x, padding, [2 * (o - 1) + k for o, k in zip(out, (kh, kw))])
   kernel = kernel.reshape(kh // 2, 2, kw // 2, 2, c_in, c_out).transpose(0, 2, 1, 3, 4, 5)
   kernel = kernel.reshape(kh // 2, kw // 2, 4 * c_in, c_out)
-  return conv2d(_space_to_depth(x), kernel, 1, ((0, 0), (0, 0)))
+  return conv2d(space_to_depth(x), kernel, 1, ((0, 0), (0, 0)))
 
 
 def conv_transpose2d(x, kernel):
@@ -118,7 +118,7 @@ def conv_transpose2d(x, kernel):
       for r in (0, 1)
     ]
   )
-  return _depth_to_space(conv2d(x, taps, 1, ((0, 1), (0, 1))))
+  return depth_to_space(conv2d(x, taps, 1, ((0, 1), (0, 1))))
 
 
 # Stride 1, and how other strides become it ------------------------------------------------------
@@ -193,7 +193,7 @@ def _pad_or_crop(x, padding: Padding, sides: Sequence[int]):
   return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
 
 
-def _space_to_depth(x):
+def space_to_depth(x):
   """[B, 2h, 2w, C] -> [B, h, w, 4C], channel order (row, column, C)."""
   b, h, w, c = x.shape
   return (
@@ -201,8 +201,8 @@ def _space_to_depth(x):
   )
 
 
-def _depth_to_space(x):
-  """[B, h, w, 4C] -> [B, 2h, 2w, C], the inverse of `_space_to_depth`."""
+def depth_to_space(x):
+  """[B, h, w, 4C] -> [B, 2h, 2w, C], the inverse of `space_to_depth`."""
   b, h, w, c = x.shape
   return x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, -1)
 
@@ -279,7 +279,7 @@ def _is_wide(x, kernel) -> bool:
 
 
 def _product_form(x, kernel, stride: int, padding: Padding) -> ProductForm | None:
-  """The fastest form; None: a convolution, after `_space_to_depth` if the stride is 2."""
+  """The fastest form; None: a convolution, after `space_to_depth` if the stride is 2."""
   if not _is_wide(x, kernel) or stride > 2:
     return None
   h, w = _result_sides(x, kernel, stride, padding)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from oldphoto_jax.nn import layers
+
 SWEEPS = 24
 STEPS = 10
 
@@ -50,25 +52,13 @@ def _push_pull(sums, weight):
   # A block counts for one pixel at most: near pixels decide, not the many far ones.
   least = jnp.maximum(blocks[1], 1.0)
   coarse = _push_pull(blocks[0] / least, blocks[1] / least)
-  finer = _double(coarse)[:, :, :height, :width]
+  finer = layers.double(coarse, axes=(2, 3))[:, :, :height, :width]
   return weight * means + (1 - weight) * finer
 
 
 def _blocks(x):
   """Sums over blocks of 2x2."""
   return sum(x[:, :, i::2, j::2] for i in range(2) for j in range(2))
-
-
-def _double(x):
-  """Twice the sides, linear between the centres of the pixels, repeated beyond the last ones."""
-  for axis in (2, 3):
-    n = x.shape[axis]
-    first, last = (lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, n - 1))
-    before = jnp.concatenate([first, lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
-    after = jnp.concatenate([lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
-    pairs = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
-    x = pairs.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
-  return x
 
 
 def _neighbours(x):
