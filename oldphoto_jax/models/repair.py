@@ -36,6 +36,7 @@ WEIGHTS = {
 PRIOR = 0.05  # share of damaged pixels, before anything is learnt
 DAMAGED = 1e-3  # share of a photo that is damaged, from which on its Dice coefficient is a loss
 SMOOTHING = 1e-4  # added to both halves of a Dice coefficient
+SURE = -6.0  # logarithm of the smallest scale of error that is learnt: a third of a gray level
 
 
 class RepairUNet(nn.Module):
@@ -257,6 +258,9 @@ def loss_terms(model: Repair, g, batch, counts) -> dict[str, jax.Array]:
     terms['dice'] = dice(jax.nn.sigmoid(logit), batch['damage'], batch['judged'])
   if model.weights['error'] > 0:
     # The likelihood of a Laplace distribution (Kendall and Gal 2017); it moves the scale only.
+    # Sound photos have no error at all: without a smallest scale, one bad pixel would then outweigh
+    # all else in the gradient.
+    scale = jnp.maximum(scale, SURE)
     likelihood = jax.lax.stop_gradient(error) * jnp.exp(-scale) + scale
     terms['error'] = mean(likelihood, 'known', known)
   return terms
