@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, count_parameters
 from PIL import Image
 
-from oldphoto_jax import cli, weights
+from oldphoto_jax import cli, colour, weights
 from oldphoto_jax.degradation import distractors, recipes
 from oldphoto_jax.metrics import detection
 from oldphoto_jax.models import detector
@@ -86,7 +86,7 @@ def test_blur_pool_and_double_equal_their_definitions():
 
 def test_luma_is_that_of_pillow():
   photo = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-  ours = detector.luma(jnp.asarray(photo, jnp.float32) / 127.5 - 1)
+  ours = colour.luma(jnp.asarray(photo, jnp.float32) / 127.5 - 1)
   theirs = np.asarray(Image.fromarray(photo).convert('L'))
   assert np.abs(127.5 * (np.asarray(ours)[..., 0] + 1) - theirs).max() <= 0.51
 

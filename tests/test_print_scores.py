@@ -19,9 +19,15 @@ def scene():
   return photo, damaged, mask, ~ndimage.binary_dilation(mask, iterations=8)
 
 
+def drawn():
+  """A label with a vertical line of damage."""
+  true = np.zeros((40, 40), bool)
+  true[10:30, 20] = True
+  return print_scores.Label(true, np.ones_like(true))
+
+
 def test_damage_found_two_pixels_beside_is_found():
-  label = np.zeros((40, 40), np.uint8)
-  label[10:30, 20] = print_scores.DAMAGED
+  label = drawn()
   beside = np.zeros((40, 40), bool)
   beside[10:30, 22] = True
   assert print_scores.count(beside, label, 2).f1 == 1
@@ -29,25 +35,23 @@ def test_damage_found_two_pixels_beside_is_found():
 
 
 def test_what_a_label_ignores_counts_on_neither_side():
-  label = np.zeros((40, 40), np.uint8)
-  label[10:30, 20] = print_scores.DAMAGED
-  label[:, 30:] = print_scores.IGNORED
-  found = label == print_scores.DAMAGED
+  label = drawn()
+  label.known[:, 30:] = False
+  found = label.true.copy()
   found[5:8, 32:38] = True
   assert print_scores.count(found, label, 0).precision == 1
-  label[0, :] = print_scores.DAMAGED
+  label.true[0, :] = True
   assert print_scores.count(found, label, 0).recall < 1
   assert print_scores.count(found, label, 0, frame=3).recall == 1
 
 
 def test_a_sound_print_without_finds_is_right():
   nothing = np.zeros((20, 20), bool)
-  assert print_scores.count(nothing, np.zeros((20, 20), np.uint8)).f1 == 1
+  assert print_scores.count(nothing, print_scores.Label(nothing, ~nothing)).f1 == 1
 
 
 def test_the_best_threshold_is_found():
-  label = np.zeros((40, 40), np.uint8)
-  label[10:30, 20] = print_scores.DAMAGED
+  label = drawn()
   probability = np.full((40, 40), 0.4)
   probability[10:30, 20] = 0.72
   threshold, counts = print_scores.best_threshold([probability], [label])

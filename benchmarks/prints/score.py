@@ -117,8 +117,8 @@ def scores(name: str, method: Method, labelled: prints.Prints, out: pathlib.Path
     zip(labelled.names, labelled.photos, labelled.labels)
   ):
     photo = images.to_float(images.Photo(pixels8))
-    true = label == print_scores.DAMAGED
-    maybe = label != 0
+    marked = as_label(label)
+    true, maybe = marked.true, label != 0
     mask = true[..., None].astype(np.float32)
     start = time.process_time()
     after, probability = method(photo, mask)
@@ -135,7 +135,7 @@ def scores(name: str, method: Method, labelled: prints.Prints, out: pathlib.Path
     )
     if probability is not None:
       found.append(probability)
-      labels.append(label)
+      labels.append(marked)
     save(out / slug(name) / f'{title}.png', photo, after)
     transplants.append(transplanted(i, labelled, method))
   values = {
@@ -156,11 +156,16 @@ def scores(name: str, method: Method, labelled: prints.Prints, out: pathlib.Path
     values['F1, 0 px'] = print_scores.best_threshold(found, labels, 0)[1].f1
     values['F1 at the default'] = pooled(found, labels, finding.THRESHOLD, 2, 0).f1
     each = [print_scores.count(p >= threshold, m) for p, m in zip(found, labels)]
-    damaged = [c.f1 for c, m in zip(each, labels) if (m == print_scores.DAMAGED).mean() > 1e-3]
+    damaged = [c.f1 for c, m in zip(each, labels) if m.true.mean() > 1e-3]
     values['F1 by print'] = float(np.mean(damaged))
     for row, counts in zip(rows, each):
       row['F1'] = counts.f1
   return values
+
+
+def as_label(levels: Array) -> print_scores.Label:
+  """A label of its levels: see data.prints."""
+  return print_scores.Label(levels == prints.DAMAGED, levels != prints.IGNORED)
 
 
 def pooled(found, labels, threshold, tolerance, frame) -> print_scores.Counts:
@@ -172,7 +177,7 @@ def transplanted(i: int, labelled: prints.Prints, method: Method) -> tuple[float
   """PSNR in and out of damage that was moved here from the next print."""
   host, label = labelled.photos[i], labelled.labels[i]
   donor = (i + 1) % len(labelled)
-  source, damage = labelled.photos[donor], labelled.labels[donor] == print_scores.DAMAGED
+  source, damage = labelled.photos[donor], as_label(labelled.labels[donor]).true
   if not damage.any():
     return np.nan, np.nan
   source, host = (images.to_float(images.Photo(x)) for x in (source, host))

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from oldphoto_jax import colour
 from oldphoto_jax.dip import fit, fit_time
 from oldphoto_jax.dip.prior import Dip
 from oldphoto_jax.errors import PhotoError, UserError
@@ -284,7 +285,7 @@ def _read(job: Job, todo: folder.Plan, item: folder.Item) -> _Input:
 
   def as_array(photo: images.Photo) -> np.ndarray:
     values = images.to_float(photo)
-    return images.luma(values) if gray else values
+    return colour.luma(values) if gray else values
 
   height, width = photo.size
   mask = truth = None

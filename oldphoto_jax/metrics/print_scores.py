@@ -3,21 +3,32 @@
 Nobody knows what a damaged print looked like, so each score asks one honest question: is the damage
 found, is its line gone, does the filling have the texture of its surroundings, and is the rest of
 the photo left alone? Filling the holes again to compare with is not among them: it would call any
-smooth filling perfect. Labels are uint8 [H, W]: 0 sound, IGNORED undecidable, DAMAGED.
+smooth filling perfect.
 """
 
 import dataclasses
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-IGNORED, DAMAGED = 128, 255
+from oldphoto_jax import colour
 
 WIDEST = 48  # pixels across damage that `line_energy` looks over
 SHIFTS = 20  # sound places that the line energy of a print is compared with
 MOVED = 4 / 127.5  # four levels of 8 bits: what an eye may notice
 HARMED = {'texture': 0.9, 'changed': 0.02}  # from where on a print counts as harmed
+
+
+class Label(NamedTuple):
+  """What a person marked on a print: bool [H, W] each.
+
+  true: where it is damaged. known: where that can be decided; other pixels count on neither side.
+  """
+
+  true: np.ndarray
+  known: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,21 +59,21 @@ class Counts:
     return 2 * self.precision * self.recall / max(self.precision + self.recall, 1e-9)
 
 
-def count(found: np.ndarray, label: np.ndarray, tolerance: int = 2, frame: int = 0) -> Counts:
+def count(found: np.ndarray, label: Label, tolerance: int = 2, frame: int = 0) -> Counts:
   """Compares found damage with a label.
 
   Args:
     found: bool [H, W].
-    label: uint8 [H, W]; what it ignores counts on neither side.
+    label: of the print.
     tolerance: pixels by which found damage may lie beside true damage, along both axes.
     frame: pixels along the border that are ignored, too: worn edges weigh much in area.
   """
-  ignored = label == IGNORED
+  known = label.known
   if frame:
-    inner = np.zeros_like(ignored)
+    inner = np.zeros_like(known)
     inner[frame:-frame, frame:-frame] = True
-    ignored = ignored | ~inner
-  true, found = (label == DAMAGED) & ~ignored, found & ~ignored
+    known = known & inner
+  true, found = label.true & known, found & known
 
   def near(mask: np.ndarray) -> np.ndarray:
     if not tolerance:
@@ -78,7 +89,7 @@ def count(found: np.ndarray, label: np.ndarray, tolerance: int = 2, frame: int =
 
 
 def best_threshold(
-  probabilities: Iterable[np.ndarray], labels: Iterable[np.ndarray], tolerance: int = 2
+  probabilities: Iterable[np.ndarray], labels: Iterable[Label], tolerance: int = 2
 ) -> tuple[float, Counts]:
   """The threshold, of 0.05 to 0.95, with the best F1 over the pixels of all prints, and that F1."""
   pairs = list(zip(probabilities, labels))
@@ -101,7 +112,7 @@ def line_energy(photo: np.ndarray, mask: np.ndarray) -> float:
   Returns:
     In units of [-1, 1]; nan where nothing of the mask is narrow enough.
   """
-  luma = photo @ np.array([0.299, 0.587, 0.114], np.float32)
+  luma = colour.luma(photo)[..., 0]
   across = _across(mask)
   if not len(across):
     return float('nan')
@@ -135,7 +146,7 @@ def texture_mismatch(photo: np.ndarray, mask: np.ndarray, sound: np.ndarray) -> 
   The deviation is of the fine texture: the photo less its mean over 5x5 pixels. Around means 4 to
   12 pixels away, where the photo is sound. nan where there is too little of either.
   """
-  luma = photo @ np.array([0.299, 0.587, 0.114], np.float32)
+  luma = colour.luma(photo)[..., 0]
   fine = luma - ndimage.uniform_filter(luma, 5)
   away = ndimage.distance_transform_edt(~mask)
   ring = (away >= 4) & (away <= 12) & sound

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from oldphoto_jax import colour
 from oldphoto_jax.models import gan_networks
 from oldphoto_jax.models.released import Networks
 from oldphoto_jax.models.state import State, start
@@ -124,7 +125,7 @@ class Detector:
   """
 
   net: DetectorUNet = DetectorUNet()
-  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  weights: dict[str, float] = dataclasses.field(default_factory=WEIGHTS.copy)
   focal_gamma: float = 2.0
   focal_alpha: float = 0.25
   sync_batch_norm: bool = False
@@ -151,18 +152,13 @@ def init(model: Detector, key: jax.Array) -> State:
   return start(model, params, stats=released['batch_stats'])
 
 
-def luma(photo):
-  """[..., 3] in [-1, 1] -> [..., 1], ITU-R BT.601, as the reference converts colour photos."""
-  return photo @ jnp.array([[0.299], [0.587], [0.114]], photo.dtype)
-
-
 def detect(model: Detector, params: dict[str, Any], old: jax.Array) -> jax.Array:
   """Marks damage in photos [B, H, W, 3] in [-1, 1]: probabilities [B, H, W, 1].
 
   `params` is State.released. H and W are multiples of `model.net.multiple` and at least twice that.
   The result for a photo does not depend on the others in the batch.
   """
-  return jax.nn.sigmoid(model.net.apply(params, luma(old)))
+  return jax.nn.sigmoid(model.net.apply(params, colour.luma(old)))
 
 
 def loss_terms(
@@ -233,7 +229,7 @@ def train_step(
 
   def loss(params):
     variables = {'params': params, 'batch_stats': state.stats}
-    logits, changed = net.apply(variables, luma(batch['old']), True, mutable=['batch_stats'])
+    logits, changed = net.apply(variables, colour.luma(batch['old']), True, mutable=['batch_stats'])
     terms = loss_terms(model, logits, batch['mask'], averaging.AXIS)
     return losses.total(terms, model.weights), (terms, changed['batch_stats'])
 
@@ -256,7 +252,7 @@ def eval_step(
   """
   del constants
   old, mask = batch['old'], batch['mask']
-  logits = model.net.apply(state.released, luma(old))
+  logits = model.net.apply(state.released, colour.luma(old))
   found, damaged = logits >= 0, mask >= 0.5
 
   def mean(x):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from oldphoto_jax import colour
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models.state import State, start
 from oldphoto_jax.nn import averaging, losses
@@ -53,7 +54,7 @@ class Tone:
   """The network, loss weights and optimiser; `ema` is the decay of the moving average, 0: none."""
 
   width: int = 128
-  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  weights: dict[str, float] = dataclasses.field(default_factory=WEIGHTS.copy)
   ema: float = 0.0
   g_tx: optax.GradientTransformation = optax.adam(1e-3)
 
@@ -90,7 +91,7 @@ def statistics(photo: jax.Array, weight: jax.Array) -> jax.Array:
   away = x - mean[:, None]
   covariance = jnp.einsum('bn,bnc,bnd->bcd', w, away, away)
   upper = [covariance[:, i, j] for i in range(3) for j in range(i, 3)]
-  luma = x @ jnp.array([0.299, 0.587, 0.114])
+  luma = colour.luma(x)[..., 0]
   rank = jnp.argsort(jnp.argsort(luma, 1), 1) / luma.shape[1]
   ends = []
   for end in (rank < 0.05, rank >= 0.95):

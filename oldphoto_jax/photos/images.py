@@ -12,14 +12,13 @@ import secrets
 
 import numpy as np
 
+from oldphoto_jax import colour
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import formats
 from oldphoto_jax.photos.formats import Photo, reason
 
 # Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself refuses: 13,000 x 13,000.
 MAX_PIXELS = 178_956_970
-
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert('L')
 
 
 def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -156,17 +155,12 @@ def from_float(values: np.ndarray, like: Photo) -> Photo:
   if not np.isfinite(values).all():
     raise PhotoError('the values are not all finite, so they do not make a photo.')
   if like.gray:
-    values = np.repeat(luma(values), 3, axis=-1)
+    values = np.repeat(colour.luma(values), 3, axis=-1)
   top = np.iinfo(like.pixels.dtype).max
   levels = values + 1
   levels *= top / 2
   np.rint(np.clip(levels, 0, top, out=levels), out=levels)
   return dataclasses.replace(like, pixels=levels.astype(like.pixels.dtype))
-
-
-def luma(values: np.ndarray) -> np.ndarray:
-  """[H, W, 3] as gray [H, W, 1] (BT.601)."""
-  return (values @ _LUMA)[..., None]
 
 
 def keep_gray(values: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -175,7 +169,7 @@ def keep_gray(values: np.ndarray, pixels: np.ndarray) -> np.ndarray:
   Gray photos are often stored in colour; this keeps them gray.
   """
   if (pixels[..., :1] == pixels[..., 1:]).all():
-    return np.repeat(luma(values), 3, axis=-1)
+    return np.repeat(colour.luma(values), 3, axis=-1)
   return values
 
 
