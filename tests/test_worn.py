@@ -88,7 +88,7 @@ def test_shares_draw_every_recipe_as_often_as_they_say():
   def constant(value):
     return lambda key, clean: recipes.Aged(jnp.full_like(clean, value), clean, clean[..., :1] * 0)
 
-  mixed = worn.Shares((constant(0.0), constant(0.5), constant(1.0)), (0.2, 0.5, 0.3))
+  mixed = recipes.Shares((constant(0.0), constant(0.5), constant(1.0)), (0.2, 0.5, 0.3))
   keys = jax.random.split(jax.random.key(0), 2000)
   drawn = jax.vmap(lambda key: mixed(key, jnp.zeros((16, 16, 3))).old[0, 0, 0])(keys)
   for value, share in ((0.0, 0.2), (0.5, 0.5), (1.0, 0.3)):

@@ -17,6 +17,7 @@ The ranges were set by eye, by comparison with old photographs. The sizes of dus
 shape statistics of hand-drawn masks of real film scans (see `scratches`).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -36,6 +37,68 @@ class Damaged(NamedTuple):
   photo: jax.Array
   mask: jax.Array
   drawn: dict[str, jax.Array]
+
+
+class Marked(NamedTuple):
+  """A photo that gets one artefact after the other.
+
+  photo: float32 [H, W, 3] in [-1, 1]. mask: what it has lost so far, [H, W, 1] in [0, 1]. shown:
+  the largest change that damage made to a value of each pixel, [H, W, 1].
+  """
+
+  photo: jax.Array
+  mask: jax.Array
+  shown: jax.Array
+
+
+def unharmed(photo) -> Marked:
+  """`Marked` before any artefact."""
+  nothing = jnp.zeros_like(photo[..., :1])
+  return Marked(photo, nothing, nothing)
+
+
+def lost(damaged: Damaged, change) -> jax.Array:
+  """What an artefact marks by default: its own mask."""
+  del change
+  return damaged.mask
+
+
+def apply(draw, chosen, allowed, marked: Marked, paper, mark: Callable | None = lost) -> Marked:
+  """Applies an artefact, or does not.
+
+  Args:
+    draw: drawing.Draws.
+    chosen: (probability, artefact).
+    allowed: bool, whether the photo may have this artefact at all.
+    marked: the photo so far.
+    paper: see the head of this file.
+    mark: (result of the artefact, how far it changed each pixel) -> the mask of what it hides; None
+      for surfaces, which hide nothing.
+  """
+  probability, artefact = chosen
+  key = draw.key()
+
+  def damage(photo, mask, shown):
+    damaged = artefact(key, photo, paper)
+    if mark is None:
+      return damaged.photo, mask, shown
+    change = jnp.abs(damaged.photo - photo).max(-1, keepdims=True)
+    hidden = mark(damaged, change)
+    shown = jnp.maximum(shown, jnp.where(hidden > 0, change, 0.0))
+    return damaged.photo, jnp.maximum(mask, hidden), shown
+
+  used = draw.chance(probability) & allowed
+  return Marked(*lax.cond(used, damage, lambda *same: same, *marked))
+
+
+def visible(marked: Marked, width: int, least: float, most: float) -> jax.Array:
+  """The mask of what is lost and can be seen, 1 from half the opacity on.
+
+  Damage begins to show between the changes `least` and `most`; `width` pixels beside it belong to
+  it.
+  """
+  shown = drawing.smoothstep(drawing.widened(marked.shown, width), least, most)
+  return (2 * marked.mask).clip(0, 1) * shown
 
 
 def repeat(draw, most, photo, step):

@@ -10,9 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from oldphoto_jax.degradation import drawing, photographic, recipes
+from oldphoto_jax.degradation import artefact, drawing, photographic, recipes
 from oldphoto_jax.degradation.ageing import Fading, PaperTexture, Yellowing
-from oldphoto_jax.degradation.artefact import Damaged, draw_paper
 from oldphoto_jax.degradation.collected import Overlays, Textures
 from oldphoto_jax.degradation.scratches import Dust, Hairs, Scratches
 from oldphoto_jax.degradation.stains import Foxing, Smudges, Stains
@@ -68,55 +67,39 @@ class Print:
   def __call__(self, key, clean) -> recipes.Aged:
     recipes.check(clean)
     draw = drawing.Draws(key)
-    paper = draw_paper(draw.key(), *clean.shape[:2])
+    paper = artefact.draw_paper(draw.key(), *clean.shape[:2])
     without_colour = draw.chance(self.gray)
     clean = jnp.where(without_colour, photographic.gray(clean), clean)
     harmed = ~draw.chance(self.unharmed)
     old = photographic.desaturate(clean, draw.uniform(self.desaturation))
-    mask = shown = jnp.zeros_like(clean[..., :1])
-
-    def apply(chosen, masked, old, mask, shown):
-      probability, artefact = chosen
-      key = draw.key()
-
-      def damage(old, mask, shown):
-        damaged = artefact(key, old, paper)
-        if masked:
-          change = jnp.abs(damaged.photo - old).max(-1, keepdims=True)
-          mask = jnp.maximum(mask, damaged.mask)
-          shown = jnp.maximum(shown, jnp.where(damaged.mask > 0, change, 0.0))
-        return damaged.photo, mask, shown
-
-      used = draw.chance(probability) & (harmed | (not masked))
-      return lax.cond(used, damage, lambda *same: same, old, mask, shown)
-
-    old, mask, shown = apply(self.fading, False, old, mask, shown)
+    surface = lambda chosen, old: artefact.apply(draw, chosen, True, old, paper, mark=None)
+    damage = lambda chosen, old: artefact.apply(draw, chosen, harmed, old, paper)
+    marked = surface(self.fading, artefact.unharmed(old))
     # Silver has no dyes that fade at different rates; a gray print gets its tone from its paper.
-    old = jnp.where(without_colour, photographic.desaturate(old, 1.0), old)
-    for chosen, masked in (
-      (self.texture, False),
-      (self.textures, False),
-      (self.stains, False),
-      (self.foxing, True),
-      (self.smudges, False),
-      (self.folds, True),
-      (self.flaking, True),
-      (self.scratches, True),
-      (self.overlays, True),
-      (self.tears, True),
-      (self.corners, True),
-      (self.yellowing, False),
-      (self.hairs, True),
-      (self.dust, True),
+    gray = photographic.desaturate(marked.photo, 1.0)
+    marked = marked._replace(photo=jnp.where(without_colour, gray, marked.photo))
+    for apply, chosen in (
+      (surface, self.texture),
+      (surface, self.textures),
+      (surface, self.stains),
+      (damage, self.foxing),
+      (surface, self.smudges),
+      (damage, self.folds),
+      (damage, self.flaking),
+      (damage, self.scratches),
+      (damage, self.overlays),
+      (damage, self.tears),
+      (damage, self.corners),
+      (surface, self.yellowing),
+      (damage, self.hairs),
+      (damage, self.dust),
     ):
       if chosen is not None:
-        old, mask, shown = apply(chosen, masked, old, mask, shown)
-
-    # Damage begins to show between 5 and 20 levels; the two pixels beside it belong to it.
-    mask = (2 * mask).clip(0, 1) * drawing.smoothstep(drawing.widened(shown, 2), 0.04, 0.16)
+        marked = apply(chosen, marked)
+    mask = artefact.visible(marked, 2, 0.04, 0.16)  # 5 to 20 levels
 
     old = photographic.fade(
-      old, draw.uniform(self.scan_black), draw.uniform(self.scan_white), jnp.ones(())
+      marked.photo, draw.uniform(self.scan_black), draw.uniform(self.scan_white), jnp.ones(())
     )
     old = photographic.soft_blur(old, draw.uniform(self.blur))
     old = photographic.film_grain(
@@ -133,7 +116,7 @@ class Print:
     return recipes.Aged(old, clean, mask)
 
 
-def artefacts(recipe: Any) -> dict[str, Callable[..., Damaged]]:
+def artefacts(recipe: Any) -> dict[str, Callable[..., artefact.Damaged]]:
   """The artefacts of a recipe by the names of its fields, without their probabilities."""
   values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
   return {

@@ -237,6 +237,20 @@ class Mixture:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shares:
+  """Each photo draws one of `recipes`, by their shares, which sum to 1."""
+
+  recipes: tuple[Recipe, ...]
+  shares: tuple[float, ...]
+
+  def __call__(self, key, clean) -> Aged:
+    choice_key, key = jax.random.split(key)
+    bars = jnp.cumsum(jnp.array(self.shares[:-1]))
+    choice = (jax.random.uniform(choice_key) >= bars).sum()
+    return lax.switch(choice, self.recipes, key, clean)
+
+
+@dataclasses.dataclass(frozen=True)
 class Holes:
   """Pure white holes on top of all degradation, as the reference trains the masked mapping.
 

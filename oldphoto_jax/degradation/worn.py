@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from oldphoto_jax.degradation import drawing, photographic, recipes
+from oldphoto_jax.degradation import artefact, drawing, photographic, recipes
 from oldphoto_jax.degradation.ageing import Fading, PaperTexture, Yellowing
-from oldphoto_jax.degradation.artefact import draw_paper
 from oldphoto_jax.degradation.collected import Overlays
 from oldphoto_jax.degradation.cracks import Cracks
 from oldphoto_jax.degradation.patches import Blots, Losses
@@ -67,7 +66,7 @@ class Worn:
     """A photo, toned and soft -> that photo damaged and scanned."""
     recipes.check(clean)
     draw = drawing.Draws(key)
-    paper = draw_paper(draw.key(), *clean.shape[:2])
+    paper = artefact.draw_paper(draw.key(), *clean.shape[:2])
     photo = self._tone(draw, clean)
     damaged, mask = self._damage(draw, photo, paper)
     scanned = ~draw.chance(self.clean_scan)
@@ -88,7 +87,7 @@ class Worn:
     """An old print with more damage on top: its own tone, grain and damage stay."""
     recipes.check(photo)
     draw = drawing.Draws(key)
-    damaged, mask = self._damage(draw, photo, draw_paper(draw.key(), *photo.shape[:2]))
+    damaged, mask = self._damage(draw, photo, artefact.draw_paper(draw.key(), *photo.shape[:2]))
     return recipes.Aged(photographic.from_levels(photographic.to_levels(damaged)), photo, mask)
 
   def _tone(self, draw, photo):
@@ -96,25 +95,24 @@ class Worn:
     photo = photographic.desaturate(
       photo, jnp.where(without_colour, 1.0, draw.uniform(self.desaturation))
     )
-    for probability, artefact in (self.fading, self.texture, self.yellowing):
-      key = draw.key()
-      photo = lax.cond(
-        draw.chance(probability),
-        lambda photo, key=key, artefact=artefact: artefact(key, photo).photo,
-        lambda photo: photo,
-        photo,
-      )
-      if artefact is self.fading[1]:  # silver has no dyes that fade apart
-        photo = photographic.desaturate(photo, jnp.where(without_colour, 1.0, 0.0))
+    surface = lambda chosen, photo: (
+      artefact.apply(draw, chosen, True, artefact.unharmed(photo), None, mark=None).photo
+    )
+    photo = surface(self.fading, photo)
+    # Silver has no dyes that fade apart.
+    photo = photographic.desaturate(photo, jnp.where(without_colour, 1.0, 0.0))
+    photo = surface(self.yellowing, surface(self.texture, photo))
     probability, sigma = self.soft
     sigma = jnp.where(draw.chance(probability), draw.uniform(sigma), 0.2)
     return photographic.soft_blur(photo, sigma).clip(-1, 1)
 
   def _damage(self, draw, photo, paper):
     harmed = ~draw.chance(self.unharmed)
-    old, mask, shown = photo, jnp.zeros_like(photo[..., :1]), jnp.zeros_like(photo[..., :1])
+    show_through = lambda damaged, change: drawing.smoothstep(change, 0.35, 0.55)
+    marked = artefact.unharmed(photo)
+    # The content shows through stains: they are damage where they are strong.
+    marked = artefact.apply(draw, self.stains, harmed, marked, paper, mark=show_through)
     for chosen in (
-      self.stains,
       self.foxing,
       self.folds,
       self.losses,
@@ -128,27 +126,11 @@ class Worn:
       self.hairs,
       self.dust,
     ):
-      if chosen is None:
-        continue
-      probability, artefact = chosen
-      key = draw.key()
-
-      def damage(old, mask, shown, key=key, artefact=artefact):
-        damaged = artefact(key, old, paper)
-        change = jnp.abs(damaged.photo - old).max(-1, keepdims=True)
-        covers = damaged.mask
-        if isinstance(artefact, Stains):  # the content shows through: damage where it is strong
-          covers = drawing.smoothstep(change, 0.35, 0.55)
-        shown = jnp.maximum(shown, jnp.where(covers > 0, change, 0.0))
-        return damaged.photo, jnp.maximum(mask, covers), shown
-
-      used = draw.chance(probability) & harmed
-      old, mask, shown = lax.cond(used, damage, lambda *same: same, old, mask, shown)
-    # Between 6 and 20 levels damage begins to show; a pixel beside it belongs to it.
-    mask = (2 * mask).clip(0, 1) * drawing.smoothstep(drawing.widened(shown, 1), 0.05, 0.16)
+      if chosen is not None:
+        marked = artefact.apply(draw, chosen, harmed, marked, paper)
     # As sharp as the scanner, whatever the sharpness of the picture.
-    change = photographic.soft_blur(old - photo, draw.uniform(self.damage_blur))
-    return (photo + change).clip(-1, 1), mask
+    change = photographic.soft_blur(marked.photo - photo, draw.uniform(self.damage_blur))
+    return (photo + change).clip(-1, 1), artefact.visible(marked, 1, 0.05, 0.16)  # 6 to 20 levels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,20 +162,6 @@ class Sound:
       photo + noise,
     )
     return recipes.Aged(photo, photo, jnp.zeros_like(photo[..., :1]))
-
-
-@dataclasses.dataclass(frozen=True)
-class Shares:
-  """Each photo draws one of `recipes`, by their shares, which sum to 1."""
-
-  recipes: tuple[recipes.Recipe, ...]
-  shares: tuple[float, ...]
-
-  def __call__(self, key, clean) -> recipes.Aged:
-    choice_key, key = jax.random.split(key)
-    bars = jnp.cumsum(jnp.array(self.shares[:-1]))
-    choice = (jax.random.uniform(choice_key) >= bars).sum()
-    return lax.switch(choice, self.recipes, key, clean)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,7 @@ def tone_model(config: ConfigDict) -> tone.Tone:
   )
 
 
-def recipe(config: ConfigDict) -> worn.Shares:
+def recipe(config: ConfigDict) -> recipes.Shares:
   """How clean photos are damaged: each by one recipe, as often as `shares` says.
 
   Raises:
@@ -77,7 +77,7 @@ def recipe(config: ConfigDict) -> worn.Shares:
   if not shares:
     raise ConfigError('all shares are 0: give at least one recipe a share')
   total = sum(shares.values())
-  return worn.Shares(
+  return recipes.Shares(
     tuple(known[name] for name in shares), tuple(share / total for share in shares.values())
   )
 
