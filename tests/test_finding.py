@@ -1,9 +1,12 @@
 """When in doubt, less: what is filled, and what is cleaned."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax.restoring import finding, shapes
+from oldphoto_jax.restoring import detect, engine, finding, shapes
 
 
 def _probability(*regions):
@@ -12,6 +15,24 @@ def _probability(*regions):
   for rows, columns, value in regions:
     probability[rows, columns] = value
   return probability
+
+
+def test_wide_damage_is_found_on_a_smaller_copy_alike_by_detect_and_restore():
+  # A network that sees only damage narrower than three pixels, white on black.
+  def look_at(params, photos):
+    rows = photos[..., :1].cumsum(1)
+    narrow = rows[:, 3:] - rows[:, :-3] < 1  # not white in three rows
+    return photos, (photos[..., :1] > 0) * jnp.pad(narrow, ((0, 0), (2, 1), (0, 0), (0, 0)))
+
+  photo = np.full((320, 330, 3), -1, np.float32)
+  photo[100:104] = 1
+  system = engine.compiled(engine.Restorer(None, None, 16, '', fill=look_at, look=look_at))
+  _, found = system.look(photo)
+  assert found[101].max() == 0.5 and found[200].max() == 0  # the mean of 0 and 1
+  detector = detect.Detector(lambda *args: look_at(*args)[1], None, 16, '', copies=True)
+  np.testing.assert_array_equal(detect.marker(detector)(photo), found)
+  plain = dataclasses.replace(detector, copies=False)
+  assert detect.marker(plain)(photo)[101].max() == 0
 
 
 def test_a_sure_find_goes_on_where_it_is_faint():

@@ -239,6 +239,7 @@ def test_weights_of_repair_restore_and_detect(tmp_path):
   restorer, detector = loaded.restorer(), loaded.find_detector()
   photo = _photos(1)
   np.testing.assert_allclose(restorer.apply(restorer.params, photo), photo, atol=1e-6)
+  assert detector.copies  # as the system itself looks
   found = detector.apply(detector.params, photo)
   np.testing.assert_allclose(found, repair.PRIOR, rtol=1e-2)
   assert restorer.correction is None  # no network of tones was saved

@@ -1,7 +1,4 @@
-"""Writes masks of the damage in photos.
-
-Photos are examined at full resolution, large ones in overlapping tiles.
-"""
+"""Writes masks of the damage in photos, large ones examined in overlapping tiles."""
 
 import dataclasses
 import os
@@ -13,7 +10,7 @@ import numpy as np
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import engine, folder, shapes
+from oldphoto_jax.restoring import engine, finding, folder, shapes
 
 MASKS, OVERLAYS = 'masks', 'overlays'  # folders below the output folder
 RED = np.array([255, 0, 0], np.float32)
@@ -28,6 +25,7 @@ class Detector:
   params: Any
   multiple: int  # H and W must be multiples of this
   name: str  # identifies the weights in the report
+  copies: bool = False  # whether smaller copies of a photo are examined, too: finding.with_copies
 
 
 def marker(
@@ -57,8 +55,14 @@ def marker(
   """
   plan = shapes.plan(sizes, detector.multiple, tile=tile, overlap=overlap, max_shapes=max_shapes)
   run = engine.program(detector.apply, detector.params)
-  network = engine.Tiled(plan, detector.name, run)
-  return lambda photo: np.clip(network.restore(photo), 0, 1)  # blended ones may slightly exceed 1
+
+  def find(photo: np.ndarray) -> np.ndarray:
+    found = engine.in_tiles(run, photo, plan, plan.tight(photo.shape[:2]))
+    return np.clip(found, 0, 1)  # blended ones may slightly exceed 1
+
+  if not detector.copies:
+    return find
+  return lambda photo: finding.with_copies(photo, find(photo), find)
 
 
 def plan(

@@ -84,18 +84,8 @@ class Engine(Protocol):
     """
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tiled:
-  """An engine of jitted programs, which see one tile at a time."""
-
-  plan: shapes.Plan
-  name: str
-  run: Callable[[np.ndarray], np.ndarray]  # [1, h, w, 3] -> [1, h, w, C]
-  # ([1, h, w, 3], [1, h, w, 1]) -> (blind, seeing), [1, h, w, 3] each.
-  run_fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
-
-  def restore(self, photo: np.ndarray) -> np.ndarray:
-    return in_tiles(self.run, photo, self.plan, self.plan.shape(photo.shape[:2]))
+class _Cleaning:
+  """What engines share whose systems neither find damage nor revive tones."""
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
     return self.restore(photo), None
@@ -107,6 +97,20 @@ class Tiled:
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     return filling.into(around, holes, *self.fillings(photo, holes))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tiled(_Cleaning):
+  """An engine of jitted programs, which see one tile at a time."""
+
+  plan: shapes.Plan
+  name: str
+  run: Callable[[np.ndarray], np.ndarray]  # [1, h, w, 3] -> [1, h, w, C]
+  # ([1, h, w, 3], [1, h, w, 1]) -> (blind, seeing), [1, h, w, 3] each.
+  run_fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+
+  def restore(self, photo: np.ndarray) -> np.ndarray:
+    return in_tiles(self.run, photo, self.plan, self.plan.shape(photo.shape[:2]))
 
   def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(blind, seeing) of the whole photo, not yet matched to anything."""
@@ -120,7 +124,7 @@ class Tiled:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Layerwise:
+class Layerwise(_Cleaning):
   """An engine of networks that see the whole photo: each layer runs over all tiles."""
 
   plan: shapes.Plan
@@ -130,17 +134,6 @@ class Layerwise:
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self._through(self.network, photo)
-
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
-    return self.restore(photo), None
-
-  def revive(
-    self, photo: np.ndarray, mask: np.ndarray | None, strength: float
-  ) -> tuple[np.ndarray, float]:
-    return photo, 0.0
-
-  def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    return filling.into(around, holes, *self.fillings(photo, holes))
 
   def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """See Tiled."""
@@ -170,16 +163,7 @@ class Repairing:
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     clean, probability = self._clean_and_find(photo)
-    # Wide damage fills the view at full size, and is seen on smaller copies of the photo.
-    coarse = []
-    for n in finding.COARSER:
-      sides = [side // n for side in photo.shape[:2]]
-      if min(sides) >= finding.COARSEST:
-        _, found = self._look(shapes.resized(photo, *sides))
-        coarse.append(shapes.resized(found, *photo.shape[:2]))
-    if coarse:
-      probability = (probability + np.maximum.reduce(coarse)) / 2
-    return clean, probability
+    return clean, finding.with_copies(photo, probability, lambda copy: self._look(copy)[1])
 
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     clean, probability = self._look(photo)

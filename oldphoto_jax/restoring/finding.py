@@ -1,7 +1,11 @@
 """When in doubt, less: which finds of damage are filled, and whether a photo needs cleaning."""
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import ndimage
+
+from oldphoto_jax.restoring import shapes
 
 COARSER = (2, 4)  # how much smaller the copies are on which wide damage is sought
 COARSEST = 150  # pixels of the shorter side that such a copy has at least
@@ -17,6 +21,27 @@ VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not
 # Median change, of [-1, 1]: below the first a photo is sound and stays, from the second on it is
 # cleaned. Noise of 15 levels asks for changes of 4 and more, sound photos for 1.
 SOUND, NOISY = 2 / 127.5, 4 / 127.5
+
+
+def with_copies(
+  photo: np.ndarray, probability: np.ndarray, find: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+  """The probability of damage, where smaller copies of the photo are examined as well.
+
+  Wide damage fills a network's view at full size, and is seen on a copy. The mean of what is found
+  at full size and the most that is found on copies; small photos have no copies.
+
+  Args:
+    photo: float32 [H, W, 3].
+    probability: what was found at full size, float32 [H, W, 1].
+    find: photo of any size -> probability of damage.
+  """
+  found = []
+  for n in COARSER:
+    sides = [side // n for side in photo.shape[:2]]
+    if min(sides) >= COARSEST:
+      found.append(shapes.resized(find(shapes.resized(photo, *sides)), *photo.shape[:2]))
+  return (probability + np.maximum.reduce(found)) / 2 if found else probability
 
 
 def decide(probability: np.ndarray, threshold: float) -> np.ndarray:

@@ -104,6 +104,7 @@ class Loaded:
       weights.params,
       networks.multiple,
       self.name,
+      copies=True,  # as the system itself restores
     )
 
   def detector(self) -> detect.Detector:
