@@ -18,7 +18,8 @@ def load(path: str | os.PathLike | None = None) -> 'ArrayRestorer':
   loaded = weights.read(source)
   restorer, detector = loaded.restorer(), loaded.find_detector()
   find = None if detector is None else detect.marker(detector)
-  return ArrayRestorer(engine.compiled(restorer), restorer.look is not None, find)
+  finds, tones = restorer.look is not None, restorer.correction is not None
+  return ArrayRestorer(engine.compiled(restorer), finds, tones, find)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class ArrayRestorer:
 
   engine: engine.Engine
   finds: bool = False  # whether the system itself finds damage, in the same pass
+  tones: bool = False  # whether it revives tones
   # Photo, float32 [H, W, 3] in [-1, 1] -> probability of damage [H, W, 1]; None: no detector.
   find: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -43,7 +45,7 @@ class ArrayRestorer:
     only_damage: bool = False,
     find_damage: bool | None = None,
     threshold: float | None = None,
-    tone: float = restore.TONE,
+    tone: float | None = None,
   ) -> np.ndarray | list[np.ndarray]:
     """Restores one photo, or a list of photos, of any sizes.
 
@@ -57,22 +59,28 @@ class ArrayRestorer:
         without a mask. By default only systems made for it do this, see weights.SHIPPED.
       threshold: found damage is filled from this probability. None: the value that was best on real
         prints, or 0.5 for a detector.
-      tone: how far faded tones are revived, from 0 to 1. Use 0 for measurements.
+      tone: how far faded tones are revived, from 0 to 1. None: as `oldphoto restore` does. Use 0
+        for measurements.
 
     Returns:
       The restored photo, of the same shape and dtype; or a list of them.
 
     Raises:
       ValueError: an argument has a wrong shape, dtype or range.
-      errors.OptionError: `find_damage` is set, but the system has no detector.
+      errors.OptionError: `find_damage` or `tone` is set, but the system cannot do it.
       errors.PhotoError: a mask covers its whole photo.
     """
     searching = self.finds if find_damage is None else find_damage
     if searching and not self.finds and self.find is None:
       raise OptionError('these weights hold no detector, so give a mask instead of find_damage.')
+    if tone and not self.tones:
+      raise OptionError('these weights revive no tones, so leave tone out.')
     itself = searching and self.finds
     wishes = restore.Wishes(
-      strength, only_damage, (threshold or finding.THRESHOLD) if itself else None, tone
+      strength,
+      only_damage,
+      (threshold or finding.THRESHOLD) if itself else None,
+      restore.TONE if tone is None else tone,
     )
     one = not isinstance(photos, list | tuple)
     given = ([photos], [mask]) if one else (photos, [None] * len(photos) if mask is None else mask)

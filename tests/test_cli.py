@@ -146,6 +146,7 @@ def test_nothing_done_gives_exit_code_2_and_one_sentence(run, tmp_path):
     (['degrade', tmp_path / 'no', '-o', tmp_path / 'out', '--recipe', 'ageing'], 'no such file'),
     (['restore', photo, '-o', tmp_path, '--weights', 'half', '--strength', '2'], 'from 0 to 1'),
     (['restore', photo, '-o', tmp_path, '--weights', 'half', '--tile', '9'], '128 or more'),
+    (['restore', photo, '-o', tmp_path, '--weights', 'half', '--tone', '.5'], 'revives no tones'),
     (['degrade', photo, '-o', tmp_path, '--recipe', 'other'], 'invalid choice'),
     (['degrade', photo, '-o', tmp_path, '--recipe', 'ageing', '--copies', '0'], '1 or more'),
     ([], 'required'),

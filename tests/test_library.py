@@ -138,6 +138,7 @@ def test_what_cannot_be_restored_is_a_sentence(restorer):
     (([given], [None, None]), {}, '1 photos and 2 masks'),
     ((given,), {'strength': 2}, 'from 0 to 1'),
     ((given,), {'only_damage': True}, 'needs a mask'),
+    ((given,), {'tone': 0.5}, 'revive no tones'),
   ):
     with pytest.raises(ValueError, match=match):
       restorer.restore(*arguments, **options)

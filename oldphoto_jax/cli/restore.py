@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
   source = args.weights or weights.SHIPPED
   loaded = weights.read(source)
   restorer = loaded.restorer()
+  if args.tone and restorer.correction is None:
+    raise OptionError(f'{loaded.file} revives no tones: leave --tone out, or choose other weights.')
   todo = restore.plan(args.photos, args.output, overwrite=args.overwrite, save_masks=args.save_mask)
   mask, find = _damage(args, loaded, restorer, todo.sizes)
   wishes = restore.Wishes(

@@ -101,7 +101,7 @@ class Fusion:
   depth: int = 3
   blocks: int = 3
   alone: bool = False
-  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  weights: dict[str, float] = dataclasses.field(default_factory=WEIGHTS.copy)
   ema: float = 0.0
   accumulate: int = 1
   g_tx: optax.GradientTransformation = optax.adam(1e-3)

@@ -59,7 +59,7 @@ class T(nn.Module):
   def __call__(self, z, valid=None):
     """`valid` [B, h, w, 1], 1 = nothing lost, is required with `masked` and unused without."""
     channels = [min(self.latent * 2**i, self.width) for i in range(5)]
-    norm = layers.instance_norm if self.norm else lambda x: x
+    norm = layers.optional_norm(self.norm)
     x = z
     for i, features in enumerate(channels[1:]):
       x = layers.Conv(features, 3, pad=1, dtype=self.dtype, name=f'up{i}')(x)
@@ -116,7 +116,7 @@ class Mapping:
   spectral: bool = False
   ema: float = 0.0
   accumulate: int = 1
-  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  weights: dict[str, float] = dataclasses.field(default_factory=WEIGHTS.copy)
   g_tx: optax.GradientTransformation = optax.adam(1e-4, b1=0.0, b2=0.9)
   d_tx: optax.GradientTransformation = optax.adam(4e-4, b1=0.0, b2=0.9)
   dtype: Any = jnp.float32

@@ -49,7 +49,7 @@ class Pix2Pix:
   generator: gan_networks.GanUNet = gan_networks.GanUNet()
   discriminator: gan_networks.GanPatchDiscriminator = gan_networks.GanPatchDiscriminator()
   gan_loss: Callable[[jax.Array, float], jax.Array] = losses.vanilla_gan
-  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  weights: dict[str, float] = dataclasses.field(default_factory=WEIGHTS.copy)
   halve_d: bool = True
   alternate: bool = True
   sync_batch_norm: bool = False

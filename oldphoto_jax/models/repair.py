@@ -96,7 +96,7 @@ class Repair:
 
   widths: tuple[int, ...] = (32, 64, 128, 192)
   blocks: int = 2
-  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  weights: dict[str, float] = dataclasses.field(default_factory=WEIGHTS.copy)
   ema: float = 0.0
   g_tx: optax.GradientTransformation = optax.adam(1e-3)
   dtype: Any = jnp.float32

@@ -55,7 +55,7 @@ class Encoder(nn.Module):
   @nn.compact
   def __call__(self, x):
     layers.check_multiple(x.shape, DOWNSAMPLING)
-    norm = layers.instance_norm if self.norm else lambda x: x
+    norm = layers.optional_norm(self.norm)
     x = layers.Conv(self.width, 7, pad=3, pad_mode='reflect', dtype=self.dtype, name='conv_in')(x)
     x = nn.relu(norm(x))
     for i, features in enumerate((self.width, self.latent)):
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(self, z):
-    norm = layers.instance_norm if self.norm else lambda x: x
+    norm = layers.optional_norm(self.norm)
     x = z.astype(self.dtype)
     x = layers.resnet_blocks(x, self.blocks, self.latent, self.norm, self.dtype, self.remat)
     for i in range(2):
@@ -166,7 +166,7 @@ class VAE:
   posterior_std: float = 1.0
   ema: float = 0.0
   accumulate: int = 1
-  weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+  weights: dict[str, float] = dataclasses.field(default_factory=WEIGHTS.copy)
   g_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
   d_tx: optax.GradientTransformation = optax.adam(2e-4, b1=0.5)
   dtype: Any = jnp.float32

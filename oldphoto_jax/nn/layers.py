@@ -1,6 +1,6 @@
 """Layers that at least two of the networks share, on NHWC images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,11 @@ def instance_norm(x, epsilon: float = 1e-5):
   y = y - checkpoint_name(y.mean((1, 2), keepdims=True), MEAN)
   variance = checkpoint_name((y * y).mean((1, 2), keepdims=True), VARIANCE)
   return (y * lax.rsqrt(variance + epsilon)).astype(x.dtype)
+
+
+def optional_norm(wanted: bool) -> Callable:
+  """`instance_norm`, or what changes nothing."""
+  return instance_norm if wanted else lambda x: x
 
 
 def leaky_relu(x, slope: float = 0.2):
@@ -154,7 +159,7 @@ class ResnetBlock(nn.Module):
   @nn.compact
   def __call__(self, x):
     conv = partial(Conv, self.features, 3, pad=1, pad_mode='reflect', dtype=self.dtype)
-    norm = instance_norm if self.norm else lambda x: x
+    norm = optional_norm(self.norm)
     y = nn.relu(norm(conv(name='conv1')(x)))
     return checkpoint_name(x + norm(conv(name='conv2')(y)), CUT)
 
