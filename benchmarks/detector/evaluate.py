@@ -9,9 +9,10 @@ film pairs  PAIRS: X_damaged.jpg with X_mask.png, real scans and where their ret
 
 Photos are looked at in their own resolution. The threshold is the best (F1) on photos of VAL that
 `print` damages, the same for all sets; the columns behind it say what the best one of each set
-would have been. The filter is the larger of white and black top-hat of the luma over a disk of
-radius 4: it finds what is thin and lighter or darker than its surroundings. Writes evaluation.md,
-evaluation.json and a sheet of each set into OUT, and the same of the filter into OUT/top-hat.
+would have been. `tolerance.md` has the best F1 with two pixels of tolerance. The filter is the
+larger of white and black top-hat of the luma over a disk of radius 4: it finds what is thin and
+lighter or darker than its surroundings. Writes evaluation.md, evaluation.json, tolerance.md and a
+sheet of each set into OUT, and the same of the filter into OUT/top-hat.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from skimage import measure, morphology
 from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import damage, photographic
 from oldphoto_jax.evaluation.rows import age
-from oldphoto_jax.metrics import detection
+from oldphoto_jax.metrics import detection, print_scores
 from oldphoto_jax.photos import folders, images, masks, sheets
 from oldphoto_jax.restoring import detect
 
@@ -107,17 +108,27 @@ def top_hat(photo: images.Photo) -> np.ndarray:
 
 def measure_set(
   mark: Callable[[np.ndarray], np.ndarray], examples: Iterator[Example]
-) -> tuple[np.ndarray, np.ndarray]:
-  """Counts [photos, 2, BINS] and a sheet of the first: photo, true mask, found."""
-  counts, rows, names = [], [], []
+) -> tuple[np.ndarray, np.ndarray, str]:
+  """Counts [photos, 2, BINS], a sheet of the first (photo, true mask, found), and `tolerant`."""
+  counts, rows, names, found_all, labels = [], [], [], [], []
   for name, photo, truth in examples:
     found = mark(images.to_float(photo))
     counts.append(detection.count(found, truth))
+    found_all.append(found[..., 0].astype(np.float16))
+    true = truth[..., 0] >= 0.5
+    labels.append(print_scores.Label(true, np.ones_like(true)))
     if len(rows) < SHEET_ROWS:
       gray = [sheets.from_float(2 * m[..., 0] - 1) for m in (truth, found)]
       rows.append([images.to_rgb8(photo), *gray])
       names.append(name)
-  return np.stack(counts), sheets.grid(rows, ['photo', 'true mask', 'found'], names)
+  sheet = sheets.grid(rows, ['photo', 'true mask', 'found'], names)
+  return np.stack(counts), sheet, tolerant(found_all, labels)
+
+
+def tolerant(found: list[np.ndarray], labels: list[print_scores.Label]) -> str:
+  """Threshold, F1, precision and recall at the best threshold, with two pixels of tolerance."""
+  threshold, best = print_scores.best_threshold(found, labels)
+  return f'{threshold:.2f} | {best.f1:.3f} | {best.precision:.3f} | {best.recall:.3f}'
 
 
 def main() -> None:
@@ -137,19 +148,21 @@ def main() -> None:
     (detector.name, mark, args.output),
     ('top-hat', top_hat, args.output / 'top-hat'),
   ):
-    counts, _ = measure_set(marker, some(printed(args.val)))
+    counts, *_ = measure_set(marker, some(printed(args.val)))
     threshold = detection.curve(counts).best_threshold
-    rows = []
+    rows, lines = [], ['| | threshold | F1, 2 px | precision | recall |', '|---|---|---|---|---|']
     for title, examples in (
       ('print', printed(args.test)),
       ('real masks', composited(args.test, args.masks)),
       ('film pairs', film_pairs(args.pairs)),
     ):
-      counts, sheet = measure_set(marker, some(examples))
+      counts, sheet, near = measure_set(marker, some(examples))
       rows.append(detection.Row(title, counts, threshold))
+      lines.append(f'| {title} | {near} |')
       folder.mkdir(parents=True, exist_ok=True)
       sheets.save_png(folder / f'{title.replace(" ", "_")}.png', sheet)
-    print(detection.write(rows, name, folder))
+    (folder / 'tolerance.md').write_text('\n'.join(lines) + '\n')
+    print(detection.write(rows, name, folder), *lines, sep='\n')
 
 
 if __name__ == '__main__':
