@@ -210,22 +210,27 @@ def test_the_engine_finds_fills_and_leaves_the_rest(trained):
   def look_at(params, photo):  # damage is what is white
     return photo, (photo.min(-1, keepdims=True) > 0.9).astype(jnp.float32)
 
-  def fill_gray(params, photo, mask):
-    return (jnp.where(mask > 0, 0.0, photo),) * 2
+  def show_trust(params, photo, mask):
+    return (jnp.where(mask > 0, mask, photo),) * 2
 
   system = engine.compiled(
-    engine.Restorer(None, None, 16, 'white', fill=fill_gray, look=look_at), [(200, 220)]
+    engine.Restorer(None, None, 16, 'white', fill=show_trust, look=look_at), [(200, 220)]
   )
   photo = _photos(1, 220)[0, :200] * 0.3
   photo[50:60, 40:90] = 1.0
   for only in (False, True):
     done = restore.restore_array(system, photo, None, restore.Wishes(1.0, only, find=0.4))
     assert done.mask[52:58, 42:88].min() == 1 and done.mask.mean() < 0.05
-    np.testing.assert_allclose(done.photo[52:58, 42:88], 0)
+    np.testing.assert_allclose(done.photo[52:58, 42:88], 0.5)  # what it found may be wrong
     untouched = done.mask[..., 0] == 0
     np.testing.assert_allclose(done.photo[untouched], photo[untouched], atol=1e-6)
   told = restore.restore_array(system, photo, np.zeros((200, 220, 1), np.float32))
   np.testing.assert_allclose(told.photo, photo, atol=1e-6)  # an empty mask is believed
+  marked = np.zeros((200, 220, 1), np.float32)
+  marked[100:110, 100:110] = 1
+  told = restore.restore_array(system, photo, marked)
+  np.testing.assert_allclose(told.photo[100:110, 100:110], 1)  # and what a person marked
+  np.testing.assert_allclose(told.photo[marked[..., 0] == 0], photo[marked[..., 0] == 0], atol=1e-6)
 
 
 def test_weights_of_repair_restore_and_detect(tmp_path):

@@ -334,7 +334,9 @@ def networks(sizes: dict[str, Any]) -> Networks:
     return clean, found
 
   def fill_holes(params, photo, mask):
-    return (fill(model, params['repair'], photo, mask),) * 2
+    trust = mask.max((1, 2, 3), keepdims=True)
+    holes = (mask > 0).astype(photo.dtype)
+    return (fill(model, params['repair'], photo, holes, trust),) * 2
 
   def correction(params, thumbnail, weight):
     return tone.correction(fading, params['tone'], thumbnail, weight)

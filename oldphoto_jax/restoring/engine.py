@@ -27,10 +27,10 @@ class Restorer:
   params: Any
   multiple: int  # H and W must be multiples of it
   name: str  # says which weights these are, in the report
-  # The same for photos with holes, (params, photos, masks [B, H, W, 1], above 0 = hole) -> (blind,
-  # seeing), [B, H, W, 3] each: filled without and with a look at what the holes show. A system with
-  # one filling gives it twice. None where the system has no networks of its own for holes: they are
-  # filled with what it makes of the photo.
+  # The same for photos with holes, (params, photos, masks [B, H, W, 1], above 0 = hole, 1 if a
+  # person says so) -> (blind, seeing), [B, H, W, 3] each: filled without and with a look at what
+  # the holes show. A system with one filling gives it twice. None where the system has no networks
+  # of its own for holes: they are filled with what it makes of the photo.
   fill: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   # Whether it needs the whole photo: it has instance norms, or a receptive field that is larger
   # than the overlap of tiles.
@@ -66,7 +66,8 @@ class Engine(Protocol):
     Args:
       photo: float32 [H, W, 3].
       around: what the filling is put into, such as the restored photo, [H, W, 3].
-      holes: bool [H, W, 1]; somewhere, and not everywhere.
+      holes: float32 [H, W, 1], how far each pixel is believed to be lost: 0 not at all, 1 by a
+        person, finding.TRUST by a search. Above 0 somewhere, and not everywhere.
 
     Returns:
       float32 [H, W, 3]; its values outside of the holes do not matter.
@@ -96,7 +97,7 @@ class _Cleaning:
     return photo, 0.0
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    return filling.into(around, holes, *self.fillings(photo, holes))
+    return filling.into(around, holes > 0, *self.fillings(photo, holes))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ THRESHOLD = 0.5  # probability of sure damage, of models.repair: see benchmarks/
 SURE, EVIDENCE = 0.8, (0.001, 0.003)
 STRICTER = 0.25  # share of 1 - threshold that is left for a photo without such evidence
 LOW = 0.5  # share of the threshold down to which a find goes on from its sure pixels
+TRUST = 0.5  # how far the filling believes what was found: so models.repair has learnt it
 GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
 # Median change, of [-1, 1]: below the first a photo is sound and stays, from the second on it is

@@ -102,7 +102,8 @@ def restore_array(
     )
   restored = clean
   if mask is not None and mask.any():
-    filled = engine.fill(photo, clean, mask > 0)
+    trust = finding.TRUST if searching else 1.0
+    filled = engine.fill(photo, clean, np.where(mask > 0, np.float32(trust), 0))
     if searching:
       mask = finding.worth_filling(photo, filled, mask)
     restored = np.where(mask > 0, mask * filled + (1 - mask) * clean, clean)
