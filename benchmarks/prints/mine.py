@@ -3,7 +3,8 @@
   python benchmarks/prints/mine.py PHOTOS [PHOTOS ...] -o OUT [--weights RUN_OR_FILE] [--count 150]
 
 PHOTOS    folders of sound photos that may be trained on
-OUT       gets photos/NAME.png, squares around the worst false alarms, and labels/NAME.png: sound
+OUT       gets photos/NAME.png, squares around the worst false alarms, every other one gray as
+          prints are, and labels/NAME.png, all sound
 
 Learn from them with --config.data.labels=LABELS,OUT/labels --config.data.prints=PRINTS,OUT/photos
 """
@@ -42,9 +43,11 @@ def main() -> None:
     sides = [round(factor * n) for n in photo.shape[:2]]
     squares.append((*worst(system, shapes.resized(photo, *sides)), path.stem))
   squares.sort(key=lambda square: -square[0])
-  for alarms, square, name in squares[: args.count]:
+  for i, (alarms, square, name) in enumerate(squares[: args.count]):
     if alarms >= LEAST:
-      Image.fromarray(square).save(args.output / 'photos' / f'{name}.png')
+      picture = Image.fromarray(square)
+      picture = picture.convert('L') if i % 2 else picture
+      picture.save(args.output / 'photos' / f'{name}.png')
       label = np.zeros(square.shape[:2], np.uint8)
       Image.fromarray(label).save(args.output / 'labels' / f'{name}.png')
       print(f'{name}: {alarms} pixels')
