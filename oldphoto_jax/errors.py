@@ -23,6 +23,10 @@ class PhotoError(UserError):
   """A photo, mask or folder of them that cannot be read, written or used."""
 
 
+class DiskFullError(UserError):
+  """A full disk. What was done before is kept, and the same command goes on."""
+
+
 class WeightsError(UserError):
   """A weights file, in our or an official layout, that is missing, broken or of the wrong kind."""
 
@@ -37,5 +41,6 @@ class ExitStatus(enum.IntEnum):
   OK = 0
   SOME_FAILED = 1  # some photos failed; the others are done
   NOTHING_DONE = 2
-  STOPPED = 75  # after SIGTERM (EX_TEMPFAIL), everything is saved: the same command goes on
+  # After SIGTERM or on a full disk (EX_TEMPFAIL), all is saved: the same command goes on.
+  STOPPED = 75
   INTERRUPTED = 130  # Ctrl-C; the same command goes on

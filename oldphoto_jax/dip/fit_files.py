@@ -6,7 +6,6 @@ Shared by `launch.py --config=configs/dip.py` and `oldphoto dip`.
 import contextlib
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import pathlib
@@ -96,6 +95,7 @@ def plan(
   report: str | os.PathLike | None = None,
   *,
   overwrite: bool = False,
+  part: folder.Part = folder.WHOLE,
 ) -> folder.Plan:
   """Plans `restore_files`: see folder.plan.
 
@@ -104,9 +104,10 @@ def plan(
     out: folder of the restored photos, which keep the names of the originals.
     report: folder of report.json and of the checkpoints of unfinished fits; `out` by default.
     overwrite: whether to replace existing outputs.
+    part: which of the photos to do.
   """
   outputs = lambda name: {'output': folder.like_original(name)}
-  return folder.plan(paths, out, outputs, folder=report, overwrite=overwrite)
+  return folder.plan(paths, out, outputs, folder=report, overwrite=overwrite, part=part)
 
 
 def restore_files(
@@ -139,28 +140,19 @@ def restore_files(
     stop: called during a fit. If it returns true, the fit is saved and train.Stopped raised.
 
   Raises:
-    PhotoError: a fit might take longer than `max_seconds`, or a folder cannot be made.
+    PhotoError: a fit might take longer than `max_seconds`, or see folder.run.
+    DiskFullError: see folder.run.
     train.Stopped: see `stop`.
   """
   sizes = {item.path: item.size for item in todo.items if item.size}
   _check_time(job, sizes, tell)
-  earlier = _earlier(todo.folder / folder.REPORT)
 
-  def kept(item: folder.Item, result: folder.Result) -> folder.Result:
-    """Adds the fields of an earlier report, if it describes exactly this output."""
-    entry = earlier.get(result.output, {})
-    if entry.get('sha256') != result.sha256:
-      return result
-    more = {name: value for name, value in entry.items() if name not in result.entry()}
-    known = {name: entry[name] for name in ('warnings', 'seconds', 'size') if name in entry}
-    return dataclasses.replace(result, **known, fields=more)
-
-  def work(items: list[folder.Item]) -> Iterator[tuple]:
-    for group in _groups(job, items):
+  def work(items: Iterable[folder.Item]) -> Iterator[tuple]:
+    for group in _groups(job, list(items)):
       yield from _restore_group(job, todo, group, show, tell, stop)
 
   head = {'weights': f'Deep Image Prior, {job.name}, seed {job.seed}', 'strength': job.strength}
-  return folder.run(todo, work, head, 'restored', 'make it smaller', kept=kept, progress=progress)
+  return folder.run(todo, work, head, 'restored', 'make it smaller', progress=progress)
 
 
 # Before -----------------------------------------------------------------------------------------
@@ -193,14 +185,6 @@ def _check_time(job: Job, sizes: dict[pathlib.Path, tuple[int, int]], tell) -> N
 def _fitted_size(job: Job, size: tuple[int, int]) -> tuple[int, int]:
   scale = min(1, (job.max_side or math.inf) / max(size))
   return tuple(max(1, round(side * scale)) for side in size)
-
-
-def _earlier(report: pathlib.Path) -> dict[str, dict]:
-  """The entries of an existing report, by their outputs."""
-  try:
-    return {entry['output']: entry for entry in json.loads(report.read_text())['photos']}
-  except (OSError, ValueError, KeyError, TypeError):
-    return {}
 
 
 def _groups(job: Job, items: Sequence[folder.Item]) -> Iterator[list[folder.Item]]:
