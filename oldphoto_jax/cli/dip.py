@@ -43,6 +43,7 @@ def add(verbs) -> None:
     metavar='H',
     help='refuse photos that might take longer (default: 2)',
   )
+  options.add_provenance(parser)
   options.add_page(parser)
   parser.set_defaults(run=run)
 
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     strength=args.strength,
     max_side=args.max_side,
     max_seconds=3600 * args.max_hours,
+    history=args.provenance,
   )
   pages = before_after.Pages(todo) if args.page and todo.shard is None else None
   summary = fit_files.restore_files(

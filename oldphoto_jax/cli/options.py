@@ -86,6 +86,15 @@ def add_damage(parser: argparse.ArgumentParser, detector: str) -> None:
   )
 
 
+def add_provenance(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--no-provenance',
+    dest='provenance',
+    action='store_false',
+    help='do not say in the photos how they were made',
+  )
+
+
 def add_page(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--no-page',

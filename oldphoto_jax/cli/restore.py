@@ -60,6 +60,7 @@ def add(verbs) -> None:
     metavar='N',
     help='cut larger photos into tiles of N pixels; smaller tiles need less memory (default: 2048)',
   )
+  options.add_provenance(parser)
   options.add_page(parser)
   parser.set_defaults(run=run)
 
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     todo,
     wishes,
     settings=settings,
+    history=args.provenance,
     mask=mask,
     progress=options.progress(todo, args.json),
     show=pages.show if pages else None,

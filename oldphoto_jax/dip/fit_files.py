@@ -13,6 +13,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,7 @@ class Job:
     chunk, save_every: iterations per chunk, chunks per checkpoint.
     batch: photos that a device fits at once, padded to a common size. 0: one on CPU; on
       accelerators PHOTOS_AT_ONCE, or fewer if they exceed PIXELS_AT_ONCE together.
+    history: whether each photo says in its XMP data how it was made: see provenance.py.
     curves: also write loss, variance and PSNR of every iteration to curves/NAME.npz.
   """
 
@@ -69,7 +71,14 @@ class Job:
   chunk: int = 100
   save_every: int = 10
   batch: int = 0
+  history: bool = True
   curves: bool = False
+
+  @property
+  def made_by(self) -> dict[str, Any]:
+    """What the photos depend on, for the manifest."""
+    weights = f'Deep Image Prior, {self.name}, seed {self.seed}'
+    return {'weights': weights, 'strength': self.strength}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,8 +160,7 @@ def restore_files(
     for group in _groups(job, list(items)):
       yield from _restore_group(job, todo, group, show, tell, stop)
 
-  head = {'weights': f'Deep Image Prior, {job.name}, seed {job.seed}', 'strength': job.strength}
-  return folder.run(todo, work, head, 'restored', 'make it smaller', progress=progress)
+  return folder.run(todo, work, job.made_by, 'restored', 'make it smaller', progress=progress)
 
 
 # Before -----------------------------------------------------------------------------------------
@@ -377,6 +385,9 @@ def _write(job: Job, todo: folder.Plan, given: _Input, result: fit.Fit | None, s
   like = _like(job, photo, image.shape)
   values = images.keep_gray(np.broadcast_to(image, like.pixels.shape), like.pixels)
   restored = images.from_float(values, like)
+  if job.history and result is not None:
+    restored, untold = folder.with_history(restored, like, pasted, job.made_by)
+    warnings += untold
   if result is None and like is photo and item.output.suffix == item.path.suffix:
     images.make_folder(item.output.parent)
     images.write_bytes(item.output, item.path.read_bytes(), overwrite=todo.overwrite)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from oldphoto_jax.errors import DiskFullError, ExitStatus, PhotoError, UserError
-from oldphoto_jax.photos import folders, images
+from oldphoto_jax.photos import folders, images, provenance
 from oldphoto_jax.restoring import manifest
 
 # Errors that may be caused by a photo rather than the program.
@@ -348,7 +349,7 @@ def run(
     if is_disk_full(error):
       finished = sum(result.status != 'failed' for result in results.values())
       raise DiskFullError(
-        f'{plan.out}: the disk is full. {finished} photos are done; make room, and run the same '
+        f'{plan.out}: the disk is full. Photos done: {finished}; make room, and run the same '
         'command again.'
       ) from error
     raise
@@ -471,6 +472,36 @@ def write(todo: Plan, photo: images.Photo, output: pathlib.Path) -> None:
   except PhotoError:
     if todo.overwrite or not output.is_file():
       raise
+
+
+# What a photo says of itself. Paths of masks and the like are nobody else's business.
+_TOLD = ('weights', 'weights_sha256', 'strength', 'only_damage', 'find', 'tone')
+
+
+def with_history(
+  after: images.Photo, before: images.Photo, filled: bool, made_by: Mapping[str, Any]
+) -> tuple[images.Photo, tuple[str, ...]]:
+  """A restored photo that says how it was made, in its XMP data: see provenance.py.
+
+  Args:
+    after: the restored photo. If no pixel has changed, it says nothing.
+    before: the original.
+    filled: whether parts of it are made up.
+    made_by: as for `run`.
+
+  Returns:
+    The photo, and a warning if there is no place for it.
+  """
+  if after.format == 'BMP' or np.array_equal(after.pixels, before.pixels):
+    return after, ()  # BMP has no metadata
+  source = provenance.FILLED if filled else provenance.ENHANCED
+  parameters = '; '.join(f'{name}={made_by[name]}' for name in _TOLD if name in made_by)
+  xmp = provenance.add(before.xmp, provenance.Event(source, manifest.SOFTWARE, parameters))
+  if xmp is None:
+    return after, ('Its XMP data is damaged, so its history could not be added.',)
+  if after.format == 'JPEG' and len(xmp) > provenance.JPEG_MOST:
+    return after, ('Its XMP data leaves no room for its history.',)
+  return dataclasses.replace(after, xmp=xmp), ()
 
 
 def changed_name(item: Item, photo: images.Photo) -> tuple[str, ...]:

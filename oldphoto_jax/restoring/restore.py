@@ -165,6 +165,7 @@ def restore_photos(
   wishes: Wishes = PLAIN,
   *,
   settings: Mapping[str, Any] = types.MappingProxyType({}),
+  history: bool = True,
   mask: Callable[[pathlib.Path, images.Photo], np.ndarray] | None = None,
   progress: Callable[[int, int, folder.Result], None] | None = None,
   show: Callable[[folder.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
@@ -183,6 +184,7 @@ def restore_photos(
     wishes: what is wanted.
     settings: what else the photos depend on, as JSON values for the manifest, such as
       `weights_sha256`.
+    history: whether each photo says in its XMP data how it was made: see provenance.py.
     mask: (path of a photo, photo) -> its damage, as restore_array takes it. May raise PhotoError.
     progress: called after each photo with (photos done, photos in all, result).
     show: called with each restored photo: (its item, before, after with the warnings, mask).
@@ -195,6 +197,8 @@ def restore_photos(
   if mask is None and wishes.find is None and (wishes.only_damage or saves_masks):
     raise ValueError('without masks there is no damage to restore alone, and no mask to save.')
 
+  made_by = {'weights': engine.name, **settings, **dataclasses.asdict(wishes)}
+
   def one(item: folder.Item) -> folder.Done:
     photo = images.read(item.path)
     given = None if mask is None else mask(item.path, photo)
@@ -203,6 +207,10 @@ def restore_photos(
       images.make_folder(item.outputs['mask'].parent)
       images.write(masks.to_photo(done.mask, photo.dpi), item.outputs['mask'], overwrite=True)
     warnings = photo.warnings + folder.changed_name(item, photo)
+    if history:
+      filled = done.mask is not None and bool(done.mask.any())
+      restored, untold = folder.with_history(restored, photo, filled, made_by)
+      warnings += untold
     nothing = done.mask is None or not done.mask.any()
     if wishes.only_damage and nothing and item.output.suffix == item.path.suffix:
       images.make_folder(item.output.parent)
@@ -221,7 +229,7 @@ def restore_photos(
   return folder.run(
     todo,
     folder.each(one),
-    {'weights': engine.name, **settings, **dataclasses.asdict(wishes)},
+    made_by,
     'restored',
     'use smaller tiles',
     progress=progress,
