@@ -5,6 +5,8 @@ keep their traceback.
 """
 
 import enum
+import errno
+import os
 
 
 class UserError(ValueError):
@@ -25,6 +27,18 @@ class PhotoError(UserError):
 
 class DiskFullError(UserError):
   """A full disk. What was done before is kept, and the same command goes on."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+  """Whether an error, or one that caused it, is a full disk or an exhausted quota."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+      return True
+    # Libraries in C++, such as the one that writes checkpoints, only pass the text on.
+    if not isinstance(error, UserError) and os.strerror(errno.ENOSPC) in str(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
 
 
 class WeightsError(UserError):

@@ -5,7 +5,6 @@ the job and writes its manifest, see manifest.py; a bad photo does not stop it.
 """
 
 import dataclasses
-import errno
 import os
 import pathlib
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from oldphoto_jax.errors import DiskFullError, ExitStatus, PhotoError, UserError
+from oldphoto_jax.errors import DiskFullError, ExitStatus, PhotoError, UserError, is_disk_full
 from oldphoto_jax.photos import folders, images, provenance
 from oldphoto_jax.restoring import manifest
 
@@ -354,15 +353,6 @@ def run(
       ) from error
     raise
   return Summary(tuple(results[str(item.path)] for item in plan.items), journal.run)
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-  """Whether an error, or one that caused it, is a full disk or an exhausted quota."""
-  while error is not None:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-      return True
-    error = error.__cause__
-  return False
 
 
 def each(
