@@ -19,9 +19,10 @@ def get_config(variant=''):
 
   c.data = sections.data()
   c.data.old = ''  # stays empty: pix2pix learns from pairs, and real old photos have none
+  c.data.pairs = ''  # folder of before/ and after/ with equal names, instead of data.photos
   c.data.crop = 128  # pixels, a multiple of 2**downs
 
-  c.recipe = 'wan2020,report'  # for the input; of several, one is drawn per photo
+  c.recipe = 'wan2020,report'  # for the input; of several, one is drawn per photo; not for pairs
 
   c.model = ml_collections.ConfigDict()
   c.model.width = 32

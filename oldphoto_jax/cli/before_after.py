@@ -1,6 +1,7 @@
 """The page and the sheet that compare restored photos with their originals."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
@@ -41,8 +42,12 @@ class Pages:
     if len(self._pairs) < _PHOTOS_ON_SHEET:
       self._pairs[name] = [sheets.thumbnail(before, 384), sheets.thumbnail(after, 384)]
 
-  def write(self, summary: folder.Summary) -> None:
-    """Writes the page and the sheet. Kept photos are read again for them."""
+  def write(self, summary: folder.Summary) -> pathlib.Path:
+    """Writes the page and the sheet, for which kept photos are read again.
+
+    Returns:
+      The path of the page.
+    """
     figures, failures = [], []
     for item, result in zip(self._todo.items, summary.results):
       if result.status == 'failed':
@@ -61,4 +66,4 @@ class Pages:
     if self._pairs:
       sheet = sheets.grid(list(self._pairs.values()), ['before', 'after'], list(self._pairs))
       sheets.save_png(self._todo.out / SHEET, sheet)
-    print(f'Open {self._todo.out / PAGE} in a browser to compare.')
+    return self._todo.out / PAGE

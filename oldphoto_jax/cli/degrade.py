@@ -54,11 +54,22 @@ def run(args: argparse.Namespace) -> int:
 
   recipe = build.recipe(args.recipe, args.overlays, args.textures)
   kinds = damage.artefacts(recipe) if args.recipe == 'print' else {}
-  todo = degrade_files.plan(args.photos, args.output, copies=args.copies, overwrite=args.overwrite)
-  summary, sheets = degrade_files.degrade_photos(
-    recipe, args.recipe, todo, seed=args.seed, kinds=kinds, progress=options.progress()
+  todo = degrade_files.plan(
+    args.photos,
+    args.output,
+    copies=args.copies,
+    overwrite=args.overwrite,
+    part=options.part(args),
   )
-  options.conclude(todo, summary, 'aged')
-  for path in sheets:
+  summary, sheets = degrade_files.degrade_photos(
+    recipe,
+    args.recipe,
+    todo,
+    seed=args.seed,
+    kinds=kinds,
+    progress=options.progress(todo, args.json),
+  )
+  options.conclude(todo, summary, 'aged', args.json)
+  for path in () if args.json else sheets:
     print(f'Look at {path}.')
   return summary.exit_code

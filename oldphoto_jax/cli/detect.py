@@ -45,15 +45,15 @@ def run(args: argparse.Namespace) -> int:
   from oldphoto_jax.restoring import detect
 
   detector = weights.load_detector(args.weights or weights.SHIPPED)
-  todo = detect.plan(args.photos, args.output, overwrite=args.overwrite)
+  todo = detect.plan(args.photos, args.output, overwrite=args.overwrite, part=options.part(args))
   summary = detect.detect_photos(
     detector,
     todo,
     threshold=args.threshold,
     tile=args.tile,
-    progress=options.progress(_damaged),
+    progress=options.progress(todo, args.json, _damaged),
   )
-  options.conclude(todo, summary, 'marked')
+  options.conclude(todo, summary, 'marked', args.json)
   return summary.exit_code
 
 

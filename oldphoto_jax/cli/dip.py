@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import sys
 
 from oldphoto_jax.cli import options
 
@@ -42,6 +43,7 @@ def add(verbs) -> None:
     metavar='H',
     help='refuse photos that might take longer (default: 2)',
   )
+  options.add_provenance(parser)
   options.add_page(parser)
   parser.set_defaults(run=run)
 
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
   from oldphoto_jax.cli import before_after
   from oldphoto_jax.dip import fit_files, presets
 
-  todo = fit_files.plan(args.photos, args.output, overwrite=args.overwrite)
+  todo = fit_files.plan(args.photos, args.output, overwrite=args.overwrite, part=options.part(args))
   mask = None
   if args.mask is not None:
     mask = options.marked_by_user(args.mask)
@@ -75,16 +77,19 @@ def run(args: argparse.Namespace) -> int:
     strength=args.strength,
     max_side=args.max_side,
     max_seconds=3600 * args.max_hours,
+    history=args.provenance,
   )
-  pages = before_after.Pages(todo) if args.page else None
+  pages = before_after.Pages(todo) if args.page and todo.shard is None else None
   summary = fit_files.restore_files(
     job,
     todo,
-    progress=options.progress(),
+    progress=options.progress(todo, args.json),
     show=pages.show if pages else None,
-    tell=functools.partial(print, flush=True),
+    tell=functools.partial(print, file=sys.stderr if args.json else sys.stdout, flush=True),
   )
-  options.conclude(todo, summary, 'restored')
+  options.conclude(todo, summary, 'restored', args.json)
   if pages:
-    pages.write(summary)
+    path = pages.write(summary)
+    if not args.json:
+      print(f'Open {path} in a browser to compare.')
   return summary.exit_code

@@ -1,20 +1,24 @@
 """The command line as a whole: its verbs, errors as sentences, and exit codes."""
 
 import argparse
+import contextlib
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
 
 from PIL import Image
 
 import oldphoto_jax
-from oldphoto_jax.cli import convert, degrade, detect, dip, restore
-from oldphoto_jax.errors import ExitStatus, UserError
+from oldphoto_jax.cli import convert, degrade, detect, dip, options, restore, status, verify
+from oldphoto_jax.errors import DiskFullError, ExitStatus, UserError
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line and returns an errors.ExitStatus.
 
-  Errors that the user can fix become one sentence on stderr. Others keep their traceback.
+  Errors that the user can fix become one sentence on stderr, and an event with --json. Others keep
+  their traceback.
   """
   for stream in (sys.stdout, sys.stderr):  # file names need not be valid Unicode
     if hasattr(stream, 'reconfigure'):
@@ -23,13 +27,42 @@ def main(argv: list[str] | None = None) -> int:
   warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
   args = parser().parse_args(argv)
   try:
-    return args.run(args)
+    with _terminable():
+      return args.run(args)
   except UserError as error:
-    print(f'oldphoto: {error}', file=sys.stderr)
-    return ExitStatus.NOTHING_DONE
+    full = isinstance(error, DiskFullError)
+    code, sentence = ExitStatus.STOPPED if full else ExitStatus.NOTHING_DONE, str(error)
   except KeyboardInterrupt:
-    print('oldphoto: interrupted; the same command goes on from here.', file=sys.stderr)
-    return ExitStatus.INTERRUPTED
+    code, sentence = ExitStatus.INTERRUPTED, 'interrupted; the same command goes on from here.'
+  except Terminated:
+    code, sentence = ExitStatus.STOPPED, 'stopped by SIGTERM; the same command goes on from here.'
+  print(f'oldphoto: {sentence}', file=sys.stderr)
+  if getattr(args, 'json', False):
+    options.emit({'event': 'error', 'message': sentence, 'exit_code': int(code)})
+  return code
+
+
+class Terminated(BaseException):
+  """SIGTERM, as KeyboardInterrupt is SIGINT: what runs can still write its report."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+  """Turns the first SIGTERM into Terminated. Later ones would only cut the report short."""
+
+  def stop(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
+
+  try:
+    before = signal.signal(signal.SIGTERM, stop)
+  except ValueError:  # not the main thread, which never gets a signal
+    yield
+    return
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,11 +71,12 @@ def parser() -> argparse.ArgumentParser:
     prog='oldphoto',
     description='Restores old photographs. Your originals are never changed.',
     epilog='Exit codes: 0 success; 1 some photos failed, the others are done; 2 nothing was done; '
-    '130 interrupted. "oldphoto COMMAND --help" shows options and examples.',
+    '75 stopped by SIGTERM or a full disk, 130 by Ctrl-C: the same command goes on. '
+    '"oldphoto COMMAND --help" shows options and examples.',
   )
   version = f'oldphoto {oldphoto_jax.__version__}'
   top.add_argument('--version', action='version', version=version)
   verbs = top.add_subparsers(title='commands', required=True, metavar='COMMAND')
-  for module in (restore, dip, detect, degrade, convert):
+  for module in (restore, dip, detect, degrade, status, verify, convert):
     module.add(verbs)
   return top

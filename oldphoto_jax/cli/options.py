@@ -1,18 +1,21 @@
 """Shared by the verbs: options, progress lines, and the sources of masks."""
 
 import argparse
+import json
 import math
 import os
 import pathlib
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from oldphoto_jax.errors import OptionError
 from oldphoto_jax.photos import images, masks
+from oldphoto_jax.restoring import manifest
 
 
 def verb(
@@ -38,6 +41,24 @@ def verb(
 def add_photos(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('photos', nargs='+', metavar='PHOTOS', help='photos, or folders of photos')
   add_output(parser)
+  parser.add_argument(
+    '--shard', type=shard, metavar='K/N', help='do only part K of N, for N processes or machines'
+  )
+  parser.add_argument(
+    '--only-failed', action='store_true', help='do only what failed before, by the report'
+  )
+  add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--json', action='store_true', help='print events as lines of JSON')
+
+
+def part(args: argparse.Namespace):
+  """The folder.Part that --shard and --only-failed name."""
+  from oldphoto_jax.restoring import folder
+
+  return folder.Part(args.shard, args.only_failed)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +86,15 @@ def add_damage(parser: argparse.ArgumentParser, detector: str) -> None:
   )
 
 
+def add_provenance(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--no-provenance',
+    dest='provenance',
+    action='store_false',
+    help='do not say in the photos how they were made',
+  )
+
+
 def add_page(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--no-page',
@@ -72,6 +102,14 @@ def add_page(parser: argparse.ArgumentParser) -> None:
     action='store_false',
     help='write no before-after.html to compare the photos',
   )
+
+
+def shard(text: str) -> manifest.Shard:
+  """Parses K/N, with 1 <= K <= N."""
+  number, slash, count = text.partition('/')
+  if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+    raise argparse.ArgumentTypeError(f'{text} is not K/N with K from 1 to N, such as 2/4')
+  return manifest.Shard(int(number), int(count))
 
 
 def share(text: str) -> float:
@@ -124,12 +162,38 @@ def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: fl
   return lambda path, photo: masks.grow(mark(images.to_float(photo)), threshold)
 
 
-def progress(note: Callable = lambda result: '') -> Callable[[int, int, object], None]:
-  """Prints a line for each photo. `note` adds text to the line of a processed photo."""
+def emit(event: Mapping[str, Any]) -> None:
+  """Prints an event of --json: docs/restoring.md describes them."""
+  print(json.dumps(event), flush=True)
+
+
+def progress(
+  todo, as_json: bool, note: Callable = lambda result: ''
+) -> Callable[[int, int, object], None]:
+  """Prints a line for each photo of a folder.Plan.
+
+  Args:
+    todo: the plan.
+    as_json: print events, of which the first is printed at once.
+    note: adds text to the line of a processed photo.
+  """
   start, worked = time.perf_counter(), 0
+  if as_json:
+    emit(
+      {
+        'event': 'start',
+        'schema': manifest.SCHEMA,
+        'total': len(todo.items),
+        'shard': todo.shard and str(todo.shard),
+        'output': str(todo.out),
+      }
+    )
 
   def show(done: int, total: int, result) -> None:
     nonlocal start, worked
+    if as_json:
+      emit({'event': 'photo', 'done': done, 'total': total, **result.entry(todo.folder)})
+      return
     if result.status == 'kept':  # no measure of the time that others take
       start = time.perf_counter()
     else:
@@ -146,9 +210,19 @@ def progress(note: Callable = lambda result: '') -> Callable[[int, int, object],
   return show
 
 
-def conclude(todo, summary, done: str) -> None:
+def conclude(todo, summary, done: str, as_json: bool) -> None:
   """Prints how many photos have each status. `done` is the status of a processed photo."""
-  from oldphoto_jax.restoring import folder
-
-  counts = (f'{summary.count(status)} {status}' for status in (done, 'kept', 'failed'))
-  print(f'{", ".join(counts)}: see {todo.folder / folder.REPORT}')
+  counts = {status: summary.count(status) for status in (done, 'kept', 'failed')}
+  if as_json:
+    end = {'left': todo.left, 'report': str(todo.report), 'exit_code': int(summary.exit_code)}
+    emit({'event': 'end', **counts, **end})
+    return
+  others = summary.made_otherwise
+  if others:
+    print(
+      f'Kept photos that were made with other weights or settings: {others}. --overwrite does them '
+      'again.',
+      file=sys.stderr,
+    )
+  text = ', '.join(f'{count} {status}' for status, count in counts.items())
+  print(f'{text}: see {todo.report}')

@@ -12,8 +12,8 @@ def add(verbs) -> None:
     'restore',
     'restore photos and folders of photos',
     'Writes restored photos to the output folder, under the names of the originals, with the same '
-    'size and kind, and a report.json. Existing photos are kept: an interrupted run can be run '
-    'again.',
+    'size and kind, and a report.json. Existing photos are kept: the same command goes on with an '
+    'interrupted run.',
     (
       'oldphoto restore scans -o restored',
       'oldphoto restore scans -o restored --mask masks --only-damage',
@@ -60,6 +60,7 @@ def add(verbs) -> None:
     metavar='N',
     help='cut larger photos into tiles of N pixels; smaller tiles need less memory (default: 2048)',
   )
+  options.add_provenance(parser)
   options.add_page(parser)
   parser.set_defaults(run=run)
 
@@ -74,23 +75,40 @@ def run(args: argparse.Namespace) -> int:
   restorer = loaded.restorer()
   if args.tone and restorer.correction is None:
     raise OptionError(f'{loaded.file} revives no tones: leave --tone out, or choose other weights.')
-  todo = restore.plan(args.photos, args.output, overwrite=args.overwrite, save_masks=args.save_mask)
+  todo = restore.plan(
+    args.photos,
+    args.output,
+    overwrite=args.overwrite,
+    save_masks=args.save_mask,
+    part=options.part(args),
+  )
   mask, find = _damage(args, loaded, restorer, todo.sizes)
   wishes = restore.Wishes(
     args.strength, args.only_damage, find, restore.TONE if args.tone is None else args.tone
   )
-  pages = before_after.Pages(todo) if args.page else None
+  settings = {
+    'weights_sha256': loaded.sha256,
+    'mask': args.mask,
+    'detector': args.detector,
+    'threshold': args.threshold,
+    'tile': args.tile,
+  }
+  pages = before_after.Pages(todo) if args.page and todo.shard is None else None
   summary = restore.restore_photos(
     engine.compiled(restorer, todo.sizes, tile=args.tile),
     todo,
     wishes,
+    settings=settings,
+    history=args.provenance,
     mask=mask,
-    progress=options.progress(),
+    progress=options.progress(todo, args.json),
     show=pages.show if pages else None,
   )
-  options.conclude(todo, summary, 'restored')
+  options.conclude(todo, summary, 'restored', args.json)
   if pages:
-    pages.write(summary)
+    path = pages.write(summary)
+    if not args.json:
+      print(f'Open {path} in a browser to compare.')
   return summary.exit_code
 
 

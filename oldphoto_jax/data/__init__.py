@@ -11,10 +11,12 @@ from oldphoto_jax.data.pipeline import (
   train_batches,
 )
 from oldphoto_jax.data.sources import (
+  Pairs,
   Source,
   cached,
   folder,
   manifest,
+  pairs,
   sample_photos,
   subset,
   tfds_images,
@@ -23,6 +25,7 @@ from oldphoto_jax.data.sources import (
 __all__ = [
   'Batches',
   'Crop',
+  'Pairs',
   'Photos',
   'RealAndClean',
   'Source',
@@ -32,6 +35,7 @@ __all__ = [
   'eval_batches',
   'folder',
   'manifest',
+  'pairs',
   'sample_photos',
   'subset',
   'tfds_images',

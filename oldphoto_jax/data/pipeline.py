@@ -349,6 +349,9 @@ def _cut(photo: np.ndarray, resized: Sequence[int], top: int, left: int, size: i
   """
   if photo.shape[:2] == tuple(resized):
     return photo[top : top + size, left : left + size]
+  if photo.shape[2] > 3:  # of sources.Pairs
+    both = np.split(photo, photo.shape[2] // 3, 2)
+    return np.concatenate([_cut(one, resized, top, left, size) for one in both], 2)
   parts, box = [], []
   for start, stored, wanted in zip((top, left), photo.shape, resized):
     step = stored / wanted

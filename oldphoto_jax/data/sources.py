@@ -147,6 +147,31 @@ class Chosen:
     return self.source.encoded(self.indices[i])
 
 
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """Photos before and after their restoration, as photos of six channels: before, then after.
+
+  Everything that cuts, chooses or keeps photos treats both alike. Attributes are sources of the
+  same length; photo i of one belongs to photo i of the other.
+  """
+
+  before: Source
+  after: Source
+
+  @property
+  def names(self) -> Sequence[str]:
+    return self.after.names
+
+  def __len__(self) -> int:
+    return len(self.after)
+
+  def __getitem__(self, i: int) -> np.ndarray:
+    return np.concatenate([self.before[i], self.after[i]], -1)
+
+  def encoded(self, i: int) -> bytes:
+    return self.before.encoded(i) + self.after.encoded(i)
+
+
 class Cached:
   """A source whose decoded photos stay in memory, up to `max_bytes` per process.
 
@@ -214,6 +239,46 @@ def folder(path: str | os.PathLike) -> Files:
       _some(unreadable, 20),
     )
   return Files(root, readable, unreadable)
+
+
+def pairs(path: str | os.PathLike) -> Pairs:
+  """The pairs of a folder: PATH/before/NAME and PATH/after/NAME, with any ending.
+
+  Raises:
+    PhotoError: a folder is missing or holds no readable photo, a photo has no partner or several,
+      or partners differ in size.
+  """
+  before, after = (folder(pathlib.Path(path).expanduser() / kind) for kind in ('before', 'after'))
+  by_stem = {}
+  for source in (before, after):
+    found = {}
+    for i, name in enumerate(source.names):
+      stem = os.path.splitext(name)[0]
+      if stem in found:
+        raise PhotoError(f'{source.root}: two photos are called {stem}; keep one.')
+      found[stem] = i
+    by_stem[source.root] = found
+  olds, news = by_stem[before.root], by_stem[after.root]
+  for one, other, place in ((olds, news, after.root), (news, olds, before.root)):
+    alone = sorted(one.keys() - other.keys())
+    if alone:
+      raise PhotoError(
+        f'{place}: {len(alone)} photos have no partner here, such as {alone[0]}; each photo in '
+        'before/ and after/ needs one of the same name.'
+      )
+  stems = sorted(news)
+  for stem in stems:
+    paths = before.root / before.names[olds[stem]], after.root / after.names[news[stem]]
+    old, new = map(images.size, paths)
+    if old != new:
+      raise PhotoError(
+        f'{paths[0]} is {old[1]}x{old[0]} and {paths[1]} {new[1]}x{new[0]}; both must show the '
+        'same in the same size.'
+      )
+  return Pairs(
+    Files(before.root, [before.names[olds[stem]] for stem in stems]),
+    Files(after.root, [after.names[news[stem]] for stem in stems]),
+  )
 
 
 def tfds_images(data_dir: str | os.PathLike, name: str, split: str) -> Records:

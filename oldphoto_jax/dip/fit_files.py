@@ -6,7 +6,6 @@ Shared by `launch.py --config=configs/dip.py` and `oldphoto dip`.
 import contextlib
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import pathlib
@@ -14,6 +13,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,7 @@ class Job:
     chunk, save_every: iterations per chunk, chunks per checkpoint.
     batch: photos that a device fits at once, padded to a common size. 0: one on CPU; on
       accelerators PHOTOS_AT_ONCE, or fewer if they exceed PIXELS_AT_ONCE together.
+    history: whether each photo says in its XMP data how it was made: see provenance.py.
     curves: also write loss, variance and PSNR of every iteration to curves/NAME.npz.
   """
 
@@ -70,7 +71,14 @@ class Job:
   chunk: int = 100
   save_every: int = 10
   batch: int = 0
+  history: bool = True
   curves: bool = False
+
+  @property
+  def made_by(self) -> dict[str, Any]:
+    """What the photos depend on, for the manifest."""
+    weights = f'Deep Image Prior, {self.name}, seed {self.seed}'
+    return {'weights': weights, 'strength': self.strength}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +104,7 @@ def plan(
   report: str | os.PathLike | None = None,
   *,
   overwrite: bool = False,
+  part: folder.Part = folder.WHOLE,
 ) -> folder.Plan:
   """Plans `restore_files`: see folder.plan.
 
@@ -104,9 +113,10 @@ def plan(
     out: folder of the restored photos, which keep the names of the originals.
     report: folder of report.json and of the checkpoints of unfinished fits; `out` by default.
     overwrite: whether to replace existing outputs.
+    part: which of the photos to do.
   """
   outputs = lambda name: {'output': folder.like_original(name)}
-  return folder.plan(paths, out, outputs, folder=report, overwrite=overwrite)
+  return folder.plan(paths, out, outputs, folder=report, overwrite=overwrite, part=part)
 
 
 def restore_files(
@@ -139,28 +149,18 @@ def restore_files(
     stop: called during a fit. If it returns true, the fit is saved and train.Stopped raised.
 
   Raises:
-    PhotoError: a fit might take longer than `max_seconds`, or a folder cannot be made.
+    PhotoError: a fit might take longer than `max_seconds`, or see folder.run.
+    DiskFullError: see folder.run.
     train.Stopped: see `stop`.
   """
   sizes = {item.path: item.size for item in todo.items if item.size}
   _check_time(job, sizes, tell)
-  earlier = _earlier(todo.folder / folder.REPORT)
 
-  def kept(item: folder.Item, result: folder.Result) -> folder.Result:
-    """Adds the fields of an earlier report, if it describes exactly this output."""
-    entry = earlier.get(result.output, {})
-    if entry.get('sha256') != result.sha256:
-      return result
-    more = {name: value for name, value in entry.items() if name not in result.entry()}
-    known = {name: entry[name] for name in ('warnings', 'seconds', 'size') if name in entry}
-    return dataclasses.replace(result, **known, fields=more)
-
-  def work(items: list[folder.Item]) -> Iterator[tuple]:
-    for group in _groups(job, items):
+  def work(items: Iterable[folder.Item]) -> Iterator[tuple]:
+    for group in _groups(job, list(items)):
       yield from _restore_group(job, todo, group, show, tell, stop)
 
-  head = {'weights': f'Deep Image Prior, {job.name}, seed {job.seed}', 'strength': job.strength}
-  return folder.run(todo, work, head, 'restored', 'make it smaller', kept=kept, progress=progress)
+  return folder.run(todo, work, job.made_by, 'restored', 'make it smaller', progress=progress)
 
 
 # Before -----------------------------------------------------------------------------------------
@@ -193,14 +193,6 @@ def _check_time(job: Job, sizes: dict[pathlib.Path, tuple[int, int]], tell) -> N
 def _fitted_size(job: Job, size: tuple[int, int]) -> tuple[int, int]:
   scale = min(1, (job.max_side or math.inf) / max(size))
   return tuple(max(1, round(side * scale)) for side in size)
-
-
-def _earlier(report: pathlib.Path) -> dict[str, dict]:
-  """The entries of an existing report, by their outputs."""
-  try:
-    return {entry['output']: entry for entry in json.loads(report.read_text())['photos']}
-  except (OSError, ValueError, KeyError, TypeError):
-    return {}
 
 
 def _groups(job: Job, items: Sequence[folder.Item]) -> Iterator[list[folder.Item]]:
@@ -393,6 +385,9 @@ def _write(job: Job, todo: folder.Plan, given: _Input, result: fit.Fit | None, s
   like = _like(job, photo, image.shape)
   values = images.keep_gray(np.broadcast_to(image, like.pixels.shape), like.pixels)
   restored = images.from_float(values, like)
+  if job.history and result is not None:
+    restored, untold = folder.with_history(restored, like, pasted, job.made_by)
+    warnings += untold
   if result is None and like is photo and item.output.suffix == item.path.suffix:
     images.make_folder(item.output.parent)
     images.write_bytes(item.output, item.path.read_bytes(), overwrite=todo.overwrite)

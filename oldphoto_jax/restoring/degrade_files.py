@@ -32,6 +32,7 @@ def plan(
   *,
   copies: int = 1,
   overwrite: bool = False,
+  part: folder.Part = folder.WHOLE,
 ) -> folder.Plan:
   """Plans `degrade_photos`: see folder.plan.
 
@@ -42,7 +43,7 @@ def plan(
     numbered = [f'{kind}-{number}' for number in range(1, copies + 1)]
     return lambda name: {place: place / name.with_suffix('.png') for place in numbered}
 
-  return folder.plan(paths, out, named('old'), also=named('mask'), overwrite=overwrite)
+  return folder.plan(paths, out, named('old'), also=named('mask'), overwrite=overwrite, part=part)
 
 
 def degrade_photos(
@@ -54,7 +55,7 @@ def degrade_photos(
   kinds: Mapping[str, Callable[..., Damaged]] | None = None,
   progress: Callable[[int, int, folder.Result], None] | None = None,
 ) -> tuple[folder.Summary, list[pathlib.Path]]:
-  """Writes aged copies of photos into a folder, with contact sheets and report.json.
+  """Writes aged copies of photos into a folder, with contact sheets and a manifest.
 
   Args:
     recipe: damages the photos.
@@ -65,10 +66,11 @@ def degrade_photos(
     progress: called after each photo with (photos done, total, result).
 
   Returns:
-    The summary, and the paths of the sheets.
+    The summary, and the paths of the sheets: none for a shard, which sees only a part.
 
   Raises:
     PhotoError: a folder or a sheet cannot be written.
+    DiskFullError: see folder.run.
   """
   fitting = _shapes(todo.sizes)
   age, key = jax.jit(recipe), jax.random.key(seed)
@@ -81,13 +83,15 @@ def degrade_photos(
     row = [images.to_rgb8(photo)]
     for number, (old_path, mask_path) in enumerate(_copies(item), 1):
       old, mask = _age(age, jax.random.fold_in(own, number), photo, fitting)
-      folder.write(todo, old, old_path)
+      # The copy comes last: a photo with all copies is kept when the job is resumed.
       if mask is not None:
         folder.write(todo, mask, mask_path)
       elif todo.overwrite:
         mask_path.unlink(missing_ok=True)  # of another recipe or seed
+      folder.write(todo, old, old_path)
       row.append(old.pixels)
-    pictures[item.path] = _pictures(row)
+    if todo.shard is None:
+      pictures[item.path] = _pictures(row)
     return folder.Done(photo.size, photo.warnings)
 
   summary = folder.run(
@@ -99,6 +103,8 @@ def degrade_photos(
     progress=progress,
   )
 
+  if todo.shard is not None:
+    return summary, []
   rows, squares = [], []
   for item, result in zip(todo.items, summary.results):
     if result.status == 'kept':

@@ -66,7 +66,11 @@ def marker(
 
 
 def plan(
-  paths: Iterable[str | os.PathLike], out: str | os.PathLike, *, overwrite: bool = False
+  paths: Iterable[str | os.PathLike],
+  out: str | os.PathLike,
+  *,
+  overwrite: bool = False,
+  part: folder.Part = folder.WHOLE,
 ) -> folder.Plan:
   """Plans `detect_photos`, with masks/NAME.png and overlays/NAME.jpg: see folder.plan."""
 
@@ -76,7 +80,7 @@ def plan(
       'overlay': OVERLAYS / name.with_suffix('.jpg'),
     }
 
-  return folder.plan(paths, out, outputs, overwrite=overwrite)
+  return folder.plan(paths, out, outputs, overwrite=overwrite, part=part)
 
 
 def detect_photos(
@@ -87,7 +91,7 @@ def detect_photos(
   tile: int = 1024,
   progress: Callable[[int, int, folder.Result], None] | None = None,
 ) -> folder.Summary:
-  """Writes a mask and an overlay picture of each photo into a folder, and report.json.
+  """Writes a mask and an overlay picture of each photo into a folder, and its manifest.
 
   A mask is gray, with 8 bits and the size of the photo; white is damaged. An overlay is the photo
   with the damage in red. Beside the fields of folder.Result, the report has `damaged`: the share of
@@ -102,7 +106,7 @@ def detect_photos(
     progress: called after each photo with (photos done, total, result).
 
   Raises:
-    PhotoError: a folder cannot be made.
+    PhotoError, DiskFullError: see folder.run.
     ValueError: an argument is out of range.
   """
   if threshold is not None and not 0 < threshold < 1:

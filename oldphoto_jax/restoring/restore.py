@@ -6,7 +6,8 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,6 +143,7 @@ def plan(
   *,
   overwrite: bool = False,
   save_masks: bool = False,
+  part: folder.Part = folder.WHOLE,
 ) -> folder.Plan:
   """What `restore_photos` has to do: see folder.plan.
 
@@ -154,6 +156,7 @@ def plan(
     lambda name: {'output': folder.like_original(name)},
     also=lambda name: {'mask': MASKS / name.with_suffix('.png')} if save_masks else {},
     overwrite=overwrite,
+    part=part,
   )
 
 
@@ -162,15 +165,17 @@ def restore_photos(
   todo: folder.Plan,
   wishes: Wishes = PLAIN,
   *,
+  settings: Mapping[str, Any] = types.MappingProxyType({}),
+  history: bool = True,
   mask: Callable[[pathlib.Path, images.Photo], np.ndarray] | None = None,
   progress: Callable[[int, int, folder.Result], None] | None = None,
   show: Callable[[folder.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
 ) -> folder.Summary:
-  """Restores photos into a folder, and writes its report.json.
+  """Restores photos into a folder, and writes its manifest.
 
   Each output has its input's size, format, bit depth, transparency and tags. An interrupted job can
-  simply be run again. What the report has of a photo beside folder.Result: `shape`, the height and
-  width of the program that restored it (its padding changes the numbers near the photo's edge),
+  simply be run again. What the manifest has of a photo beside folder.Result: `shape`, the height
+  and width of the program that restored it (its padding changes the numbers near the photo's edge),
   `damaged`, the share of the pixels that were filled, `changed`, the share of the others that moved
   by more than four levels of 255, and `tone`, how far tones were revived.
 
@@ -178,17 +183,22 @@ def restore_photos(
     engine: the trained system, compiled for `todo.sizes`.
     todo: of `plan`.
     wishes: what is wanted.
+    settings: what else the photos depend on, as JSON values for the manifest, such as
+      `weights_sha256`.
+    history: whether each photo says in its XMP data how it was made: see provenance.py.
     mask: (path of a photo, photo) -> its damage, as restore_array takes it. May raise PhotoError.
     progress: called after each photo with (photos done, photos in all, result).
     show: called with each restored photo: (its item, before, after with the warnings, mask).
 
   Raises:
-    PhotoError: a folder cannot be made.
+    PhotoError, DiskFullError: see folder.run.
     ValueError: there is neither `mask` nor search where one is needed.
   """
   saves_masks = any('mask' in item.outputs for item in todo.items)
   if mask is None and wishes.find is None and (wishes.only_damage or saves_masks):
     raise ValueError('without masks there is no damage to restore alone, and no mask to save.')
+
+  made_by = {'weights': engine.name, **settings, **dataclasses.asdict(wishes)}
 
   def one(item: folder.Item) -> folder.Done:
     photo = images.read(item.path)
@@ -198,6 +208,10 @@ def restore_photos(
       images.make_folder(item.outputs['mask'].parent)
       images.write(masks.to_photo(done.mask, photo.dpi), item.outputs['mask'], overwrite=True)
     warnings = photo.warnings + folder.changed_name(item, photo)
+    if history:
+      filled = done.mask is not None and bool(done.mask.any())
+      restored, untold = folder.with_history(restored, photo, filled, made_by)
+      warnings += untold
     nothing = done.mask is None or not done.mask.any()
     if wishes.only_damage and nothing and item.output.suffix == item.path.suffix:
       images.make_folder(item.output.parent)
@@ -216,7 +230,7 @@ def restore_photos(
   return folder.run(
     todo,
     folder.each(one),
-    {'weights': engine.name, **dataclasses.asdict(wishes)},
+    made_by,
     'restored',
     'use smaller tiles',
     progress=progress,

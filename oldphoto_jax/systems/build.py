@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,15 @@ from oldphoto_jax.data import artefacts, sources
 from oldphoto_jax.degradation import names as recipe_names
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.errors import CheckpointError, ConfigError
-from oldphoto_jax.evaluation.rows import Test, age
+from oldphoto_jax.evaluation.rows import Test, age, given
 from oldphoto_jax.nn import features
 from oldphoto_jax.training import checkpoints, parallel, runs, train
 from oldphoto_jax.weights import classifiers
 
 _log = logging.getLogger(__name__)
+
+MANIFEST = 'manifest.json'
+Manifest = list[dict[str, Any]]  # rows of data.manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +40,14 @@ class Photos:
   old: data.Source | None
 
 
-def photos(config: ConfigDict, seed: int) -> Photos:
+def photos(config: ConfigDict, seed: int, before: Manifest | None = None) -> Photos:
   """Opens the photos that `config` (section `data`) names, and splits them.
+
+  Args:
+    config: the section.
+    seed: of the split.
+    before: the manifest of the run that goes on. Its photos stay in their splits and in their
+      order, and those that were added since are not used: a log line names them.
 
   Raises:
     UserError: a folder is missing or empty, or holds too few photos for the split.
@@ -46,16 +55,26 @@ def photos(config: ConfigDict, seed: int) -> Photos:
   for name in ('photos', 'val', 'test', 'old'):
     if config[name] and not pathlib.Path(config[name]).expanduser().is_dir():
       raise ConfigError(f'data.{name}: there is no folder {config[name]}')
+  pairs = config.get('pairs')
+  folder = data.pairs if pairs else data.folder
   if config.tfds_name:
     source = data.tfds_images(config.tfds_dir, config.tfds_name, config.tfds_split)
-  elif config.photos:
-    source = data.folder(config.photos)
+  elif pairs or config.photos:
+    source = folder(pairs or config.photos)
   else:
     _log.info('data.photos is not set: training on the sample photos of scikit-image')
     source = data.sample_photos()
-  test = data.folder(config.test) if config.test else None
-  if config.val:
-    train_photos, val = source, data.folder(config.val)
+  test = folder(config.test) if config.test else None
+  if before is not None:
+    opened = {'train': source, 'test': test or source}
+    opened['val'] = folder(config.val) if config.val else source
+    if config.old:
+      opened['old'] = data.folder(config.old)
+    kept = _as_before(opened, before, bool(config.subset_train))
+    train_photos, val, test = (kept.get(split) for split in ('train', 'val', 'test'))
+    old = kept.get('old')
+  elif config.val:
+    train_photos, val = source, folder(config.val)
     if config.subset_train:
       train_photos = data.subset(source, seed, {'train': config.subset_train})['train']
   else:
@@ -71,7 +90,8 @@ def photos(config: ConfigDict, seed: int) -> Photos:
     splits = data.subset(source, seed, counts)
     train_photos, val = splits['train'], splits['val']
     test = test or splits.get('test')
-  old = data.folder(config.old) if config.old else None
+  if before is None:
+    old = data.folder(config.old) if config.old else None
   # Training and old photos share the memory.
   limit = int(config.cache_gb * 2**30) // (1 if old is None else 2)
   return Photos(
@@ -80,6 +100,60 @@ def photos(config: ConfigDict, seed: int) -> Photos:
     test=test,
     old=old and data.cached(old, limit),
   )
+
+
+def _as_before(
+  opened: Mapping[str, data.Source], before: Manifest, chosen: bool
+) -> dict[str, data.Source]:
+  """The splits of a manifest.
+
+  Args:
+    opened: the photos from which each split was taken.
+    before: the manifest.
+    chosen: whether the splits were only a part of the photos, so that others are no news.
+  """
+  kept, used = {}, {}
+  for split in dict.fromkeys(row['split'] for row in before):
+    source = opened[split]
+    index = {name: i for i, name in enumerate(source.names)}
+    names = [row['name'] for row in before if row['split'] == split]
+    missing = [name for name in names if name not in index]
+    if missing:
+      raise ConfigError(
+        f'{len(missing)} photos of the split {split} are gone since the run began, such as '
+        f'{missing[0]}: put them back, or begin another run with --config.workdir'
+      )
+    kept[split] = sources.Chosen(source, [index[name] for name in names])
+    used.setdefault(id(source), (source, set()))[1].update(names)
+  for source, names in () if chosen else used.values():
+    added = [name for name in source.names if name not in names]
+    if added:
+      _log.warning(
+        '%d photos were added since the run began, such as %s: it goes on without them, so that '
+        'its split stays. To learn from them, begin another run.',
+        len(added),
+        added[0],
+      )
+  return kept
+
+
+def run_photos(config: ConfigDict) -> Photos:
+  """The photos of the run in `config.workdir`, in the splits that it began with; else as `photos`.
+
+  Raises:
+    UserError: see `photos`; or the run's manifest is damaged.
+  """
+  path = pathlib.Path(config.workdir) / MANIFEST
+  before = None
+  if path.exists():
+    try:
+      before = json.loads(path.read_text())
+    except ValueError as error:
+      raise ConfigError(
+        f'{path} is damaged: restore it from a backup, or choose another folder with '
+        '--config.workdir'
+      ) from error
+  return photos(config.data, config.seed, before)
 
 
 def test_photos(config: ConfigDict, opened: Photos) -> data.Source:
@@ -93,7 +167,9 @@ def first(source: data.Source, limit: int) -> data.Source:
 
 
 def tests(config: ConfigDict, source: data.Source) -> list[Test]:
-  """The central squares of a source, damaged by each recipe of `evaluate.recipes`."""
+  """The central squares of a source, damaged by each recipe of `evaluate.recipes`; or its pairs."""
+  if config.data.get('pairs'):
+    return [given(source, config.evaluate.crop)]
   return [
     age(train_recipe(config, name), name, source, config.evaluate.crop, config.seed)
     for name in names(config.evaluate.recipes)
@@ -106,6 +182,8 @@ def stand_ins(config: ConfigDict) -> Photos:
   The compiled program of a stage does not depend on its photos, only on whether there are old ones.
   """
   source = data.sample_photos()
+  if config.data.get('pairs'):
+    source = data.Pairs(source, source)
   return Photos(train=source, val=source, test=None, old=source if config.data.old else None)
 
 
@@ -120,13 +198,30 @@ def names(text: str) -> list[str]:
 
 
 def write_manifest(photos: Photos, workdir: str) -> None:
-  """Writes manifest.json: every photo of the run with its split, size and hash."""
-  if parallel.is_main():
-    splits = {'train': photos.train, 'val': photos.val, 'test': photos.test, 'old': photos.old}
-    rows = data.manifest({name: source for name, source in splits.items() if source is not None})
-    path = pathlib.Path(workdir) / 'manifest.json'
+  """Writes manifest.json: every photo of the run with its split, size and hash.
+
+  If the run goes on, it is there already. A log line then names photos that have changed since.
+  """
+  if not parallel.is_main():
+    return
+  splits = {'train': photos.train, 'val': photos.val, 'test': photos.test, 'old': photos.old}
+  rows = data.manifest({name: source for name, source in splits.items() if source is not None})
+  path = pathlib.Path(workdir) / MANIFEST
+  if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1))
+    temporary = path.with_suffix('.part')
+    temporary.write_text(json.dumps(rows, indent=1))
+    temporary.replace(path)
+    return
+  known = {(row['split'], row['name']): row['sha256'] for row in json.loads(path.read_text())}
+  changed = [row['name'] for row in rows if known.get((row['split'], row['name'])) != row['sha256']]
+  if changed:
+    _log.warning(
+      '%d photos have changed since the run began, such as %s: the run goes on with them as they '
+      'are now',
+      len(changed),
+      changed[0],
+    )
 
 
 def crop(config: ConfigDict) -> data.Crop:
@@ -185,6 +280,13 @@ def prepare_pairs(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:
     return {'old': aged.old, 'clean': aged.clean, 'mask': aged.mask}
 
   return prepare
+
+
+def prepare_given(batch: dict, keys: jax.Array) -> dict:
+  """Batches of data.Pairs -> 'old' and 'clean' [b, S, S, 3]."""
+  del keys
+  both = photographic.from_levels(batch['image'])
+  return {'old': both[..., :3], 'clean': both[..., 3:]}
 
 
 def prepare_clean(gray: float) -> Callable[[dict, jax.Array], dict]:

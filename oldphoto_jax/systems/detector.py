@@ -99,7 +99,7 @@ def evaluate(config: ConfigDict) -> str:
   if size % trained.multiple:
     raise ConfigError(f'evaluate.crop is {size}, not a multiple of {trained.multiple}')
   mark = detect.marker(trained, [(size, size)])
-  photos = build.photos(config.data, config.seed)
+  photos = build.run_photos(config)
   val = build.tests(config, build.first(photos.val, config.evaluate.limit))
   tests = val if photos.test is None else build.tests(config, build.test_photos(config, photos))
   rows = []

@@ -120,9 +120,10 @@ def run(config: ConfigDict) -> None:
       _log.warning('%s: %s', result.input, warning)
 
   with train.Terminated() as terminated:
+    todo = fit_files.plan([photos], workdir / RESTORED, workdir)
     summary = fit_files.restore_files(
       job,
-      fit_files.plan([photos], workdir / RESTORED, workdir),
+      todo,
       progress=progress,
       tell=_log.info,
       stop=lambda: terminated.requested,
@@ -133,7 +134,7 @@ def run(config: ConfigDict) -> None:
   if summary.exit_code:
     raise ConfigError(
       f'{summary.count("failed")} of {len(summary.results)} photos failed: '
-      f'see {workdir / folder.REPORT} for the reasons'
+      f'see {todo.report} for the reasons'
     )
 
 

@@ -1,4 +1,7 @@
-"""The system pix2pix: one stage, trained on clean photos and their synthetic old versions."""
+"""The system pix2pix: one stage, trained on clean photos and their old versions.
+
+These are made by a recipe, or are the pairs of a folder (`data.pairs`).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -44,7 +47,9 @@ def stages(
 ) -> dict[str, Callable[[], train.Stage]]:
   """The one stage; see system.trained."""
   del networks
-  prepare = build.prepare_pairs(build.train_recipe(config, config.recipe))
+  prepare = build.prepare_given
+  if not config.data.pairs:
+    prepare = build.prepare_pairs(build.train_recipe(config, config.recipe))
   stream = data.Photos(photos.train, build.crop(config.data))
   return {
     STAGE: partial(
@@ -68,11 +73,16 @@ def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
 
 
 def check(config: ConfigDict) -> None:
-  """Raises ConfigError for real old photos, which have no clean version to learn from."""
+  """Raises ConfigError for photos without a clean version, or two sources of photos."""
   if config.data.old:
     raise ConfigError(
       'pix2pix learns from pairs, and the photos of data.old have no clean version: leave it '
       'empty, or train CycleGAN (configs/cyclegan.py)'
+    )
+  if config.data.pairs and (config.data.photos or config.data.tfds_name):
+    raise ConfigError(
+      'data.pairs already says which photos to learn from: leave data.photos and data.tfds_name '
+      'empty'
     )
 
 

@@ -17,7 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from oldphoto_jax import weights
-from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.errors import ConfigError, DiskFullError, is_disk_full
 from oldphoto_jax.evaluation import compile_report, speed, tables
 from oldphoto_jax.evaluation.judge import extra_scores, load_judge
 from oldphoto_jax.evaluation.results import compare
@@ -62,7 +62,7 @@ def scores(config: ConfigDict) -> str:
   if e.crop % restorer.multiple:
     raise ConfigError(f'evaluate.crop is {e.crop}, not a multiple of {restorer.multiple}')
   rows = [nothing(), restoring(RESTORED, restorer)]
-  source = build.test_photos(config, build.photos(config.data, config.seed))
+  source = build.test_photos(config, build.run_photos(config))
   tests = build.tests(config, source)
   judge = load_judge('', '')
   with tempfile.TemporaryDirectory() as place:
@@ -123,17 +123,26 @@ def trained(
     names = build.stage_names(config)
     build.check_batches(config)
     runs.check(config, may_change)
-    photos = build.photos(config.data, config.seed)
+    photos = build.run_photos(config)
     for i, stage in enumerate(names):
       stages(config, photos, build.planned(config, names[:i]))[stage]()
     opened = stages(config, photos, build.trained(config))
-    runs.start(config, may_change)
-    build.write_manifest(photos, config.workdir)
-    for stage in names:
-      seed = config.seed * len(opened) + list(opened).index(stage)
-      train.train(opened[stage](), runs.stage_folder(config.workdir, stage), seed)
-    if all(build.is_trained(config, stage) for stage in needed):
-      export(config)
+    try:
+      with runs.alone(config.workdir):
+        runs.start(config, may_change)
+        build.write_manifest(photos, config.workdir)
+        for stage in names:
+          seed = config.seed * len(opened) + list(opened).index(stage)
+          train.train(opened[stage](), runs.stage_folder(config.workdir, stage), seed)
+        if all(build.is_trained(config, stage) for stage in needed):
+          export(config)
+    except Exception as error:
+      if not is_disk_full(error):
+        raise
+      raise DiskFullError(
+        f'{config.workdir}: the disk is full; make room, and run the same command again: it goes '
+        'on from the newest checkpoint'
+      ) from error
 
   def export(config: ConfigDict) -> None:
     released = release(config, build.trained(config))

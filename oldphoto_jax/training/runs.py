@@ -1,14 +1,16 @@
 """The record of a run (settings, versions, device, commit), and the guard against mixing runs."""
 
+import contextlib
 import fnmatch
 import importlib.metadata
 import json
 import os
 import pathlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import filelock
 import jax
 from absl import logging
 from ml_collections import ConfigDict
@@ -86,6 +88,36 @@ def start(config: ConfigDict, may_change: Sequence[str] = ()) -> None:
   temporary.write_text(json.dumps(description, indent=2))
   temporary.replace(path)
   logging.info('run folder: %s', path.parent)
+
+
+@contextlib.contextmanager
+def alone(workdir: str | os.PathLike) -> Iterator[None]:
+  """Keeps other runs out of a folder, which is made, while this one trains in it.
+
+  The lock goes with the process, however it ends. Of several hosts, only the main one holds it.
+
+  Raises:
+    ConfigError: another process trains in the folder, or it cannot be made.
+  """
+  if not parallel.is_main():
+    yield
+    return
+  folder = pathlib.Path(workdir)
+  lock = filelock.FileLock(folder / '.lock', timeout=0)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock.acquire()
+  except filelock.Timeout as error:
+    raise ConfigError(
+      f'another process trains in {folder}: wait for its end, or choose another folder with '
+      '--config.workdir'
+    ) from error
+  except OSError as error:
+    raise ConfigError(f'{folder} cannot be written ({error.strerror}): choose another') from error
+  try:
+    yield
+  finally:
+    lock.release()
 
 
 def environment() -> dict[str, Any]:

@@ -62,13 +62,18 @@ class Loaded:
     file: path of the file.
     weights: what it holds.
     card: their origin, see `save`.
-    digest: twelve hexadecimal digits that identify the file.
+    sha256: of the file.
   """
 
   file: pathlib.Path
   weights: Weights
   card: dict[str, Any]
-  digest: str
+  sha256: str
+
+  @property
+  def digest(self) -> str:
+    """Twelve hexadecimal digits that identify the file."""
+    return self.sha256[:12]
 
   @property
   def name(self) -> str:
@@ -184,7 +189,7 @@ def read(path: str | os.PathLike) -> Loaded:
   weights = Weights(system, json.loads(metadata['model']), params)
   check(weights, str(file))
   card = json.loads(metadata.get('card', '{}'))
-  return Loaded(file, weights, card, hashlib.sha256(data).hexdigest()[:12])
+  return Loaded(file, weights, card, hashlib.sha256(data).hexdigest())
 
 
 def load(path: str | os.PathLike) -> Weights:
