@@ -46,6 +46,12 @@ def add(verbs) -> None:
     help='look for damage and fill it (default: yes, if the weights are made for it)',
   )
   parser.add_argument(
+    '--patches',
+    action='store_true',
+    help='fill holes by copies from elsewhere in the photo (triplets that were trained for it; '
+    '--HR of the official code)',
+  )
+  parser.add_argument(
     '--only-damage', action='store_true', help='fill the damage and change nothing else'
   )
   parser.add_argument(
@@ -72,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
   source = args.weights or weights.SHIPPED
   loaded = weights.read(source)
   restorer = loaded.restorer()
+  if args.patches:
+    restorer = weights.restorer(weights.with_patches(loaded.weights), f'{loaded.name} by patches')
   todo = restore.plan(args.photos, args.output, overwrite=args.overwrite, save_masks=args.save_mask)
   mask, find = _damage(args, loaded, restorer, todo.sizes)
   wishes = restore.Wishes(

@@ -1,9 +1,9 @@
 """The high-resolution mapping of Wan et al. 2020, which fills holes by copies of other patches.
 
-It is `Mapping_Model_with_mask_2` and `Patch_Attention_4` of the published code, which the paper does
-not describe. At three scales, each patch of the latent that is mostly hole becomes a copy of the
-most similar patch that is not. Similarity is the cosine of whole patches, and the copy is hard: no
-gradient flows through the choice, but one flows through the copied values.
+It is `Mapping_Model_with_mask_2` and `Patch_Attention_4` of the published code, which the paper
+does not describe. At three scales, each patch of the latent that is mostly hole becomes a copy of
+the most similar patch that is not. Similarity is the cosine of whole patches, and the copy is hard:
+no gradient flows through the choice, but one flows through the copied values.
 
 The published code holds a matrix of all pairs of patches, 16 GiB for 2048x2048 pixels. Here blocks
 of patches are compared one after another, so that memory grows linearly with the photo.

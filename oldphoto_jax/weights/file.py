@@ -247,8 +247,8 @@ def with_patches(weights: Weights) -> Weights:
   """
   if 'patched' not in weights.model:
     raise WeightsError(
-      'these weights have no mapping that copies patches: import the official '
-      'mapping_Patch_Attention, or train with mapping_masked.patched'
+      'these weights have no mapping that copies patches: import the official ones with '
+      'mapping_Patch_Attention, or train a triplet with mapping_masked.patched=True'
     )
   model, params = (
     {k: v for k, v in d.items() if k != 'masked'} for d in (weights.model, weights.params)
