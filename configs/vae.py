@@ -85,6 +85,10 @@ def get_config(variant=''):
   c.mapping_masked.spectral = False  # True: spectral norm in the discriminator, as in the reference
   c.mapping_masked.own_y = False  # True: its own VAE of Y, vae_y_masked, as in the reference
   c.mapping_masked.warm_start = True  # from the trained mapping; False: from scratch, as published
+  # True: fills by copies of patches instead of non-local attention, as the published code does with
+  # --HR: for large photos and large holes.
+  c.mapping_masked.patched = False
+  c.mapping_masked.patch_blocks = 2  # residual blocks before, between and after the copies
   c.fusion.weights = dict(l1=10.0, hole_l1=2.0, perceptual=1.0)
   # Limit of the gradient norm. In the first steps it is a hundred times larger than later, which
   # Adam would remember for a thousand steps.
@@ -205,6 +209,7 @@ def tiny(c):
   c.fusion.width = 4
   c.fusion.recipe = 'report'
   c.mapping_masked.spectral = True
+  c.mapping_masked.patch_blocks = 1
   c.mapping_masked.recipe = 'report'  # print takes longer to compile than the networks
   c.train.log_every = 2
   c.train.evaluate_every = 3

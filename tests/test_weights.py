@@ -223,12 +223,12 @@ def test_official_checkpoints_import_and_restore(tmp_path, capsys):
     {
       'VAE_B_scratch/latest_net_G.pth': vae_state(rx),
       'mapping_scratch/latest_net_mapping_net.pth': masked_state,
-      'mapping_Patch_Attention/latest_net_mapping_net.pth': {},
     }
   )
   assert cli.main(words) == 0
   said = capsys.readouterr().out
-  assert 'the masked branch' not in said and 'mapping_Patch_Attention' in said
+  assert 'the masked branch' not in said
+  assert 'the high-resolution branch is left out' in said and 'the detector is left out' in said
   loaded = weights.load(out)
   assert loaded.model['masked']['mask_pool'] == 'reference'
   expected = {'rx': {'encoder': rx['encoder']}, 'y': {'decoder': y['decoder']}, 'mapping': t}

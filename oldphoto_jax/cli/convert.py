@@ -56,7 +56,8 @@ def add(verbs) -> None:
   importer.add_argument(
     'checkpoints',
     metavar='CHECKPOINT',
-    help='bopbtl: the official repository, or its Global/checkpoints/restoration folder; '
+    help='bopbtl: the official repository, or its Global/checkpoints/restoration folder; all '
+    'mappings and the detector are read; '
     'bopbtl-detector: its Global/checkpoints/detection/FT_Epoch_latest.pt; '
     'the others: a generator file (latest_net_G.pth)',
   )

@@ -46,6 +46,12 @@ def add(verbs) -> None:
     help='look for damage and fill it (default: yes, if the weights are made for it)',
   )
   parser.add_argument(
+    '--patches',
+    action='store_true',
+    help='fill holes by copies from elsewhere in the photo (triplets that were trained for it; '
+    '--HR of the official code)',
+  )
+  parser.add_argument(
     '--only-damage', action='store_true', help='fill the damage and change nothing else'
   )
   parser.add_argument(
@@ -73,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
   source = args.weights or weights.SHIPPED
   loaded = weights.read(source)
   restorer = loaded.restorer()
+  if args.patches:
+    restorer = weights.restorer(weights.with_patches(loaded.weights), f'{loaded.name} by patches')
   if args.tone and restorer.correction is None:
     raise OptionError(f'{loaded.file} revives no tones: leave --tone out, or choose other weights.')
   todo = restore.plan(

@@ -5,10 +5,11 @@ Y). Both VAEs are frozen; gradients flow through the frozen decoder of Y. A phot
 decoder_Y(T(encoder_RX(r))).
 
 For scratches and holes, a second T has a partial non-local block in its middle and takes a mask. It
-restores by decoder_Y(T(encoder_RX(r with white holes), mask)).
+restores by decoder_Y(T(encoder_RX(r with white holes), mask)). A third, for large photos, copies
+patches instead (models.patch_attention).
 
 Networks, losses and settings follow the published code (`Mapping_Model`, `Mapping_Model_with_mask`,
-`Pix2PixHDModel_Mapping`, stages "quality" and "scratch").
+`Mapping_Model_with_mask_2`, `Pix2PixHDModel_Mapping`, stages "quality" and "scratch").
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from oldphoto_jax.metrics import psnr_ssim
-from oldphoto_jax.models import partial_nonlocal, vae
+from oldphoto_jax.models import partial_nonlocal, patch_attention, vae
 from oldphoto_jax.models.state import State, norms, start
 from oldphoto_jax.nn import accumulation, layers, losses, parameters
 
@@ -85,11 +86,14 @@ class Mapping:
   Attributes:
     encoder, decoder: the networks of both VAEs, which differ only in their parameters.
     width: largest number of channels of T.
-    blocks: residual blocks of T.
+    blocks: residual blocks of T; if `patched`, of each of its four groups.
     residual: T adds to its input, a good start if the two VAEs resemble each other.
     masked: T has the partial non-local block and takes masks (stage "scratch").
-    mask_pool: how masks are reduced, 'max' or 'reference'; see partial_nonlocal.sound.
-    scaled: of the attention; the reference does not scale.
+    patched: a masked T is a patch_attention.PatchT, which copies patches instead.
+    grow: pixels by which masks grow in every direction when a photo is restored.
+    mask_pool: how masks are reduced, 'max' or 'reference'; see partial_nonlocal.sound, or for
+      `patched` patch_attention.holes.
+    scaled: of the non-local attention; the reference does not scale.
     d_width, d_layers, d_scales: the discriminator, which sees the old photo beside the result.
     spectral: its kernels are divided by their largest singular values, as in stage "scratch".
     ema: decay of the moving average of T's parameters; 0: none.
@@ -108,6 +112,8 @@ class Mapping:
   blocks: int = 6
   residual: bool = False
   masked: bool = False
+  patched: bool = False
+  grow: int = 0
   mask_pool: str = 'max'
   scaled: bool = False
   d_width: int = 64
@@ -125,7 +131,17 @@ class Mapping:
   feature_weights: tuple[float, ...] = ()
 
   @property
-  def net(self) -> T:
+  def net(self) -> T | patch_attention.PatchT:
+    if self.patched:
+      return patch_attention.PatchT(
+        self.width,
+        self.encoder.latent,
+        self.blocks,
+        self.encoder.norm,
+        self.residual,
+        dtype=self.dtype,
+        remat=self.remat,
+      )
     return T(
       self.width,
       self.encoder.latent,
@@ -179,7 +195,12 @@ def translate(model: Mapping, g: Any, z: jax.Array, mask: jax.Array | None) -> j
   """
   if not model.masked:
     return model.net.apply({'params': g}, z)
-  return model.net.apply({'params': g}, z, partial_nonlocal.sound(mask, model.mask_pool))
+  if model.patched and model.mask_pool == 'reference':
+    seen = patch_attention.holes(mask, z.shape[1:3])
+  else:
+    seen = partial_nonlocal.sound(mask, model.mask_pool)
+    seen = 1 - seen if model.patched else seen
+  return model.net.apply({'params': g}, z, seen)
 
 
 def restore(
@@ -194,6 +215,9 @@ def restore(
     mask: [B, H, W, 1], above 0 = hole; for a masked model only. If it covers a whole photo, nothing
       is known and the result is some flat picture.
   """
+  if model.masked and model.grow:
+    side = 2 * model.grow + 1
+    mask = nn.max_pool(mask, (side, side), (1, 1), 'SAME')
   z = vae.encode(model, params['rx'], whiten(old, mask) if model.masked else old)
   return vae.decode(model, params['y'], translate(model, params['mapping'], z, mask))
 

@@ -1,13 +1,14 @@
 """The released system of Wan et al. 2020: encoder of R and X, mapping, decoder of Y, extras."""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any
 
 import jax
 
 from oldphoto_jax.models import detector as detector_model
-from oldphoto_jax.models import fusion, mapping, vae
+from oldphoto_jax.models import fusion, mapping, patch_attention, vae
 from oldphoto_jax.models.released import Networks
 
 
@@ -18,12 +19,15 @@ class Triplet:
   Attributes:
     mapping: the mapping without masks, with the encoder and decoder around it.
     masked: the mapping with masks, which fills holes; its decoder has its own parameters.
+    patched: the same for large photos, filling by copies of patches. It fills if there is no
+      `masked`; see weights.with_patches.
     fused: the U-Net that corrects the old photo, guided by the others' result.
     detector: finds the holes.
   """
 
   mapping: mapping.Mapping
   masked: mapping.Mapping | None = None
+  patched: mapping.Mapping | None = None
   fused: fusion.Fusion | None = None
   detector: detector_model.Detector | None = None
 
@@ -32,7 +36,7 @@ def init(model: Triplet, key: jax.Array) -> dict[str, Any]:
   """Random parameters in the layout of a release.
 
   {'rx': {'encoder'}, 'y': {'decoder'}, 'mapping'}; with `masked` also 'masked': {'y': {'decoder'},
-  'mapping'}, with `fused` 'fusion', with `detector` 'detector'.
+  'mapping'}, with `patched` 'patched' like it, with `fused` 'fusion', with `detector` 'detector'.
   """
   t = model.mapping
   nets = vae.init_networks(t.encoder, t.decoder, *jax.random.split(key))
@@ -41,6 +45,8 @@ def init(model: Triplet, key: jax.Array) -> dict[str, Any]:
   params['mapping'] = mapping.init(model.mapping, key).g
   if model.masked is not None:
     params['masked'] = {'y': decoder, 'mapping': mapping.init(model.masked, key).g}
+  if model.patched is not None:
+    params['patched'] = {'y': decoder, 'mapping': mapping.init(model.patched, key).g}
   if model.fused is not None:
     params['fusion'] = fusion.init(model.fused, key).g
   if model.detector is not None:
@@ -58,7 +64,12 @@ def restore(model: Triplet, params: dict[str, Any], old: jax.Array) -> jax.Array
 def fill(
   model: Triplet, params: dict[str, Any], old: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Fills the holes of old photos, for a model with `masked`; `mask` [B, H, W, 1], above 0 = hole.
+  """Fills the holes of old photos, for a model with `masked` or `patched`.
+
+  Args:
+    model, params: the system.
+    old: [B, H, W, 3] in [-1, 1].
+    mask: [B, H, W, 1], above 0 = hole.
 
   Returns:
     (blind, seeing), [B, H, W, 3] each, see fusion.fill_twice. Without a fusion that sees holes both
@@ -66,12 +77,17 @@ def fill(
   """
   if model.fused is not None and model.fused.masked is not None:
     return fusion.fill_twice(model.fused, params, old, mask)
-  return (mapping.restore(model.masked, {'rx': params['rx']} | params['masked'], old, mask),) * 2
+  name = 'patched' if model.masked is None else 'masked'
+  filler = model.patched if model.masked is None else model.masked
+  return (mapping.restore(filler, {'rx': params['rx']} | params[name], old, mask),) * 2
 
 
 def multiple(model: Triplet) -> int:
   """Sides of a photo must be multiples of this."""
-  return vae.DOWNSAMPLING if model.fused is None else model.fused.multiple
+  least = vae.DOWNSAMPLING if model.fused is None else model.fused.multiple
+  if model.masked is None and model.patched is not None:  # all of the photo is in whole patches
+    return math.lcm(least, patch_attention.MULTIPLE)
+  return least
 
 
 def sizes(model: Triplet) -> dict[str, Any]:
@@ -82,6 +98,9 @@ def sizes(model: Triplet) -> dict[str, Any]:
   if model.masked is not None:
     sizes['masked'] = _mapping_sizes(model.masked)
     sizes['masked'] |= {'mask_pool': model.masked.mask_pool, 'scaled': model.masked.scaled}
+  if model.patched is not None:
+    sizes['patched'] = _mapping_sizes(model.patched)
+    sizes['patched'] |= {'mask_pool': model.patched.mask_pool, 'grow': model.patched.grow}
   if model.fused is not None:
     fused = model.fused
     sizes['fusion'] = {'width': fused.width, 'depth': fused.depth, 'blocks': fused.blocks}
@@ -103,9 +122,11 @@ def from_sizes(sizes: dict[str, Any]) -> Triplet:
     t_sizes = {name: sizes[f't_{name}'] for name in ('width', 'blocks', 'residual')}
     return mapping.Mapping(one.encoder, one.decoder, **t_sizes, **masked)
 
-  plain, masked, fused, finder = between(sizes), None, None, None
+  plain, masked, patched, fused, finder = between(sizes), None, None, None, None
   if (m := sizes.get('masked')) is not None:
     masked = between(m, masked=True, mask_pool=m['mask_pool'], scaled=m['scaled'])
+  if (p := sizes.get('patched')) is not None:
+    patched = between(p, masked=True, patched=True, mask_pool=p['mask_pool'], grow=p['grow'])
   if 'fusion' in sizes:
     f = sizes['fusion']
     fused = fusion.Fusion(
@@ -118,7 +139,7 @@ def from_sizes(sizes: dict[str, Any]) -> Triplet:
     )
   if 'detector' in sizes:
     finder = detector_model.from_sizes(sizes['detector'])
-  return Triplet(plain, masked, fused, finder)
+  return Triplet(plain, masked, patched, fused, finder)
 
 
 def networks(sizes: dict[str, Any]) -> Networks:
@@ -129,7 +150,7 @@ def networks(sizes: dict[str, Any]) -> Networks:
     partial(restore, model),
     multiple(model),
     sizes['norm'],
-    None if model.masked is None else partial(fill, model),
+    None if model.masked is None and model.patched is None else partial(fill, model),
   )
 
 

@@ -13,9 +13,11 @@ from jax.ad_checkpoint import checkpoint_name
 from oldphoto_jax.errors import UserError
 from oldphoto_jax.nn.convolution import conv2d, conv_transpose2d
 
-# Marks in the traced program, for layerwise.py: the input of instance norm, its two statistics, and
-# other maps between layers. A mark computes nothing.
-MAP, MEAN, VARIANCE, CUT = MARKS = ('norm_map', 'norm_mean', 'norm_variance', 'cut')
+# Marks in the traced program, for layerwise.py: the input of instance norm, its two statistics,
+# other maps between layers, and a map that is 1 inside the photo and 0 in its padding. A mark
+# computes nothing.
+MARKS = ('norm_map', 'norm_mean', 'norm_variance', 'cut', 'inside')
+MAP, MEAN, VARIANCE, CUT, INSIDE = MARKS
 
 # N(0, 0.02) for every convolution kernel, as `weights_init` in all three GAN reference codes.
 kernel_init = nn.initializers.normal(0.02)

@@ -8,7 +8,9 @@ that later layers need stay in the host's memory for the whole photo, and the de
 at a time. Every layer is computed once, except for maps that are too large to keep.
 
 Networks need not be rewritten for this: the program that JAX traces is cut at the marks that
-layers.instance_norm, layers.ResnetBlock and the batch norms of gan_networks leave in it.
+layers.instance_norm, layers.ResnetBlock and the batch norms of gan_networks leave in it. Steps that
+must see the whole of a map, and are no norms, are known by the names of their jitted functions
+(WHOLE). They run once over the map of the whole photo, so the device must hold it.
 """
 
 import functools
@@ -22,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
 
+from oldphoto_jax.models import patch_attention
 from oldphoto_jax.nn import layers
 from oldphoto_jax.restoring import shapes, tiles
 
@@ -29,12 +32,15 @@ from oldphoto_jax.restoring import shapes, tiles
 # resolution, 128 at half, 512 at a quarter. Larger ones are computed again when needed.
 KEPT = 128
 
+# Their arguments must be marked maps, and their result one map.
+WHOLE = (patch_attention.copy_patches.__name__,)
+
 
 class Network:
   """A network compiled for photos of any size, whose instance norms see the whole photo.
 
-  All other layers between two marks must be local: attention would see only one tile, and dropout
-  draws separately for each tile.
+  All other layers between two marks must be local, but for those of WHOLE: other attention would
+  see only one tile, and dropout draws separately for each tile.
   """
 
   def __init__(self, apply: Callable[[Any, jax.Array], jax.Array], params: Any, grid: int):
@@ -78,6 +84,10 @@ class Network:
     plan = self._cut(shape, padded.shape[2])
     maps, moments = {}, {}
     for target in plan.targets:
+      if plan.is_whole(target):
+        done = self._over_whole(target, padded, size, maps)
+        maps = {i: x for i, x in maps.items() if plan.last_use[i] > target} | {target: done}
+        continue
       factor = plan.factor(target)
       cut = self._cut(tuple(min(factor * x, end) for x, end in zip(shape, whole)), padded.shape[2])
       reach = min(factor * overlap, min(cut.shape) - self.grid)
@@ -102,6 +112,16 @@ class Network:
       if kept is not None:
         maps[target] = kept
     return maps[plan.result]
+
+  def _over_whole(self, target, padded, size, maps):
+    """A target that a function of WHOLE makes, from maps of the whole photo: [h, w, C]."""
+    whole = padded.shape[:2]
+    function, arguments = self._cut(whole, padded.shape[2]).function(target)
+    inputs = (
+      _weights(shape, whole, [(0, side) for side in size]) if i not in maps else maps[i][None]
+      for i, shape in arguments
+    )
+    return np.asarray(jax.jit(function)(*inputs)[0])[0]
 
   def _on_tile(self, cut, target, padded, maps, moments, rows, columns, core):
     """The value of a target on a tile; for a norm, also count, mean and variance of its core."""
@@ -134,6 +154,9 @@ class Network:
         mean = env[eqn.outvars[0]] = _mean(x, weights)
       elif kind == layers.VARIANCE:
         env[eqn.outvars[0]] = _mean((x - mean) ** 2, weights)
+      elif kind == layers.INSIDE:
+        area = [(0, size[0]), (0, size[1])]
+        env[eqn.outvars[0]] = _weights(eqn.invars[0].aval.shape, shape, area)
       else:
         _evaluate(eqn, env)
     return env[closed.jaxpr.outvars[0]]
@@ -156,6 +179,14 @@ class _Cut:
     self._maker = {var: i for i, eqn in enumerate(self._eqns) for var in eqn.outvars}
     self._marks = {i: kind for i, eqn in enumerate(self._eqns) if (kind := _mark(eqn))}
     self.photo, self.result = -1, len(self._eqns)
+    wholes = [i for i, eqn in enumerate(self._eqns) if eqn.params.get('name') in WHOLE]
+    self._whole = {
+      i: self._eqns[self._maker[eqn.invars[0]]]
+      for i, eqn in enumerate(self._eqns)
+      if i in self._marks and self._maker.get(eqn.invars[0]) in wholes
+    }
+    arguments = {self._maker[var] for eqn in self._whole.values() for var in eqn.invars}
+    self._kept = arguments | self._whole.keys()  # whatever their size
     kinds = (layers.MAP, layers.CUT)
     self.targets = [i for i, kind in self._marks.items() if kind in kinds] + [self.result]
     self.sources = functools.cache(lambda target: self._path(target)[1])
@@ -169,6 +200,15 @@ class _Cut:
   def is_kept(self, target: int) -> bool:
     """Whether later targets need this one, and it is small enough to keep for the whole photo."""
     return target in self.last_use
+
+  def is_whole(self, target: int) -> bool:
+    """Whether the target is made by a function that must see the whole photo."""
+    return target in self._whole
+
+  def function(self, target: int) -> tuple[Callable, list[tuple[int, tuple[int, ...]]]]:
+    """The function that makes such a target, and (mark, shape) of each of its arguments."""
+    eqn = self._whole[target]
+    return jaxpr_as_fun(eqn.params['jaxpr']), [(self._maker[v], v.aval.shape) for v in eqn.invars]
 
   def factor(self, target: int) -> int:
     """Factor by which the sides of tiles may be larger on the way to a target, a power of two."""
@@ -198,7 +238,9 @@ class _Cut:
       elif i is None or i in path:
         continue
       elif i in self._marks and (
-        self._marks[i] in (layers.MEAN, layers.VARIANCE) or self._bytes(var) <= KEPT
+        self._marks[i] in (layers.MEAN, layers.VARIANCE)
+        or i in self._kept
+        or self._bytes(var) <= KEPT
       ):
         sources.add(i)
       else:

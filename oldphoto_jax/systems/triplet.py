@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import photographic, recipes
-from oldphoto_jax.errors import WeightsError
+from oldphoto_jax.errors import ConfigError, WeightsError
 from oldphoto_jax.models import fusion, mapping, vae
 from oldphoto_jax.systems import build, system
 from oldphoto_jax.training import train
@@ -112,7 +112,7 @@ class Models:
 
 def models(config: ConfigDict, perceptual: build.Perceptual = build.NO_PERCEPTUAL) -> Models:
   """The models of all stages, with the feature network of their perceptual terms."""
-  m = config.model
+  m, patched = config.model, config.mapping_masked.patched
 
   def a_vae(c, latent_gan):
     return vae.VAE(
@@ -141,9 +141,10 @@ def models(config: ConfigDict, perceptual: build.Perceptual = build.NO_PERCEPTUA
       encoder=rx.encoder,
       decoder=y.decoder,
       width=m.t_width,
-      blocks=m.t_blocks,
+      blocks=config.mapping_masked.patch_blocks if masked and patched else m.t_blocks,
       residual=m.t_residual,
       masked=masked,
+      patched=masked and patched,
       mask_pool=m.mask_pool,
       scaled=m.scaled_attention,
       d_width=m.d_width,
@@ -268,7 +269,8 @@ def _stage_mapping(config, photos, m, networks) -> train.Stage:
 def _stage_masked(config, photos, m, networks) -> train.Stage:
   c, init = config.mapping_masked, partial(mapping.init, m.masked)
   if c.warm_start:
-    # All but the partial non-local block, which is not used in photos without holes.
+    # All layers of the same names: all but the partial non-local block, which is not used in photos
+    # without holes, or but the copying of patches.
     start = networks.of('mapping', m.mapping, mapping.init)
     init = partial(_start_from, init, jax.device_get(start))
   return build.stage(
@@ -331,15 +333,18 @@ def _start_from(init: Callable, trained: Any, key: jax.Array) -> mapping.State:
 
 def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
   """The mapping, and the masked mapping, the fusion and a detector, if they exist."""
-  m = models(config)
+  m, patched = models(config), config.mapping_masked.patched
   masked, fused = networks.has('mapping_masked'), networks.has('fusion')
   params = _below(config, m, networks, masked)
+  if masked and patched:
+    params['patched'] = params.pop('masked')
   if fused:
     params['fusion'] = networks.of('fusion', m.fusion, fusion.init)
   return weights.triplet(
     m.mapping,
     params,
-    masked=m.masked if masked else None,
+    masked=m.masked if masked and not patched else None,
+    patched=m.masked if masked and patched else None,
     fused=m.fusion if fused else None,
     detector=_detector(config),
   )
@@ -366,12 +371,17 @@ def check(config: ConfigDict) -> None:
   """Checks the crops and the detector. Logs what stands in for R if there are no old photos.
 
   Raises:
-    ConfigError: a crop does not fit.
+    ConfigError: a crop does not fit, or the fusion would see holes filled by copies.
     WeightsError: the detector cannot be released.
   """
   fused = 'fusion' in build.stage_names(config)
   build.check_crops(config, models(config).fusion.multiple if fused else vae.DOWNSAMPLING)
   _detector(config)
+  if fused and config.fusion.masked and config.mapping_masked.patched:
+    raise ConfigError(
+      'fusion.masked corrects what non-local attention fills, not copied patches: set '
+      'fusion.masked or mapping_masked.patched to False'
+    )
   if not config.data.old:
     _log.info('data.old is not set: clean photos, aged by a recipe other than X, stand in for R')
 

@@ -16,6 +16,7 @@ from oldphoto_jax.weights.file import (
   restorer,
   save,
   triplet,
+  with_patches,
   without_fusion,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
   'restorer',
   'save',
   'triplet',
+  'with_patches',
   'without_fusion',
 ]

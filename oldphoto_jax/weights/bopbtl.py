@@ -13,7 +13,7 @@ import numpy as np
 
 from oldphoto_jax import weights
 from oldphoto_jax.errors import WeightsError
-from oldphoto_jax.models import detector
+from oldphoto_jax.models import detector, patch_attention
 from oldphoto_jax.weights import torch_state
 
 
@@ -65,6 +65,23 @@ def read_masked_mapping(state: Mapping[str, Any]) -> dict[str, Any]:
   return read.done(params)
 
 
+def read_patch_mapping(state: Mapping[str, Any]) -> dict[str, Any]:
+  """`Mapping_Model_with_mask_2` (scratches, --HR) -> parameters of patch_attention.PatchT."""
+  read = torch_state.Reader(state, 'high-resolution mapping checkpoint')
+  params = {f'up{i}': read.conv(f'before_NL.{3 * i}') for i in range(4)}
+  groups = ('before_NL.12', 'before_NL.13', 'res_block_1.0', 'res_block_1.1')
+  groups += ('res_block_2.0', 'res_block_2.1', 'after_NL.0', 'after_NL.1')
+  params |= {f'block{i}': _resnet_block(read, key) for i, key in enumerate(groups)}
+  for i, size in enumerate(patch_attention.SIZES, 1):
+    params[f'copy{size}'] = {
+      'block': _resnet_block(read, f'NL_scale_{i}.res_block.0'),
+      'combine': read.conv(f'NL_scale_{i}.F_Combine'),
+    }
+  params |= {f'down{i}': read.conv(f'after_NL.{2 + 3 * i}') for i in range(3)}
+  params['conv_out'] = read.conv('after_NL.11')
+  return read.done(params)
+
+
 def read_detector(state: Mapping[str, Any]) -> dict[str, Any]:
   """`UNet` of the official scratch detection -> {'params', 'batch_stats'} of DetectorUNet.
 
@@ -102,24 +119,26 @@ _FILES = {
   'y': 'VAE_B_quality/latest_net_G.pth',
   'mapping': 'mapping_quality/latest_net_mapping_net.pth',
 }
-# For photos with scratches; used if both exist.
-_MASKED_FILES = {
-  'y': 'VAE_B_scratch/latest_net_G.pth',
-  'mapping': 'mapping_scratch/latest_net_mapping_net.pth',
-}
-_LEFT_OUT = 'mapping_Patch_Attention/latest_net_mapping_net.pth'
+# For photos with scratches, each with the decoder beside it; used if both exist.
+_MASKED_DECODER = 'VAE_B_scratch/latest_net_G.pth'
+_MASKED = 'mapping_scratch/latest_net_mapping_net.pth'
+_PATCHED = 'mapping_Patch_Attention/latest_net_mapping_net.pth'
+_DETECTOR = 'detection/FT_Epoch_latest.pt'  # beside the folder
+
+_DILATION = 3  # pixels by which run.py --HR widens masks
 
 
 def import_triplet(folder: str | os.PathLike) -> tuple[weights.Weights, list[str]]:
-  """Reads the official checkpoints of Wan et al.: stage "quality" and, if it exists, "scratch".
+  """Reads the official checkpoints of Wan et al., all of their folder Global.
 
   Args:
     folder: holds VAE_A_quality/, VAE_B_quality/ and mapping_quality/, and for scratches
-      VAE_B_scratch/ and mapping_scratch/; or the official repository's
-      Global/checkpoints/restoration/ with them.
+      VAE_B_scratch/ with mapping_scratch/, mapping_Patch_Attention/ or both; or the official
+      repository's Global/checkpoints/restoration/ with them. The detector is read from
+      detection/FT_Epoch_latest.pt beside this folder.
 
   Returns:
-    Weights of the triplet system, and a sentence for each file that was left out.
+    Weights of the triplet system, and a sentence for each part that was left out.
 
   Raises:
     WeightsError: a file is missing or unreadable, or a key or shape does not fit.
@@ -139,21 +158,26 @@ def import_triplet(folder: str | os.PathLike) -> tuple[weights.Weights, list[str
   sizes |= _mapping_sizes(t)
 
   left_out = []
-  files = {key: root / name for key, name in _MASKED_FILES.items()}
-  if all(path.is_file() for path in files.values()):
-    masked = {'y': {'decoder': read_vae(torch_state.load(files['y']))['decoder']}}
-    masked['mapping'] = read_masked_mapping(torch_state.load(files['mapping']))
-    params['masked'] = masked
-    sizes['masked'] = _mapping_sizes(masked['mapping'])
-    sizes['masked'] |= {'mask_pool': 'reference', 'scaled': False}
+  for name, part, file, read, more in (
+    ('masked', 'the masked branch', _MASKED, read_masked_mapping, {'scaled': False}),
+    ('patched', 'the high-resolution branch', _PATCHED, read_patch_mapping, {'grow': _DILATION}),
+  ):
+    files = (root / _MASKED_DECODER, root / file)
+    lacking = ' and '.join(str(path) for path in files if not path.is_file())
+    if lacking:
+      left_out.append(f'{part} is left out: {lacking} is missing')
+      continue
+    decoder, mapped = (torch_state.load(path) for path in files)
+    params[name] = {'y': {'decoder': read_vae(decoder)['decoder']}, 'mapping': read(mapped)}
+    sizes[name] = _mapping_sizes(params[name]['mapping']) | {'mask_pool': 'reference'} | more
+  if 'patched' in sizes:
+    sizes['patched']['t_blocks'] = 2  # in each group
+  path = root.parent / _DETECTOR
+  if path.is_file():
+    detector = import_detector(path)
+    sizes['detector'], params['detector'] = detector.model, detector.params
   else:
-    lacking = ' and '.join(str(path) for path in files.values() if not path.is_file())
-    left_out.append(f'the masked branch is left out: {lacking} is missing')
-  if (root / _LEFT_OUT).is_file():
-    left_out.append(
-      f'{root / _LEFT_OUT} is left out: the high-resolution variant that copies patches is '
-      'not supported; here the scratch mapping fills holes at any size'
-    )
+    left_out.append(f'the detector is left out: {path} is missing')
   imported = weights.Weights('triplet', sizes, params)
   weights.check(imported, str(root))
   return imported, left_out

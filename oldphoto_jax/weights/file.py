@@ -228,11 +228,12 @@ def triplet(
   masked: mapping.Mapping | None = None,
   fused: fusion.Fusion | None = None,
   detector: Weights | None = None,
+  patched: mapping.Mapping | None = None,
 ) -> Weights:
   """Weights of the triplet system, for models as in models.triplet.Triplet.
 
   Args:
-    model, masked, fused: the models.
+    model, masked, fused, patched: the models.
     params: in the layout of models.triplet.init, without the detector's.
     detector: weights of a detector.
   """
@@ -240,8 +241,27 @@ def triplet(
   if detector is not None:
     found = detector_model.from_sizes(detector.model)
     params = params | {'detector': detector.params}
-  whole = triplet_model.Triplet(model, masked, fused, found)
+  whole = triplet_model.Triplet(model, masked, patched, fused, found)
   return Weights('triplet', triplet_model.sizes(whole), params)
+
+
+def with_patches(weights: Weights) -> Weights:
+  """A triplet that fills holes by copies of patches, for large photos (--HR of the published code).
+
+  Raises:
+    WeightsError: these weights have no such mapping.
+  """
+  if 'patched' not in weights.model:
+    raise WeightsError(
+      'these weights have no mapping that copies patches: import the official ones with '
+      'mapping_Patch_Attention, or train a triplet with mapping_masked.patched=True'
+    )
+  model, params = (
+    {k: v for k, v in d.items() if k != 'masked'} for d in (weights.model, weights.params)
+  )
+  if 'fusion' in model:  # it corrects the photo, and leaves holes to the copies
+    model['fusion'] = model['fusion'] | {'masked': False}
+  return Weights(weights.system, model, params)
 
 
 def without_fusion(weights: Weights) -> Weights:
