@@ -7,7 +7,7 @@ import warnings
 from PIL import Image
 
 import oldphoto_jax
-from oldphoto_jax.cli import convert, degrade, detect, dip, restore
+from oldphoto_jax.cli import convert, degrade, detect, dip, restore, serve
 from oldphoto_jax.errors import ExitStatus, UserError
 
 
@@ -43,6 +43,6 @@ def parser() -> argparse.ArgumentParser:
   version = f'oldphoto {oldphoto_jax.__version__}'
   top.add_argument('--version', action='version', version=version)
   verbs = top.add_subparsers(title='commands', required=True, metavar='COMMAND')
-  for module in (restore, dip, detect, degrade, convert):
+  for module in (restore, serve, dip, detect, degrade, convert):
     module.add(verbs)
   return top
