@@ -10,7 +10,7 @@ ROOT = pathlib.Path(oldphoto_jax.__file__).parent
 # Rooms may import those on their left, and themselves.
 RULE = (
   'colour, errors < nn, photos, degradation < metrics, data < models < training, restoring '
-  '< weights, dip < library, evaluation < systems < cli < __main__'
+  '< weights, dip < library, evaluation, serving < systems < cli < __main__'
 )
 FLOORS = [{room.strip() for room in floor.split(',')} for floor in RULE.split('<')]
 

@@ -119,10 +119,12 @@ def restore_photo(
   photo: images.Photo,
   mask: np.ndarray | None = None,
   wishes: Wishes = PLAIN,
+  keep: np.ndarray | None = None,
 ) -> tuple[images.Photo, Restored]:
   """`restore_array` of a photo of levels, which keeps its depth, grayness and metadata.
 
-  With `only_damage`, pixels where the mask is 0 keep the original's levels.
+  With `only_damage`, pixels where the mask is 0 keep the original's levels. Those where `keep`,
+  bool [H, W, 1], is true keep them in any case.
 
   Raises:
     PhotoError: the mask covers the whole photo, or the engine gave values that are not finite.
@@ -133,6 +135,9 @@ def restore_photo(
     kept = (
       photo.pixels if done.mask is None else np.where(done.mask > 0, restored.pixels, photo.pixels)
     )
+    restored = dataclasses.replace(restored, pixels=kept)
+  if keep is not None:
+    kept = np.where(keep, photo.pixels, restored.pixels)
     restored = dataclasses.replace(restored, pixels=kept)
   return restored, done
 
@@ -167,7 +172,8 @@ def restore_photos(
   *,
   settings: Mapping[str, Any] = types.MappingProxyType({}),
   history: bool = True,
-  mask: Callable[[pathlib.Path, images.Photo], np.ndarray] | None = None,
+  mask: Callable[[pathlib.Path, images.Photo], np.ndarray | None] | None = None,
+  keep: Callable[[pathlib.Path, images.Photo], np.ndarray | None] = lambda path, photo: None,
   progress: Callable[[int, int, folder.Result], None] | None = None,
   show: Callable[[folder.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
 ) -> folder.Summary:
@@ -187,6 +193,7 @@ def restore_photos(
       `weights_sha256`.
     history: whether each photo says in its XMP data how it was made: see provenance.py.
     mask: (path of a photo, photo) -> its damage, as restore_array takes it. May raise PhotoError.
+    keep: (path of a photo, photo) -> pixels that stay as they are, as restore_photo takes them.
     progress: called after each photo with (photos done, photos in all, result).
     show: called with each restored photo: (its item, before, after with the warnings, mask).
 
@@ -203,7 +210,7 @@ def restore_photos(
   def one(item: folder.Item) -> folder.Done:
     photo = images.read(item.path)
     given = None if mask is None else mask(item.path, photo)
-    restored, done = restore_photo(engine, photo, given, wishes)
+    restored, done = restore_photo(engine, photo, given, wishes, keep(item.path, photo))
     if saves_masks:
       images.make_folder(item.outputs['mask'].parent)
       images.write(masks.to_photo(done.mask, photo.dpi), item.outputs['mask'], overwrite=True)
