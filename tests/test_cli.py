@@ -208,12 +208,12 @@ def test_a_bug_keeps_its_traceback(run, tmp_path, monkeypatch):
 
 def test_a_folder_is_listed_once(run, tmp_path, monkeypatch, caplog):
   save(tmp_path / 'in/a.png')
-  (tmp_path / 'in/b.heic').touch()
+  (tmp_path / 'in/b.pdf').touch()
   nothing = lambda detector, sizes: lambda photo: np.zeros((*photo.shape[:2], 1), np.float32)
   monkeypatch.setattr(detect, 'marker', nothing)
   monkeypatch.setattr(weights, 'read', lambda path: Half(found='its detector'))
   assert run('restore', tmp_path / 'in', '-o', tmp_path / 'out', '--find-damage')[0] == 0
-  assert len([record for record in caplog.records if '.heic' in record.getMessage()]) == 1
+  assert len([record for record in caplog.records if '.pdf' in record.getMessage()]) == 1
 
 
 def test_weights_are_read_once(run, tmp_path, monkeypatch):
@@ -315,6 +315,51 @@ def test_degrade_pads_where_there_are_many_sizes(tmp_path):
   old, mask = degrade_files._age(age, None, photo, [(128, 128)])
   np.testing.assert_array_equal(old.pixels, photo.pixels)
   assert mask is None
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(run, tmp_path):
+  for name in ('a.png', 'done.png', 'drawn/a.png'):
+    save(tmp_path / 'in' / name)
+  save(tmp_path / 'out/done.png')
+  (tmp_path / 'in/bad.jpg').write_bytes(b'')
+  (tmp_path / 'in/letter.pdf').touch()
+  before = sorted(tmp_path.rglob('*'))
+  words = ['restore', tmp_path / 'in', '-o', tmp_path / 'out', '--dry-run', '--weights', 'half']
+  code, said, _ = run(*words, '--mask', tmp_path / 'in/drawn')
+  assert code == 1
+  assert f'restores: {tmp_path}/in/a.png (32 x 24) -> {tmp_path}/out/a.png' in said
+  assert f'keeps: {tmp_path}/out/done.png' in said
+  assert f'fails: {tmp_path}/in/bad.jpg: the file is empty.' in said
+  assert f'skips: {tmp_path}/in/letter.pdf: .pdf files are not read; save its pictures' in said
+  assert '1 to restore (0.0 megapixels), 1 kept, 1 would fail, 1 skipped. Nothing was' in said
+  assert 'without filling and compiling, as a square of 256 x 256 pixels takes' in said
+  assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_photo_under_another_name_is_restored_with_a_warning(run, tmp_path):
+  os.rename(save(tmp_path / 'a.png'), tmp_path / 'a.jpg')
+  code, said, errors = run('restore', tmp_path / 'a.jpg', '-o', tmp_path / 'out')
+  assert (code, '1 restored' in said) == (0, True)
+  assert 'The content is PNG though the name ends in .jpg; it is written as PNG.' in errors
+  with Image.open(tmp_path / 'out/a.jpg') as image:
+    assert image.format == 'PNG'
+
+
+def test_all_pages_of_a_tiff_are_restored_on_request(run, tmp_path):
+  pages = [Image.fromarray(np.full((20, 24, 3), level, np.uint8)) for level in (200, 100)]
+  pages[0].save(tmp_path / 'a.tif', save_all=True, append_images=pages[1:])
+  words = ['restore', tmp_path / 'a.tif', '-o', tmp_path / 'out', '--weights', 'half']
+  code, _, errors = run(*words, '--pages', 'all')
+  assert (code, errors) == (0, '')
+  with Image.open(tmp_path / 'out/a.tif') as image:
+    levels = []
+    for page in range(image.n_frames):
+      image.seek(page)
+      levels.append(image.getpixel((5, 5))[0])
+  assert levels == [164, 114]
+  code, _, errors = run(*words, '--overwrite')
+  assert 'The file holds 2 pictures; only the first one is used.' in errors
+  assert '--mask marks damage on one page' in run(*words, '--pages', 'all', '--mask', 'm.png')[2]
 
 
 def test_restore_fills_what_a_mask_marks_and_leaves_the_rest(run, tmp_path):

@@ -96,9 +96,9 @@ def test_folder_without_photos_is_an_error(tmp_path):
 
 
 def test_kinds_that_cannot_be_read_are_named(tmp_path, caplog):
-  for name in ('a.heic', 'b.HEIC', 'c.cr2'):
+  for name in ('a.pdf', 'b.PDF', 'c.psd'):
     (tmp_path / name).write_bytes(b'x')
-  said = r'3 files in formats that cannot be read \(\.cr2, \.heic\): save them as \.png or \.jpg'
+  said = r'3 files in formats that cannot be read \(\.pdf, \.psd\): save them as \.png or \.jpg'
   with pytest.raises(PhotoError, match='holds no photos: 3 files, .*; ' + said):
     data.folder(tmp_path)
   save(tmp_path / 'd.png', textured(1).photos[0])

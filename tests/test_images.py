@@ -8,9 +8,9 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms
 
-from oldphoto_jax.photos import folders, formats, images
+from oldphoto_jax.photos import images
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 XMP = b'<x:xmpmeta tiff:Orientation="6"><dc:title>Gran</dc:title></x:xmpmeta>'
@@ -165,49 +165,11 @@ def test_orientation_of_xmp_is_applied_and_reset(tmp_path):
   assert copy.xmp == XMP.replace(b'"6"', b'"1"')
 
 
-@pytest.mark.parametrize('name', ['a.jpg', 'a.png', 'a.webp', 'a.tif', '16.png', '16.tif'])
-def test_profile_tags_and_resolution_are_kept(tmp_path, name):
-  photo = images.Photo(
-    pixels=random_array(20, 24, 3, dtype=np.uint16 if name.startswith('16') else np.uint8),
-    icc=ICC,
-    exif=exif().removeprefix(b'Exif\0\0'),
-    xmp=XMP.replace(b'"6"', b'"1"'),
-    iptc=b'\x1c\x02\x78\x00\x04Gran',
-    text=(('Comment', 'Grän at sea'),),
-    dpi=(600.0, 600.0),
-  )
-  images.write(photo, tmp_path / name)
-  copy = images.read(tmp_path / name)
-  assert copy.icc == ICC
-  assert copy.xmp == photo.xmp
-  tags = Image.Exif()
-  tags.load(b'Exif\0\0' + copy.exif)
-  assert tags[0x010F] == 'Kodak'
-  assert tags.get_ifd(0x8769)[0x9003] == '1931:05:04 12:00:00'
-  if name != 'a.webp':
-    assert copy.dpi == pytest.approx((600, 600), rel=1e-4)
-  if name.endswith(('.jpg', '.tif')):
-    assert copy.iptc == photo.iptc
-  if name.endswith(('.jpg', '.png')):
-    assert copy.text == photo.text
-  with Image.open(tmp_path / name) as image:  # others read it too
-    assert image.info['icc_profile'] == ICC
-
-
-def test_exif_keeps_its_bytes_but_not_its_thumbnail():
-  raw = b'II*\0\x08\0\0\0' + b'\x01\0' + b'\x12\x01\x03\0\x01\0\0\0\x06\0\0\0' + b'\x1a\0\0\0thumb'
-  assert formats._upright_exif(raw) == raw.replace(b'\0\x06', b'\0\x01').replace(b'\x1a', b'\0')
-  assert formats._upright_exif(raw[:15]) == b''
-  assert formats._upright_exif(b'rubbish') == b''
-
-
-def test_raw_png_text_and_lossless_webp(tmp_path):
-  info = PngImagePlugin.PngInfo()
-  info.add_text('Author', 'Ada')
-  Image.fromarray(random_array(5, 6, 3)).save(tmp_path / 'a.png', pnginfo=info)
-  assert through(tmp_path / 'a.png', tmp_path)[1].text == (('Author', 'Ada'),)
+def test_a_lossless_webp_stays_lossless(tmp_path):
   for lossless in (True, False):
-    Image.fromarray(random_array(5, 6, 3)).save(tmp_path / 'a.webp', lossless=lossless)
+    Image.fromarray(random_array(5, 6, 3)).save(
+      tmp_path / 'a.webp', lossless=lossless, icc_profile=ICC
+    )
     assert images.read(tmp_path / 'a.webp').lossless == lossless
 
 
@@ -263,9 +225,10 @@ def tiff(array, photometric='minisblack', **options):
   [
     ('a.jpg', b'', 'is empty'),
     ('a.jpg', b'hello, this is text', 'not a photo'),
-    ('a.tif', b'hello, this is text', 'not a TIFF photo'),
-    ('a.jpg', encoded('PNG'), 'content is PNG'),
-    ('a.txt', encoded('PNG'), 'does not end like a photo'),
+    ('a.tif', b'hello, this is text', 'not a photo'),
+    ('a.tif', b'II*\0\xff\xff\xff\xff', 'damaged'),
+    ('a.pdf', b'%PDF-1.7', 'a PDF file; save its pictures'),
+    ('a.psd', b'8BPS\0\1', 'a Photoshop file; save it as TIFF'),
     ('a.jpg', encoded('JPEG')[:2000], 'probably damaged'),
     ('a.png', encoded('PNG')[:2000], 'probably damaged'),
     ('a.webp', encoded('WEBP')[:1000], 'damaged'),
@@ -277,11 +240,6 @@ def tiff(array, photometric='minisblack', **options):
       'probably damaged',
     ),
     ('a.tif', tiff(random_array(64, 64, dtype=np.uint16))[:2000], 'probably damaged'),
-    (
-      'a.tif',
-      tiff(random_array(8, 8, 2, dtype=np.uint16), planarconfig='contig', extrasamples=[2]),
-      'this kind of TIFF is not supported',
-    ),
     ('a.tif', tiff(np.zeros((8, 8), np.float32)), 'floating-point'),
     ('a.tif', tiff(np.zeros((8, 8), np.int16)), 'signed or complex'),
     ('a.tif', tiff(np.zeros((8, 8), np.uint32)), 'samples of 32 bits'),
@@ -339,7 +297,6 @@ def test_a_format_that_cannot_hold_the_photo_is_refused(tmp_path):
     (deep, 'a.jpg', '16 bits'),
     (deep, 'a.webp', '16 bits'),
     (clear, 'a.jpg', 'transparency'),
-    (clear, 'a.bmp', 'transparency'),
     (clear, 'a.gif', "not written as '.gif'"),
   ]:
     with pytest.raises(images.PhotoError, match=says):
@@ -384,53 +341,3 @@ def test_read_rgb8(tmp_path):
   array = random_array(9, 8, 3, dtype=np.uint16)
   (tmp_path / 'a.png').write_bytes(imagecodecs.png_encode(array))
   assert same(images.read_rgb8(tmp_path / 'a.png'), np.rint(array / 257).astype(np.uint8))
-
-
-# Folders
-
-
-def test_find_photos(tmp_path, caplog):
-  root = tmp_path / 'root'
-  for name in [
-    'b.jpg',
-    'a.PNG',
-    'sub/c d\'s "é".tiff',
-    'sub/deep/e.webp',
-    '.hidden.jpg',
-    '.git/f.jpg',
-    '.DS_Store',
-    'notes.txt',
-    'phone.heic',
-    'out/g.jpg',
-  ]:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).touch()
-  (tmp_path / 'outside').mkdir()
-  (tmp_path / 'outside/h.jpg').touch()
-  (root / 'link').symlink_to(tmp_path / 'outside')
-  (root / 'link.jpg').symlink_to(tmp_path / 'outside/h.jpg')
-  (root / 'loop').symlink_to(root)
-  (root / 'dangling.jpg').symlink_to(root / 'nothing.jpg')
-  (root / 'inside.jpg').symlink_to(root / 'b.jpg')
-  found = folders.find_photos([root], skip=root / 'out')
-  names = ['a.PNG', 'b.jpg', 'inside.jpg', 'sub/c d\'s "é".tiff', 'sub/deep/e.webp']
-  assert [str(relative) for _, relative in found] == names
-  assert [path for path, _ in found] == [root / name for name in names]
-  assert 'skipped 1 files of kinds that cannot be read (.heic)' in caplog.text
-
-
-def test_find_photos_of_several_paths(tmp_path):
-  for name in ['x/a.jpg', 'y/a.jpg', 'c.jpg']:
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
-  paths = [tmp_path / 'x', tmp_path / 'y', tmp_path / 'c.jpg', tmp_path / 'y/a.jpg']
-  assert [str(relative) for _, relative in folders.find_photos(paths)] == [
-    'x/a.jpg',
-    'y/a.jpg',
-    'c.jpg',
-  ]
-  with pytest.raises(images.PhotoError, match='no such file or folder'):
-    folders.find_photos([tmp_path / 'z'])
-  (tmp_path / 'empty').mkdir()
-  with pytest.raises(images.PhotoError, match='no photo found'):
-    folders.find_photos([tmp_path / 'empty'])

@@ -104,3 +104,64 @@ def test_grow_covers_the_damage_and_ends_softly():
 def test_a_written_mask_marks_every_pixel_above_zero():
   written = masks.to_photo(np.array([[[0.0], [0.001], [1.0]]]))
   assert written.gray and written.pixels[0, :, 0].tolist() == [0, 1, 255]
+
+
+def drawn():
+  """Strokes with a soft edge, float [H, W] in [0, 1]."""
+  rows = np.abs(np.arange(40)[:, None] - 20)
+  return np.clip((4.5 - rows) / 2, 0, 1) * np.ones((1, 60))
+
+
+def with_alpha(colour):
+  flat = np.broadcast_to(np.array(colour, np.uint8), (40, 60, 3))
+  return np.dstack([flat, np.rint(255 * drawn()).astype(np.uint8)])
+
+
+def blend(stroke, ground):
+  a = drawn()[..., None]
+  return np.rint(a * np.array(stroke) + (1 - a) * np.array(ground)).astype(np.uint8)
+
+
+KINDS = {
+  'white on black': np.rint(255 * drawn()).astype(np.uint8),
+  '0 and 1': (drawn() > 0.5).astype(np.uint8),
+  'classes': np.uint8(3) * (drawn() > 0.5),
+  '8 bits in 16': np.rint(255 * drawn()).astype(np.uint16),
+  '0 and 1 in 16 bits': (drawn() > 0.5).astype(np.uint16),
+  'one bit': drawn() > 0.5,
+  'black on transparent': with_alpha((0, 0, 0)),
+  'white on transparent': with_alpha((255, 255, 255)),
+  'red on transparent': with_alpha((220, 20, 30)),
+  'red on black': blend((255, 0, 0), (0, 0, 0)),
+  'green on white': blend((0, 255, 0), (255, 255, 255)),
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_marks_of_all_kinds_are_understood(tmp_path, kind):
+  mask = masks.read(save(tmp_path / 'a.png', KINDS[kind]), (40, 60))[..., 0]
+  np.testing.assert_array_equal(mask[drawn() == 0], 0)
+  np.testing.assert_array_equal(mask[drawn() == 1], 1)
+  assert np.abs(mask - drawn()).max() <= 0.5
+
+
+def test_a_palette_is_read_by_its_colours(tmp_path):
+  image = Image.fromarray((drawn() > 0.5).astype(np.uint8), 'P')
+  image.putpalette([0, 0, 0, 128, 0, 0])  # as label tools write: dark red is class 1
+  image.save(tmp_path / 'a.png')
+  np.testing.assert_array_equal(masks.read(tmp_path / 'a.png', (40, 60))[..., 0], drawn() > 0.5)
+
+
+def test_a_mask_that_cannot_be_meant_is_asked_back(tmp_path):
+  inverted = save(tmp_path / 'a.png', 255 - KINDS['white on black'])
+  with pytest.raises(images.PhotoError, match=r'a\.png: the mask marks 8.% .* invert it'):
+    masks.read(inverted, (40, 60))
+  photo = np.random.default_rng(0).integers(0, 90, (40, 60, 1)) * np.ones((1, 1, 3))
+  photo[drawn() > 0.5] = (255, 0, 0)
+  with pytest.raises(images.PhotoError, match='a coloured picture and no mask'):
+    masks.read(save(tmp_path / 'b.png', photo.astype(np.uint8)), (40, 60))
+
+
+def test_an_empty_mask_marks_nothing(tmp_path):
+  for pixels in (np.zeros((40, 60), np.uint8), np.zeros((40, 60, 4), np.uint8)):
+    assert not masks.read(save(tmp_path / 'a.png', pixels), (40, 60)).any()

@@ -82,7 +82,7 @@ def add_damage(parser: argparse.ArgumentParser, detector: str) -> None:
     '--threshold',
     type=between(0, 1),
     metavar='T',
-    help='fill pixels that the detector marks with probability T or more',
+    help='fill what is damaged with probability T or more',
   )
 
 

@@ -1,9 +1,17 @@
 """oldphoto restore."""
 
 import argparse
+import collections
+import os
+import time
+
+import numpy as np
 
 from oldphoto_jax.cli import options
-from oldphoto_jax.errors import OptionError
+from oldphoto_jax.errors import ExitStatus, OptionError, PhotoError
+from oldphoto_jax.photos import images
+
+_PROBE = 256  # pixels of the square that --dry-run measures the time with
 
 
 def add(verbs) -> None:
@@ -31,7 +39,7 @@ def add(verbs) -> None:
     type=options.share,
     default=1.0,
     metavar='S',
-    help='1 = restored (default), 0 = original, between = a blend',
+    help='1 = restored (default), 0 = original, or between',
   )
   parser.add_argument(
     '--tone',
@@ -67,6 +75,27 @@ def add(verbs) -> None:
     help='cut larger photos into tiles of N pixels; smaller tiles need less memory (default: 2048)',
   )
   options.add_provenance(parser)
+  parser.add_argument(
+    '--pages',
+    choices=('first', 'all'),
+    default='first',
+    help='which photos of a TIFF file to restore (default: first)',
+  )
+  parser.add_argument(
+    '--descreen',
+    action='store_true',
+    help='first blur the dots of printed pictures into shades',
+  )
+  parser.add_argument(
+    '--every-picture',
+    action='store_true',
+    help='also restore what does not look like a photo',
+  )
+  parser.add_argument(
+    '--dry-run',
+    action='store_true',
+    help='only list what would be done and left out',
+  )
   options.add_page(parser)
   parser.set_defaults(run=run)
 
@@ -83,16 +112,24 @@ def run(args: argparse.Namespace) -> int:
     restorer = weights.restorer(weights.with_patches(loaded.weights), f'{loaded.name} by patches')
   if args.tone and restorer.correction is None:
     raise OptionError(f'{loaded.file} revives no tones: leave --tone out, or choose other weights.')
+  if args.mask is not None and args.pages == 'all':
+    raise OptionError('--mask marks damage on one page; leave --pages all out.')
   todo = restore.plan(
     args.photos,
     args.output,
     overwrite=args.overwrite,
     save_masks=args.save_mask,
     part=options.part(args),
+    skip=[args.mask] if args.mask is not None and os.path.isdir(args.mask) else [],
   )
   mask, find = _damage(args, loaded, restorer, todo.sizes)
   wishes = restore.Wishes(
-    args.strength, args.only_damage, find, restore.TONE if args.tone is None else args.tone
+    args.strength,
+    args.only_damage,
+    find,
+    restore.TONE if args.tone is None else args.tone,
+    args.every_picture,
+    args.descreen,
   )
   settings = {
     'weights_sha256': loaded.sha256,
@@ -100,7 +137,10 @@ def run(args: argparse.Namespace) -> int:
     'detector': args.detector,
     'threshold': args.threshold,
     'tile': args.tile,
+    'pages': args.pages,
   }
+  if args.dry_run:
+    return _list(todo, engine.compiled(restorer, [(_PROBE, _PROBE)]), wishes)
   pages = before_after.Pages(todo) if args.page and todo.shard is None else None
   summary = restore.restore_photos(
     engine.compiled(restorer, todo.sizes, tile=args.tile),
@@ -109,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
     settings=settings,
     history=args.provenance,
     mask=mask,
+    all_pages=args.pages == 'all',
     progress=options.progress(todo, args.json),
     show=pages.show if pages else None,
   )
@@ -118,6 +159,50 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
       print(f'Open {path} in a browser to compare.')
   return summary.exit_code
+
+
+def _list(todo, probe, wishes) -> int:
+  """Prints what would be done with each photo, and about how long it would take."""
+  from oldphoto_jax.restoring import restore
+
+  counts = collections.Counter()
+  for item in todo.items:
+    if item.problem:
+      state = 'fails'
+      print(f'fails: {item.problem}')
+    elif item.kept:
+      state = 'kept'
+      print(f'keeps: {item.output}')
+    elif item.size is None:
+      state = 'fails'
+      try:
+        images.size(item.path)
+      except PhotoError as error:
+        print(f'fails: {error}')
+    else:
+      state = 'restored'
+      print(f'restores: {item.path} ({item.size[1]} x {item.size[0]}) -> {item.output}')
+    counts[state] += 1
+  for path, why in todo.skipped:
+    print(f'skips: {path}: {why}')
+  pixels = sum(height * width for height, width in todo.sizes)
+  print(
+    f'{counts["restored"]} to restore ({pixels / 1e6:.1f} megapixels), {counts["kept"]} kept, '
+    f'{counts["fails"]} would fail, {len(todo.skipped)} skipped. Nothing was written.'
+  )
+  if pixels:
+    square = np.random.default_rng(0).uniform(-0.5, 0.5, (_PROBE, _PROBE, 3)).astype(np.float32)
+    for _ in range(2):  # the first time compiles
+      start = time.perf_counter()
+      restore.restore_array(probe, square, None, wishes)
+      seconds = time.perf_counter() - start
+    whole = seconds * pixels / _PROBE**2
+    about = f'{whole:.0f} s' if whole < 90 else f'{whole / 60:.0f} min'
+    print(
+      f'About {about} without filling and compiling, as a square of {_PROBE} x {_PROBE} pixels '
+      f'takes {seconds:.2f} s on this machine.'
+    )
+  return ExitStatus.SOME_FAILED if counts['fails'] else ExitStatus.OK
 
 
 def _damage(args, loaded, restorer, sizes) -> tuple[options.Damage | None, float | None]:

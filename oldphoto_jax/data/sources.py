@@ -384,8 +384,12 @@ def _photo_names(path) -> tuple[pathlib.Path, list[str]]:
     raise PhotoError(f'{root} is not a folder.')
   files = [file.relative_to(root) for file in root.rglob('*') if file.is_file()]
   files = [file for file in files if not any(part.startswith('.') for part in file.parts)]
-  names = [file.as_posix() for file in files if file.suffix.lower() in formats.FORMATS]
-  kinds = [file.suffix.lower() for file in files if file.suffix.lower() in folders.UNREAD_SUFFIXES]
+  kinds = [file.suffix.lower() for file in files if folders.unread(file.suffix.lower())]
+  names = [
+    file.as_posix()
+    for file in files
+    if file.suffix.lower() in formats.FORMATS and file.suffix.lower() not in kinds
+  ]
   unread = (
     f'{len(kinds)} files in formats that cannot be read ({", ".join(sorted(set(kinds)))}): '
     'save them as .png or .jpg'

@@ -1,60 +1,76 @@
-"""The bytes of photo files: JPEG, PNG, WebP, TIFF, BMP and GIF, with their profiles and tags.
+"""The bytes of photo files: what is read and written, and how their pixels are coded.
 
 Pillow decodes 8-bit files. It silently cuts 16-bit colour to 8 bits, so 16-bit PNG and TIFF files
-go through imagecodecs and tifffile.
+go through imagecodecs and tifffile. What a file says beside its pixels is up to `metadata`.
 """
 
 import dataclasses
+import importlib.util
 import io
-import pathlib
 import re
 import struct
-import zlib
+from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from oldphoto_jax.errors import PhotoError
+from oldphoto_jax.photos import directories, metadata
+from oldphoto_jax.photos.metadata import Metadata
 
-# Ending of the name -> format. A file is decoded only if its content is of the same format.
+# Ending of the name -> format. The content decides what a file is; the ending, what is looked at.
 FORMATS = {
-  '.jpg': 'JPEG',
-  '.jpeg': 'JPEG',
-  '.png': 'PNG',
+  **dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.mpo'), 'JPEG'),
+  **dict.fromkeys(('.png', '.apng'), 'PNG'),
   '.webp': 'WEBP',
-  '.tif': 'TIFF',
-  '.tiff': 'TIFF',
-  '.bmp': 'BMP',
+  **dict.fromkeys(('.tif', '.tiff'), 'TIFF'),
+  **dict.fromkeys(('.bmp', '.dib'), 'BMP'),
   '.gif': 'GIF',
+  **dict.fromkeys(('.pnm', '.ppm', '.pgm', '.pbm'), 'PPM'),
+  '.tga': 'TGA',
+  **dict.fromkeys(('.jp2', '.j2k', '.j2c', '.jpx', '.jpf'), 'JPEG2000'),
+  '.avif': 'AVIF',
+  '.jxl': 'JXL',
+  **dict.fromkeys(('.heic', '.heif', '.hif'), 'HEIF'),
+  **dict.fromkeys(
+    ('.dng', '.cr2', '.cr3', '.nef', '.nrw', '.arw', '.orf', '.rw2', '.raf', '.pef', '.srw'), 'RAW'
+  ),
 }
+WRITTEN = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP')  # photos of other formats are written as PNG
 
-_ORIENTATION = ExifTags.Base.Orientation
-_IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-# TIFF tags that describe the photo and not the layout of its pixels in the file: document, title,
-# make, model, page name, software, date, artist, computer, copyright, and Windows' XP* texts.
-_TIFF_TEXTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, *range(0x9C9B, 0x9CA0))
+# Format -> (module that reads it, the extra of this package that installs it).
+_EXTRAS = {'HEIF': ('pi_heif', 'heif'), 'RAW': ('rawpy', 'raw')}
+_PILLOW = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM', 'TGA', 'JPEG2000', 'AVIF')
+_THUMBNAIL = 1024  # pixels: a smaller picture before one of the same shape is its thumbnail
+_MOST_PAGES = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Photo:
   """A photo and what its file says about it.
 
-  The pixels are upright: the EXIF orientation has been applied, and is 1 in `exif`.
+  The pixels are upright: the orientation has been applied, and is 1 in the metadata.
   """
 
   pixels: np.ndarray  # uint8 or uint16, [H, W, 3], RGB; a gray photo has three equal channels
   alpha: np.ndarray | None = None  # [H, W], dtype of the pixels; the top value is opaque
   gray: bool = False  # the file had one colour channel, and is written with one
-  format: str = 'PNG'  # a value of FORMATS
+  format: str = 'PNG'  # of the content: a value of FORMATS
+  suffix: str = ''  # ending of the file that was read, in lower case
   icc: bytes | None = None  # colour profile
-  exif: bytes | None = None  # starts at the TIFF header, without 'Exif\0\0'; no thumbnail
+  exif: bytes | None = None  # starts at the TIFF header, without 'Exif\0\0'; the tags of a TIFF
   xmp: bytes | None = None
   iptc: bytes | None = None  # IPTC-IIM records
-  text: tuple[tuple[str, str], ...] = ()  # PNG texts; the comment of a JPEG as ('Comment', ...)
+  photoshop: bytes | None = None  # Photoshop's image resources, with the IPTC records in them
+  comments: tuple[bytes, ...] = ()  # of a JPEG or GIF
+  # Further segments of a JPEG (APP0 ...) or chunks of a PNG (tEXt, gAMA ...): name, content.
+  parts: tuple[tuple[str, bytes], ...] = ()
   dpi: tuple[float, float] | None = None  # horizontal, vertical
   lossless: bool = False  # of a WebP file
+  modified: int | None = None  # date of the file, in nanoseconds since 1970; copies keep it
+  pages: tuple['Photo', ...] = ()  # further photos of a TIFF file, if they were asked for
   warnings: tuple[str, ...] = ()  # sentences about what could not be kept
 
   @property
@@ -74,143 +90,301 @@ def reason(error: Exception) -> str:
   return ' '.join(text.split()).rstrip('.')
 
 
-def open_header(file: io.BufferedIOBase, path: pathlib.Path, max_pixels: int) -> Image.Image:
-  """Opens a file by its header, without decoding its pixels.
+# What a file is ----------------------------------------------------------------------------------
+
+
+def kind(head: bytes, suffix: str) -> str | None:
+  """The format of a file by its first bytes (32 are enough), or None if it is no photo.
+
+  Camera raw files are TIFF files by their content, and TGA files have no mark: their endings count.
+  """
+  expected = FORMATS.get(suffix.lower())
+  brand = head[8:12] if head[4:8] == b'ftyp' else b''
+  marks = (
+    ('JPEG', head.startswith(b'\xff\xd8\xff')),
+    ('PNG', head.startswith(b'\x89PNG\r\n\x1a\n')),
+    ('WEBP', head.startswith(b'RIFF') and head[8:12] == b'WEBP'),
+    ('GIF', head.startswith((b'GIF87a', b'GIF89a'))),
+    ('BMP', head.startswith(b'BM')),
+    ('JPEG2000', head.startswith((b'\xff\x4f\xff\x51', b'\0\0\0\x0cjP  '))),
+    ('JXL', head.startswith((b'\xff\x0a', b'\0\0\0\x0cJXL '))),
+    ('AVIF', brand in (b'avif', b'avis')),
+    ('RAW', brand == b'crx ' or head.startswith((b'FUJIFILM', b'IIRO', b'IIRS', b'IIU\0'))),
+    ('HEIF', brand in (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')),
+    ('PPM', bool(re.match(rb'P[1-6]\s', head))),
+    ('TIFF', head[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')),
+  )
+  found = next((name for name, is_it in marks if is_it), None)
+  if found == 'TIFF' and expected == 'RAW':
+    return 'RAW'
+  return 'TGA' if found is None and expected == 'TGA' else found
+
+
+def missing_extra(form: str) -> str | None:
+  """What to install for a format that an optional package reads, if it is not there."""
+  module, extra = _EXTRAS.get(form, ('', ''))
+  if not module or importlib.util.find_spec(module):
+    return None
+  return f"pip install 'oldphoto_jax[{extra}]'"
+
+
+def _known(data: bytes, suffix: str) -> str:
+  """The format of a file, from its first bytes. Raises PhotoError if it is not read."""
+  if not data:
+    raise PhotoError('the file is empty.')
+  form = kind(data[:32], suffix)
+  if form is None:
+    for mark, name in (
+      (b'%PDF', 'a PDF file; save its pictures as PNG or TIFF'),
+      (b'8BPS', 'a Photoshop file; save it as TIFF'),
+    ):
+      if data.startswith(mark):
+        raise PhotoError(f'this is {name}.')
+    raise PhotoError('this is not a photo, or its header is damaged.')
+  if install := missing_extra(form):
+    name = 'camera raw' if form == 'RAW' else form
+    raise PhotoError(f'{name} files need a further package: {install}.')
+  return form
+
+
+def _check_pixels(height: int, width: int, most: int) -> None:
+  if height * width > most:
+    raise PhotoError(f'{width} x {height} pixels are more than the limit of {most:,}.')
+
+
+# Sizes -------------------------------------------------------------------------------------------
+
+
+def size(file: io.BufferedIOBase, suffix: str, most: int) -> tuple[int, int]:
+  """Height and width of the upright photo, from the header of its file.
 
   Raises:
-    PhotoError: the file is empty, misnamed, too large, or of a kind that is not read.
+    PhotoError: the file is not read, or has more than `most` pixels.
+    Exception: of any kind, for damaged data.
   """
-  expected = FORMATS.get(path.suffix.lower())
-  if expected is None:
-    raise PhotoError(f'the name does not end like a photo ({", ".join(FORMATS)}).')
-  if not file.read(1):
-    raise PhotoError('the file is empty.')
+  head = file.read(32)
+  form = _known(head, suffix)
   file.seek(0)
-  if expected == 'TIFF':
-    _refuse_unusual_tiff(file)
-    file.seek(0)
+  if form == 'TIFF':
+    with _tiff(file) as tiff:
+      page = tiff.pages[_photos_of(tiff)[0][0]]
+      _refuse_unusual(page)
+      found = (page.imagelength, page.imagewidth)
+      tag, xmp = (page.tags.get(code) for code in (directories.ORIENTATION, metadata.TIFF_XMP))
+      if tag is not None:
+        turned = tag.value in (5, 6, 7, 8)
+      else:
+        xmp = xmp.value if xmp is not None and isinstance(xmp.value, bytes) else None
+        turned = Metadata(xmp=xmp).orientation >= 5
+  elif form == 'PNG':
+    found, turned = _png_size(file)
+  elif form in _PILLOW:
+    with _open(file, form) as image:
+      found = (image.height, image.width)
+      turned = _pillow_metadata(image, form, head).orientation >= 5
+  else:
+    pixels = _decoded(file.read(), form, most).pixels
+    return pixels.shape[:2]
+  _check_pixels(*found, most)
+  return found[::-1] if turned else found
+
+
+def _png_size(file: io.BufferedIOBase) -> tuple[tuple[int, int], bool]:
+  """The size of a PNG, and whether its EXIF or XMP data turns it. Skips over the pixels."""
+  file.seek(16)
+  sides = file.read(8)
+  found = (int.from_bytes(sides[4:], 'big'), int.from_bytes(sides[:4], 'big'))
+  file.seek(8)
+  chunks = [b'\x89PNG\r\n\x1a\n']
+  while len(start := file.read(8)) == 8:
+    length = int.from_bytes(start[:4], 'big')
+    if start[4:] in (b'eXIf', b'iTXt', b'tEXt', b'zTXt') and length < metadata.MOST:
+      chunks.append(start + file.read(length + 4))
+    else:
+      file.seek(length + 4, 1)
+  return found, metadata.of_png(b''.join(chunks))[0].orientation >= 5
+
+
+def _open(file: io.BufferedIOBase, form: str) -> Image.Image:
+  """Opens a file by Pillow, which reads its header."""
   try:
-    image = Image.open(file, formats=list(dict.fromkeys(FORMATS.values())))
+    return Image.open(
+      file, formats=[form, 'MPO'] if form == 'JPEG' else ['BMP', 'DIB'] if form == 'BMP' else [form]
+    )
   except UnidentifiedImageError as error:
-    if expected == 'TIFF':  # tifffile could read its header
-      raise PhotoError('this kind of TIFF is not supported; save it as RGB.') from error
     raise PhotoError('this is not a photo, or its header is damaged.') from error
   except Image.DecompressionBombError as error:
     raise PhotoError('the photo has more pixels than Pillow will open.') from error
-  # MPO: a JPEG followed by further pictures, as many phones write it.
-  actual = 'JPEG' if image.format == 'MPO' else image.format
-  if actual != expected:
-    raise PhotoError(f'the content is {actual} though the name ends in {path.suffix}; rename it.')
-  if image.width * image.height > max_pixels:
-    raise PhotoError(
-      f'{image.width} x {image.height} pixels are more than the limit of {max_pixels:,}.'
-    )
-  return image
-
-
-def decode(image: Image.Image, data: bytes) -> Photo:
-  """Decodes a photo from the bytes of its file.
-
-  Args:
-    image: of `open_header`.
-    data: the whole file.
-
-  Raises:
-    PhotoError: pixels of this kind are not supported.
-    Exception: of any kind, from the decoders, for damaged data.
-  """
-  info, warnings = image.info, []
-  frames = getattr(image, 'n_frames', 1)
-  if frames > 1:
-    warnings.append(f'The file holds {frames} pictures; only the first one is used.')
-
-  icc, xmp = info.get('icc_profile'), info.get('xmp')
-  if image.format == 'TIFF':  # before the pixels: Pillow turns them upright when it loads them
-    exif, iptc, orientation = _tiff_tags(image)
-    text = ()
-  else:
-    image.load()  # a PNG's texts and EXIF may follow its pixels
-    xmp = info.get('xmp', xmp)
-    orientation = image.getexif().get(_ORIENTATION, 1)  # from XMP where EXIF has none
-    exif = info.get('exif', b'')
-    if not exif and 'Raw profile type exif' in info:  # how ImageMagick keeps EXIF in a PNG
-      exif = image.getexif().tobytes()
-    iptc = info.get('photoshop', {}).get(0x0404)
-    text = _texts(image)
-  if exif:
-    exif = _upright_exif(exif.removeprefix(b'Exif\0\0'))
-    if not exif:
-      warnings.append('The EXIF data is damaged and is left out.')
-  if xmp:
-    xmp = re.sub(rb'(tiff:Orientation(?:\s*=\s*["\']|>))\d', rb'\g<1>1', xmp)
-
-  if image.format == 'PNG' and data[24] == 16:  # bit depth in IHDR
-    array = imagecodecs.png_decode(data)
-  elif image.format == 'TIFF' and image.tag_v2.get(258, (1,))[0] == 16:
-    array = _tiff16(data)
-  else:
-    array, icc = _array8(image, icc, warnings)
-  if image.format != 'TIFF' or array.dtype == np.uint16:  # Pillow has turned an 8-bit TIFF
-    array = _turn(array, orientation)
-  array = array[..., None] if array.ndim == 2 else array
-  channels = array.shape[2]
-  gray = channels <= 2
-  dpi = info.get('dpi')
-  if dpi and orientation in (5, 6, 7, 8):
-    dpi = dpi[::-1]
-  return Photo(
-    pixels=np.repeat(array[..., :1], 3, axis=2) if gray else np.ascontiguousarray(array[..., :3]),
-    alpha=np.ascontiguousarray(array[..., -1]) if channels in (2, 4) else None,
-    gray=gray,
-    format='JPEG' if image.format == 'MPO' else image.format,
-    icc=icc or None,
-    exif=exif or None,
-    xmp=xmp or None,
-    iptc=iptc or None,
-    text=text,
-    dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
-    lossless=image.format == 'WEBP' and b'VP8L' in data[:64],
-    warnings=tuple(warnings),
-  )
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-  """Height and width of an opened photo once it stands upright."""
-  width, height = image.size
-  # A PNG without EXIF before its pixels would be decoded by getexif; TIFF sizes are upright.
-  turned = (
-    image.format != 'TIFF'
-    and (image.format != 'PNG' or 'exif' in image.info)
-    and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-  )
-  return (width, height) if turned else (height, width)
-
-
-def encode(photo: Photo, suffix: str) -> bytes:
-  """The bytes of a file whose name ends in `suffix`.
-
-  Raises:
-    PhotoError: files of that kind are not written, or cannot hold the photo.
-  """
-  form = FORMATS.get(suffix.lower())
-  if form == 'PNG':
-    return _png(photo)
-  if form == 'TIFF':
-    return _tiff(photo)
-  if form in ('JPEG', 'WEBP', 'BMP'):
-    return _by_pillow(photo, form)
-  raise PhotoError(f"photos are not written as '{suffix}'; end the name in .png.")
 
 
 # Reading -----------------------------------------------------------------------------------------
 
 
-def _array8(image: Image.Image, icc: bytes | None, warnings: list[str]):
-  """8-bit pixels [H, W, 1 to 4], and the colour profile that still fits them."""
+class _Decoded(NamedTuple):
+  """A photo as it lies in its file."""
+
+  pixels: np.ndarray  # [H, W] or [H, W, 1 to 4]
+  meta: Metadata
+  dpi: tuple[float, float] | None = None
+  warnings: tuple[str, ...] = ()
+  upright: bool = False  # the decoder has turned the pixels
+  pages: tuple['_Decoded', ...] = ()
+
+
+def decode(data: bytes, suffix: str, most: int, all_pages: bool = False) -> Photo:
+  """Decodes a photo from the bytes of its file.
+
+  Args:
+    data: the whole file.
+    suffix: ending of its name, such as '.jpg'.
+    most: pixels at most.
+    all_pages: reads all photos of a TIFF file.
+
+  Raises:
+    PhotoError: the file is not read, or its pixels are of a kind that is not supported.
+    Exception: of any kind, from the decoders, for damaged data.
+  """
+  form = _known(data, suffix)
+  photo = _photo(_decoded(data, form, most, all_pages), form, suffix)
+  warnings = photo.warnings
+  expected = FORMATS.get(suffix.lower())
+  if form != expected:
+    became = form if form in WRITTEN and expected in WRITTEN else 'PNG'
+    named = f'the name ends in {suffix}' if suffix else 'the name has no ending'
+    warnings += (f'The content is {form} though {named}; it is written as {became}.',)
+  lossless = form == 'WEBP' and b'VP8L' in metadata.webp_chunks(data)
+  return dataclasses.replace(photo, lossless=lossless, warnings=warnings)
+
+
+def _photo(found: _Decoded, form: str, suffix: str) -> Photo:
+  array, meta, dpi = found.pixels, found.meta, found.dpi
+  orientation = meta.orientation
+  stored = array.shape[:2]
+  if found.upright:
+    stored = stored[::-1] if orientation >= 5 else stored
+  else:
+    array = turn(array, orientation)
+  meta = metadata.upright(meta, stored, orientation)
+  array = array[..., None] if array.ndim == 2 else array
+  channels = array.shape[2]
+  gray = channels <= 2
+  if dpi and orientation >= 5:
+    dpi = dpi[::-1]
+  if gray and form not in ('JPEG', 'TIFF') and meta.icc and meta.icc[16:20] == b'RGB ':
+    gray = False  # a PNG with a profile for colours must have colours
+  return Photo(
+    pixels=np.repeat(array[..., :1], 3, axis=2)
+    if channels <= 2
+    else np.ascontiguousarray(array[..., :3]),
+    alpha=np.ascontiguousarray(array[..., -1]) if channels in (2, 4) else None,
+    gray=gray,
+    format=form,
+    suffix=suffix.lower(),
+    icc=meta.icc or None,
+    exif=meta.exif or None,
+    xmp=meta.xmp or None,
+    iptc=meta.iptc or None,
+    photoshop=meta.photoshop or None,
+    comments=meta.comments,
+    parts=meta.parts,
+    dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
+    pages=tuple(_photo(page, form, suffix) for page in found.pages),
+    warnings=meta.warnings + found.warnings,
+  )
+
+
+def _decoded(data: bytes, form: str, most: int, all_pages: bool = False) -> _Decoded:
+  if form == 'TIFF':
+    return _from_tiff(data, most, all_pages)
+  if form == 'PNG':
+    return _from_png(data, most)
+  if form == 'JPEG':
+    return _from_jpeg(data, most)
+  if form == 'JXL':
+    return _from_jxl(data, most)
+  if form == 'HEIF':
+    return _from_heif(data, most)
+  if form == 'RAW':
+    return _from_raw(data, most)
+  return _from_pillow(data, form, most)
+
+
+def _from_pillow(data: bytes, form: str, most: int) -> _Decoded:
+  with _open(io.BytesIO(data), form) as image:
+    _check_pixels(image.height, image.width, most)
+    meta = _pillow_metadata(image, form, data)
+    if form == 'AVIF' and (at := data[:8192].find(b'pixi')) > 0 and data[at + 9] > 8:
+      raise PhotoError('AVIF with more than 8 bits is not supported; save it as TIFF.')
+    if form == 'JPEG2000':
+      array = imagecodecs.jpeg2k_decode(data)
+      bits = array.dtype.itemsize * 8
+      deep = _jpeg2000_bits(data)
+      if array.dtype not in (np.uint8, np.uint16) or (array.ndim == 3 and array.shape[2] > 4):
+        raise PhotoError('this kind of JPEG 2000 is not supported; save it as TIFF.')
+      if deep < bits:
+        array = (array.astype(np.uint32) * (2**bits - 1) // (2**deep - 1)).astype(array.dtype)
+      warnings = ()
+    elif (
+      form == 'PPM' and image.mode in ('I', 'I;16', 'RGB') and (deep := _deep_pnm(data)) is not None
+    ):
+      array, warnings = deep, ()
+    else:
+      array, meta, warnings = _array8(image, meta)
+    warnings += _several(getattr(image, 'n_frames', 1))
+    if form == 'BMP' and array.ndim == 3 and array.shape[2] == 4 and np.ptp(array[..., 3]) == 0:
+      array = array[..., :3]  # an opaque or unused fourth byte is no transparency
+    return _Decoded(array, meta, image.info.get('dpi'), warnings)
+
+
+def _several(count: int) -> tuple[str, ...]:
+  return (f'The file holds {count} pictures; only the first one is used.',) if count > 1 else ()
+
+
+def _pillow_metadata(image: Image.Image, form: str, data: bytes) -> Metadata:
+  info = image.info
+  if form == 'JPEG':
+    return metadata.of_jpeg(image.applist, info.get('icc_profile'))
+  if form == 'WEBP':
+    exif = info.get('exif', b'').removeprefix(b'Exif\0\0')
+    return Metadata(info.get('icc_profile'), exif or None, info.get('xmp'))
+  exif = info.get('exif', b'').removeprefix(b'Exif\0\0')
+  xmp, comment = info.get('xmp'), info.get('comment', b'')
+  comment = comment if isinstance(comment, bytes) else str(comment).encode()
+  return Metadata(
+    info.get('icc_profile') or None,
+    exif or None,
+    xmp if isinstance(xmp, bytes) else None,
+    comments=(comment,) if comment else (),
+  )
+
+
+def _jpeg2000_bits(data: bytes) -> int:
+  """Bits per sample, from the SIZ segment (ITU-T T.800, A.5.1)."""
+  at = data.find(b'\xff\x4f\xff\x51')
+  return (data[at + 42] & 0x7F) + 1
+
+
+def _deep_pnm(data: bytes) -> np.ndarray | None:
+  """A binary PGM or PPM of 16 bits, which Pillow would cut; None if it has no more than 8."""
+  head = re.match(rb'P([56])((?:\s+|#[^\n]*\n)*\d+){3}\s', data[:4096])
+  if not head:
+    return None
+  width, height, top = (int(n) for n in re.findall(rb'\d+', re.sub(rb'#[^\n]*', b'', head[0][2:])))
+  if top < 256:
+    return None
+  channels = 3 if head[1] == b'6' else 1
+  array = np.frombuffer(data, '>u2', height * width * channels, head.end())
+  array = array.reshape(height, width, channels).astype(np.uint32) * 65535 // top
+  return np.minimum(array, 65535).astype(np.uint16)
+
+
+def _array8(image: Image.Image, meta: Metadata) -> tuple[np.ndarray, Metadata, tuple[str, ...]]:
+  """8-bit pixels [H, W] or [H, W, 2 to 4], the metadata that still fits them, and warnings."""
   image.load()
   mode = image.mode
   if mode == 'CMYK':
-    return _from_cmyk(image, icc, warnings), None
+    array, warnings = _from_cmyk(image, meta.icc)
+    return array, meta._replace(icc=None), warnings
   if mode in ('1', 'L', 'LA', 'La'):
     image = image.convert('LA' if image.has_transparency_data else 'L')
   elif mode in ('P', 'PA', 'RGB', 'RGBA', 'RGBX', 'RGBa', 'YCbCr'):
@@ -220,32 +394,212 @@ def _array8(image: Image.Image, icc: bytes | None, warnings: list[str]):
   array = np.asarray(image)
   if mode in ('P', 'PA') and (array[..., :1] == array[..., 1:3]).all():  # a palette of grays
     array = array[..., ::3] if array.shape[2] == 4 else array[..., :1]
-  return array, icc
+  return array, meta, ()
 
 
-def _from_cmyk(image: Image.Image, icc: bytes | None, warnings: list[str]) -> np.ndarray:
-  warnings.append('The photo uses printing colours (CMYK) and is written as RGB.')
+def _from_cmyk(image: Image.Image, icc: bytes | None) -> tuple[np.ndarray, tuple[str, ...]]:
+  warnings = ('The photo uses printing colours (CMYK) and is written as RGB.',)
   if icc:
     try:
       image = ImageCms.profileToProfile(
         image, io.BytesIO(icc), ImageCms.createProfile('sRGB'), outputMode='RGB'
       )
     except ImageCms.PyCMSError:
-      warnings.append('Its colour profile could not be used; colours may shift.')
-  return np.asarray(image.convert('RGB'))
+      warnings += ('Its colour profile could not be used; colours may shift.',)
+  return np.asarray(image.convert('RGB')), warnings
 
 
-def _refuse_unusual_tiff(file: io.BufferedIOBase) -> None:
-  """Refuses TIFF files that Pillow would misread, or reject without a reason."""
+def _from_jpeg(data: bytes, most: int) -> _Decoded:
+  warnings = ()
   try:
-    with tifffile.TiffFile(file) as tiff:
-      page = tiff.pages.first
-      kind, bits, colour = page.sampleformat, page.bitspersample, page.photometric
+    return _from_pillow(data, 'JPEG', most)
+  except OSError:
+    # Many files lack no more than their last bytes. If the picture is whole, it does not matter
+    # what follows it.
+    ends = [
+      _from_pillow(data + filler + b'\xff\xd9', 'JPEG', most) for filler in (b'', b'\x55' * 4096)
+    ]
+    differs = (ends[0].pixels != ends[1].pixels).reshape(len(ends[0].pixels), -1).any(1)
+    rows = np.flatnonzero(differs)
+    last = min(16, len(differs) // 20)  # rows: no more than one block is lost
+    if len(rows) and rows[0] < len(differs) - last:
+      raise
+  warnings = ('The file is cut off behind the picture; the picture is whole.',)
+  if len(rows):
+    warnings = ('The file is cut off in the last rows of the picture.',)
+  return ends[0]._replace(warnings=ends[0].warnings + warnings)
+
+
+def _from_png(data: bytes, most: int) -> _Decoded:
+  meta, pixels = metadata.of_png(data)
+  _check_pixels(int.from_bytes(data[20:24], 'big'), int.from_bytes(data[16:20], 'big'), most)
+  frames = next(
+    (int.from_bytes(c[:4], 'big') for n, c, _ in metadata.chunks(data) if n == b'acTL'), 1
+  )
+  unit = dict(meta.parts).get('pHYs', b'')
+  dpi = None
+  if len(unit) == 9 and unit[8] == 1:  # pixels per metre
+    dpi = tuple(int.from_bytes(side, 'big') * 0.0254 for side in (unit[:4], unit[4:8]))
+  if data[24:25] == b'\x10':  # bit depth in IHDR
+    array, warnings = imagecodecs.png_decode(pixels), ()
+  else:
+    with _open(io.BytesIO(pixels), 'PNG') as image:
+      array, meta, warnings = _array8(image, meta)
+  return _Decoded(array, meta, dpi, warnings + _several(frames))
+
+
+def _boxes(data: bytes) -> dict[bytes, bytes]:
+  """The first box of each name of a file of boxes (ISO/IEC 14496-12, 4.2)."""
+  found, at = {}, 0
+  while at + 8 <= len(data):
+    length, start = int.from_bytes(data[at : at + 4], 'big'), at + 8
+    if length == 1:
+      length, start = int.from_bytes(data[at + 8 : at + 16], 'big'), at + 16
+    end = at + length if length else len(data)
+    if end <= at:
+      break
+    found.setdefault(data[at + 4 : at + 8], data[start:end])
+    at = end
+  return found
+
+
+def _from_jxl(data: bytes, most: int) -> _Decoded:
+  array = imagecodecs.jpegxl_decode(data)
+  if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3):
+    raise PhotoError('this kind of JPEG XL is not supported; save it as TIFF.')
+  _check_pixels(array.shape[0], array.shape[1], most)
+  boxes = _boxes(data) if data.startswith(b'\0\0\0\x0c') else {}
+  packed = boxes.get(b'brob', b'')
+  if packed[:4] in (b'Exif', b'xml '):
+    boxes[packed[:4]] = bytes(imagecodecs.brotli_decode(packed[4:]))
+  exif = boxes.get(b'Exif', b'')[4:]  # behind the offset of the header
+  meta = Metadata(None, exif or None, boxes.get(b'xml ') or None)
+  return _Decoded(
+    array, meta, upright=True, warnings=('A colour profile of JPEG XL would not be read.',)
+  )
+
+
+def _from_heif(data: bytes, most: int) -> _Decoded:
+  import pi_heif  # the extra 'heif'
+
+  image = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+  _check_pixels(image.size[1], image.size[0], most)
+  info = image.info
+  exif = (info.get('exif') or b'').removeprefix(b'Exif\0\0')
+  meta = Metadata(info.get('icc_profile') or None, exif or None, info.get('xmp') or None)
+  return _Decoded(np.array(image), meta, upright=True)
+
+
+def _from_raw(data: bytes, most: int) -> _Decoded:
+  import rawpy  # the extra 'raw'
+
+  with rawpy.imread(io.BytesIO(data)) as raw:
+    _check_pixels(raw.sizes.height, raw.sizes.width, most)
+    array = raw.postprocess(output_bps=16, use_camera_wb=True)
+  try:
+    meta = metadata.of_tiff(data, next(directories.links(data)))
+  except (ValueError, StopIteration):  # not all kinds are TIFF files
+    meta = Metadata()
+  meta = meta._replace(icc=None)  # of the sensor; the pixels are sRGB now
+  return _Decoded(array, meta, upright=True, warnings=('A camera raw file is developed as sRGB.',))
+
+
+# TIFF
+
+
+def _tiff(file: io.BufferedIOBase) -> tifffile.TiffFile:
+  try:
+    return tifffile.TiffFile(file)
   except tifffile.TiffFileError as error:
     raise PhotoError('this is not a TIFF photo, or its header is damaged.') from error
-  if kind == tifffile.SAMPLEFORMAT.IEEEFP:
+
+
+def _photos_of(tiff: tifffile.TiffFile) -> tuple[list[int], tuple[str, ...]]:
+  """The pages that are photos, and sentences about the others."""
+  pages = [tiff.pages[i] for i in range(min(len(tiff.pages), _MOST_PAGES))]
+  sizes = [(page.imagelength, page.imagewidth) for page in pages]
+  same_shape = lambda a, b: abs(a[0] * b[1] - a[1] * b[0]) <= 0.03 * a[1] * b[1]
+  main = next((i for i, page in enumerate(pages) if not page.subfiletype & 5), 0)
+  if not pages[main].subfiletype & 5:  # a thumbnail need not say that it is one
+    larger = [
+      i
+      for i in range(main + 1, len(pages))
+      if not pages[i].subfiletype & 5
+      and same_shape(sizes[main], sizes[i])
+      and sizes[i][0] >= 2 * sizes[main][0]
+    ]
+    if larger and max(sizes[main]) <= _THUMBNAIL:
+      main = larger[0]
+  photos, said = [main], []
+  for i, page in enumerate(pages):
+    if i == main:
+      continue
+    smaller = sizes[i][0] * 2 <= sizes[main][0] and same_shape(sizes[i], sizes[main])
+    one = page.samplesperpixel == 1 and pages[main].samplesperpixel > 1
+    if page.subfiletype & 1 or smaller:
+      said.append(f'Page {i + 1} is a thumbnail; left out.')
+    elif page.subfiletype & 4 or (one and sizes[i] == sizes[main]):
+      said.append(f'Page {i + 1} is an infrared picture or a mask of the scanner; left out.')
+    else:
+      photos.append(i)
+  return photos, tuple(said)
+
+
+def _from_tiff(data: bytes, most: int, all_pages: bool) -> _Decoded:
+  with _tiff(io.BytesIO(data)) as tiff:
+    photos, said = _photos_of(tiff)
+    if len(photos) > 1 and not all_pages:
+      said += _several(len(photos))
+      photos = photos[:1]
+    decoded = [_tiff_page(data, tiff, index, most) for index in photos]
+  first = decoded[0]
+  return first._replace(warnings=first.warnings + said, pages=tuple(decoded[1:]))
+
+
+def _tiff_page(data: bytes, tiff: tifffile.TiffFile, index: int, most: int) -> _Decoded:
+  page = tiff.pages[index]
+  _refuse_unusual(page)
+  _check_pixels(page.imagelength, page.imagewidth, most)
+  meta = metadata.of_tiff(data, page.offset, tiff.pages.first.offset if index else None)
+  colours = 3 if page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR) else 1
+  alphas = [extra for extra in page.extrasamples if extra != tifffile.EXTRASAMPLE.UNSPECIFIED]
+  warnings = ()
+  if page.photometric <= 2 and page.samplesperpixel > colours + len(alphas):
+    warnings = (f'Channel {colours + 1}, which may be infrared, is left out.',)
+  image = None
+  if page.bitspersample != 16 and page.samplesperpixel <= 4:
+    try:
+      # Pillow would turn the pixels, by its own reading of damaged tags.
+      plain = directories.without_orientation(data, page.offset)
+      image = Image.open(io.BytesIO(plain), formats=['TIFF'])
+      image.seek(index)
+    except (UnidentifiedImageError, KeyError, SyntaxError):  # tifffile can do more
+      image = None
+  if image is None:
+    return _Decoded(_tiff_array(page, colours), meta, _tiff_dpi(page), warnings)
+  with image:
+    image.info.pop('xmp', None)  # which would turn them, too
+    array, meta, said = _array8(image, meta)
+    if array.ndim == 3 and array.shape[2] in (2, 4) and warnings:
+      array = array[..., :-1]
+  return _Decoded(array, meta, _tiff_dpi(page), warnings + said)
+
+
+def _tiff_dpi(page: tifffile.TiffPage) -> tuple[float, float] | None:
+  unit = page.resolutionunit
+  scale = {2: 1.0, 3: 2.54}.get(int(unit)) if unit else None
+  try:
+    return None if scale is None else tuple(scale * value for value in page.resolution)
+  except (ZeroDivisionError, TypeError, ValueError):
+    return None
+
+
+def _refuse_unusual(page: tifffile.TiffPage) -> None:
+  """Refuses TIFF pages that would be misread, or rejected without a reason."""
+  sample, bits, colour = page.sampleformat, page.bitspersample, page.photometric
+  if sample == tifffile.SAMPLEFORMAT.IEEEFP:
     raise PhotoError('floating-point TIFF files are not supported; save it with 16 bits.')
-  if kind != tifffile.SAMPLEFORMAT.UINT:
+  if sample != tifffile.SAMPLEFORMAT.UINT:
     raise PhotoError(
       'TIFF files with signed or complex numbers are not supported; save it with 16 bits.'
     )
@@ -255,60 +609,32 @@ def _refuse_unusual_tiff(file: io.BufferedIOBase) -> None:
     raise PhotoError('a TIFF with 16 bits must be gray or RGB; save it as one of these.')
 
 
-def _tiff16(data: bytes) -> np.ndarray:
-  """uint16 [H, W] or [H, W, 2 to 4], not yet upright."""
-  with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-    page = tiff.pages.first
-    array = page.asarray()
-    colours = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
-    extra = tuple(page.extrasamples)
-    if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-      array = np.moveaxis(array, 0, -1)
-    inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-  array = array.astype(np.uint16).reshape(*array.shape[:2], -1)
-  if array.shape[2] != colours + len(extra) or len(extra) > 1:
+def _tiff_array(page: tifffile.TiffPage, colours: int) -> np.ndarray:
+  """uint8 or uint16 [H, W, 1 to 4], not yet upright."""
+  array = page.asarray()
+  if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+    array = np.moveaxis(array, 0, -1)
+  if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3):
+    raise PhotoError('this kind of TIFF is not supported; save it as RGB.')
+  top = np.iinfo(array.dtype).max
+  array = array.reshape(*array.shape[:2], -1)
+  extra = tuple(page.extrasamples)
+  if array.shape[2] < colours or (page.photometric > 2 and array.shape[2] != colours):
     raise PhotoError(f'a TIFF with {array.shape[2]} channels is not supported; save it as RGB.')
-  if inverted:
-    array[..., 0] = 65535 - array[..., 0]
-  if extra == (tifffile.EXTRASAMPLE.UNSPECIFIED,):
-    array = array[..., :colours]
-  elif extra == (tifffile.EXTRASAMPLE.ASSOCALPHA,):  # colours were multiplied by alpha
-    alpha = array[..., -1:].astype(np.float64)
-    colour = array[..., :-1] * (65535 / np.maximum(alpha, 1))
-    array[..., :-1] = np.rint(np.minimum(colour, 65535))
+  if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+    array = np.concatenate([top - array[..., :1], array[..., 1:]], -1)
+  alphas = [i for i, kind in enumerate(extra) if kind != tifffile.EXTRASAMPLE.UNSPECIFIED]
+  if not alphas or colours + alphas[0] >= array.shape[2]:
+    return array[..., :colours]
+  alpha = array[..., colours + alphas[0], None]
+  array = np.concatenate([array[..., :colours], alpha], -1)
+  if extra[alphas[0]] == tifffile.EXTRASAMPLE.ASSOCALPHA:  # colours were multiplied by alpha
+    colour = array[..., :-1] * (top / np.maximum(alpha.astype(np.float64), 1))
+    array[..., :-1] = np.rint(np.minimum(colour, top))
   return array
 
 
-def _tiff_tags(image: TiffImagePlugin.TiffImageFile) -> tuple[bytes, bytes | None, int]:
-  """The tags that describe the photo: EXIF bytes, IPTC records, orientation."""
-  tags, kept = image.getexif(), Image.Exif()
-  for tag in _TIFF_TEXTS:
-    if isinstance(tags.get(tag), str | bytes):
-      kept[tag] = tags[tag]
-  for tag in _IFDS:
-    if tags.get_ifd(tag):
-      kept[tag] = tags.get_ifd(tag)
-  iptc = tags.get(33723)
-  return (
-    kept.tobytes() if len(kept) else b'',
-    iptc if isinstance(iptc, bytes) else None,
-    tags.get(_ORIENTATION, 1),
-  )
-
-
-def _texts(image: Image.Image) -> tuple[tuple[str, str], ...]:
-  """The texts of a PNG, or the comment of a JPEG or GIF."""
-  if image.format == 'PNG':
-    return tuple(
-      (str(key), str(value))
-      for key, value in image.text.items()
-      if key != 'XML:com.adobe.xmp' and not key.startswith('Raw profile type')
-    )
-  comment = image.info.get('comment', b'')
-  return (('Comment', comment.decode('utf-8', 'replace')),) if comment else ()
-
-
-def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
+def turn(array: np.ndarray, orientation: int) -> np.ndarray:
   """Turns [H, W, ...] upright, given the EXIF orientation from 1 to 8."""
   if orientation in (5, 6, 7, 8):
     array = array.swapaxes(0, 1)
@@ -319,31 +645,83 @@ def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
   return array
 
 
-def _upright_exif(exif: bytes) -> bytes:
-  """EXIF with orientation 1 and without the link to its thumbnail, which shows the old pixels.
-
-  The rest stays byte for byte, because a camera's maker notes hold offsets into the whole block.
-  Returns b'' for damaged data.
-  """
-  order = {b'II': '<', b'MM': '>'}.get(exif[:2])
-  if order is None:
-    return b''
-  changed = bytearray(exif)
-  try:
-    (first,) = struct.unpack_from(f'{order}I', exif, 4)
-    (count,) = struct.unpack_from(f'{order}H', exif, first)
-    end = first + 2 + 12 * count
-    for entry in range(first + 2, end, 12):
-      if struct.unpack_from(f'{order}H', exif, entry)[0] == _ORIENTATION:
-        struct.pack_into(f'{order}HIHH', changed, entry + 2, 3, 1, 1, 0)  # one 16-bit 1
-  except struct.error:
-    return b''
-  if len(exif) >= end + 4:
-    struct.pack_into(f'{order}I', changed, end, 0)
-  return bytes(changed)
-
-
 # Writing -----------------------------------------------------------------------------------------
+
+
+def format_of(photo: Photo, suffix: str) -> str:
+  """The format in which a photo is written under a name that ends in `suffix`.
+
+  That of the ending; but a file whose content differed from its ending stays what it was.
+
+  Raises:
+    PhotoError: files of that kind are not written.
+  """
+  suffix = suffix.lower()
+  form = FORMATS.get(suffix)
+  if photo.suffix == suffix and photo.format != form:
+    return photo.format if photo.format in WRITTEN else 'PNG'
+  if form not in WRITTEN:
+    raise PhotoError(f"photos are not written as '{suffix}'; end the name in .png.")
+  return form
+
+
+def encode(photo: Photo, form: str) -> bytes:
+  """The bytes of a file of a format of WRITTEN.
+
+  Raises:
+    PhotoError: files of that kind cannot hold the photo.
+  """
+  if form == 'TIFF':
+    return _tiff_bytes(photo)
+  if photo.pages:
+    raise PhotoError(f'{form} cannot hold several pages; end the name in .tif.')
+  if form == 'PNG':
+    return _png_bytes(photo)
+  if photo.bits > 8:
+    raise PhotoError(f'{form} cannot hold 16 bits; end the name in .png or .tif.')
+  if photo.alpha is not None and form == 'JPEG':
+    raise PhotoError(f'{form} cannot hold transparency; end the name in .png.')
+  image, buffer = Image.fromarray(_channels(photo)), io.BytesIO()
+  if form == 'JPEG':
+    image.save(buffer, form, quality=95, subsampling=0, dpi=photo.dpi or (0, 0))
+    return metadata.into_jpeg(buffer.getvalue(), metadata_of(photo))
+  if form == 'WEBP':
+    image.save(
+      buffer,
+      form,
+      quality=95,
+      lossless=photo.lossless,
+      exact=True,
+      icc_profile=photo.icc or b'',
+      exif=photo.exif or b'',
+      xmp=photo.xmp or b'',
+    )
+  else:
+    image = image.convert('RGBA') if image.mode == 'LA' else image
+    image.save(buffer, form, dpi=photo.dpi or (96, 96))
+    if photo.alpha is not None:
+      return _bmp_with_alpha(buffer.getvalue())
+  return buffer.getvalue()
+
+
+def metadata_of(photo: Photo) -> Metadata:
+  """What the file of a photo has to say beside its pixels."""
+  return Metadata(
+    photo.icc, photo.exif, photo.xmp, photo.iptc, photo.photoshop, photo.comments, photo.parts
+  )
+
+
+def _bmp_with_alpha(data: bytes) -> bytes:
+  """A BMP of 32 bits as Pillow writes it, whose header says that the fourth byte is alpha.
+
+  BITMAPV4HEADER of 108 bytes instead of BITMAPINFOHEADER of 40, with masks of the four channels.
+  """
+  more = 108 - 40
+  size, start = (value + more for value in struct.unpack_from('<I4xI', data, 2))
+  head = struct.pack('<2sI4sII', data[:2], size, data[6:10], start, 108)
+  with_masks = struct.pack('<I', 3)
+  masks = struct.pack('<IIII4s', 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b'BGRs')
+  return head + data[18:30] + with_masks + data[34:54] + masks + bytes(more - 20) + data[54:]
 
 
 def _channels(photo: Photo) -> np.ndarray:
@@ -354,129 +732,33 @@ def _channels(photo: Photo) -> np.ndarray:
   return np.ascontiguousarray(colour)
 
 
-def _by_pillow(photo: Photo, form: str) -> bytes:
-  if photo.bits > 8:
-    raise PhotoError(f'{form} cannot hold 16 bits; end the name in .png or .tif.')
-  if photo.alpha is not None and form != 'WEBP':
-    raise PhotoError(f'{form} cannot hold transparency; end the name in .png.')
-  image, buffer = Image.fromarray(_channels(photo)), io.BytesIO()
-  dpi = photo.dpi or (0, 0)
-  exif = b'Exif\0\0' + photo.exif if photo.exif else b''
-  icc, xmp = photo.icc or b'', photo.xmp or b''
-  if form == 'JPEG':
-    image.save(
-      buffer,
-      form,
-      quality=95,
-      subsampling=0,
-      dpi=dpi,
-      icc_profile=icc,
-      exif=exif,
-      xmp=xmp,
-      comment=dict(photo.text).get('Comment', '').encode(),
-      extra=_iptc_segment(photo.iptc) if photo.iptc else b'',
-    )
-  elif form == 'WEBP':
-    image.save(
-      buffer,
-      form,
-      quality=95,
-      lossless=photo.lossless,
-      exact=True,
-      icc_profile=icc,
-      exif=exif,
-      xmp=xmp,
-    )
+def _png_bytes(photo: Photo) -> bytes:
+  channels = _channels(photo)
+  if channels.shape == (1, 1):  # which imagecodecs refuses
+    buffer = io.BytesIO()
+    Image.fromarray(channels).save(buffer, 'PNG')
+    data = buffer.getvalue()
   else:
-    image.save(buffer, form, dpi=photo.dpi or (96, 96))
-  return buffer.getvalue()
+    data = imagecodecs.png_encode(channels)
+  count = 1 if channels.ndim == 2 else channels.shape[2]
+  return metadata.into_png(data, metadata_of(photo), photo.dpi, count)
 
 
-def _iptc_segment(iptc: bytes) -> bytes:
-  """IPTC records as a JPEG's APP13 segment: one Photoshop resource, number 0x0404."""
-  resource = struct.pack('>4sHHI', b'8BIM', 0x0404, 0, len(iptc)) + iptc + b'\0' * (len(iptc) % 2)
-  payload = b'Photoshop 3.0\0' + resource
-  return b'\xff\xed' + struct.pack('>H', len(payload) + 2) + payload
-
-
-def _png(photo: Photo) -> bytes:
-  data = imagecodecs.png_encode(_channels(photo))
-  chunks = []
-  if photo.icc:
-    chunks.append((b'iCCP', b'ICC Profile\0\0' + zlib.compress(photo.icc)))
-  if photo.dpi:
-    x, y = (round(value / 0.0254) for value in photo.dpi)  # pixels per metre
-    chunks.append((b'pHYs', struct.pack('>IIB', x, y, 1)))
-  if photo.exif:
-    chunks.append((b'eXIf', photo.exif))
-  if photo.xmp:
-    chunks.append((b'iTXt', b'XML:com.adobe.xmp\0\0\0\0\0' + photo.xmp))
-  for key, value in photo.text:
-    chunks.append((b'iTXt', key.encode('latin-1') + b'\0\0\0\0\0' + value.encode()))
-  added = b''.join(
-    struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
-    for name, content in chunks
-  )
-  header = 8 + 25  # the signature and IHDR, which is always first
-  return data[:header] + added + data[header:]
-
-
-def _tiff(photo: Photo) -> bytes:
-  exif = Image.Exif()
-  if photo.exif:
-    exif.load(b'Exif\0\0' + photo.exif)
-  tags = [(_ORIENTATION, 3, 1, 1, True)]
-  for tag in _TIFF_TEXTS:
-    value = exif.get(tag)
-    if isinstance(value, str):
-      tags.append((tag, 2, None, value.encode() + b'\0', True))
-    elif isinstance(value, bytes):
-      tags.append((tag, 1, len(value), value, True))
-  if photo.xmp:
-    tags.append((700, 1, len(photo.xmp), photo.xmp, True))
-  if photo.iptc:
-    tags.append((33723, 7, len(photo.iptc), photo.iptc, True))
-
-  buffer = io.BytesIO()
-  tifffile.imwrite(
-    buffer,
-    _channels(photo),
-    byteorder='<',
-    photometric='minisblack' if photo.gray else 'rgb',
-    planarconfig='contig',
-    extrasamples=None if photo.alpha is None else ['unassalpha'],
-    compression='zlib',
-    predictor=True,
-    iccprofile=photo.icc,
-    resolution=photo.dpi,
-    resolutionunit='INCH' if photo.dpi else None,
-    software=False,
-    metadata=None,
-    extratags=tags,
-  )
-  directories = {tag: exif.get_ifd(tag) for tag in _IFDS if exif.get_ifd(tag)}
-  return _with_directories(buffer.getvalue(), directories) if directories else buffer.getvalue()
-
-
-def _with_directories(data: bytes, directories: dict[int, dict]) -> bytes:
-  """Adds EXIF and GPS directories to a little-endian TIFF, because tifffile cannot write them.
-
-  They are appended, followed by a copy of the first directory that points to them.
-  """
-  (first,) = struct.unpack_from('<I', data, 4)
-  (count,) = struct.unpack_from('<H', data, first)
-  entries = [data[at : at + 12] for at in range(first + 2, first + 2 + 12 * count, 12)]
-  result = bytearray(data)
-  for tag, values in directories.items():
-    result += bytes(len(result) % 2)  # directories start at even offsets
-    entries.append(struct.pack('<HHII', tag, 4, 1, len(result)))
-    directory = TiffImagePlugin.ImageFileDirectory_v2(b'II*\0\0\0\0\0')
-    for key, value in values.items():
-      if not isinstance(value, dict):
-        directory[key] = value
-    result += directory.tobytes(len(result))
-  result += bytes(len(result) % 2)
-  struct.pack_into('<I', result, 4, len(result))
-  entries.sort(key=lambda entry: struct.unpack_from('<H', entry))
-  result += struct.pack('<H', len(entries)) + b''.join(entries) + bytes(4)  # no second page
-  return bytes(result)
+def _tiff_bytes(photo: Photo) -> bytes:
+  buffer, pages = io.BytesIO(), (photo, *photo.pages)
+  with tifffile.TiffWriter(buffer, byteorder=metadata.order(photo.exif)) as tiff:
+    for page in pages:
+      tiff.write(
+        _channels(page),
+        photometric='minisblack' if page.gray else 'rgb',
+        planarconfig='contig',
+        extrasamples=None if page.alpha is None else ['unassalpha'],
+        compression='zlib',
+        predictor=True,
+        iccprofile=page.icc,
+        resolution=page.dpi,
+        resolutionunit='INCH' if page.dpi else None,
+        software=False,
+        metadata=None,
+      )
+  return metadata.into_tiff(buffer.getvalue(), [metadata_of(page) for page in pages])

@@ -5,39 +5,48 @@ then renamed, so no half-written photo is left behind.
 """
 
 import dataclasses
-import io
+import logging
 import os
 import pathlib
 import secrets
+import struct
 
 import numpy as np
 
 from oldphoto_jax import colour
 from oldphoto_jax.errors import PhotoError
-from oldphoto_jax.photos import formats
+from oldphoto_jax.photos import formats, metadata
 from oldphoto_jax.photos.formats import Photo, reason
 
 # Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself refuses: 13,000 x 13,000.
 MAX_PIXELS = 178_956_970
 
 
-def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Photo:
-  """Reads a photo. If a file holds several pictures, only the first is read, with a warning.
+_log = logging.getLogger(__name__)
+
+
+def read(
+  path: str | os.PathLike, max_pixels: int = MAX_PIXELS, *, all_pages: bool = False
+) -> Photo:
+  """Reads a photo, of any format of formats.FORMATS.
 
   Args:
-    path: a JPEG, PNG, WebP, TIFF, BMP or GIF file whose name has the matching ending.
+    path: the file. If its content differs from its ending, it is read with a warning.
     max_pixels: larger photos are refused before they are decoded, which protects against
       decompression bombs. Pillow's own limit, 2 * PIL.Image.MAX_IMAGE_PIXELS, applies as well.
+    all_pages: also reads the other photos of a TIFF file, as `pages`. Otherwise the first photo is
+      read, with a warning. Thumbnails and infrared pictures of scanners are no photos.
 
   Raises:
-    PhotoError: the file is missing, empty, cut off, misnamed, too large, or of a kind that could
-      only be read with a loss (floating point, Lab, more than 16 bits).
+    PhotoError: the file is missing, empty, cut off, too large, or of a kind that is not read or
+      could only be read with a loss (floating point, Lab, more than 16 bits).
   """
   path = pathlib.Path(path)
   try:
-    data = path.read_bytes()
-    with formats.open_header(io.BytesIO(data), path, max_pixels) as image:
-      return formats.decode(image, data)
+    with path.open('rb') as file:
+      modified = os.fstat(file.fileno()).st_mtime_ns
+      photo = formats.decode(file.read(), path.suffix, max_pixels, all_pages)
+    return dataclasses.replace(photo, modified=modified)
   except PhotoError as error:
     raise PhotoError(f'{path}: {error}') from error.__cause__
   except FileNotFoundError as error:
@@ -59,8 +68,8 @@ def size(path: str | os.PathLike) -> tuple[int, int]:
   """Height and width of the upright photo, from the file's header. Raises PhotoError as `read`."""
   path = pathlib.Path(path)
   try:
-    with path.open('rb') as file, formats.open_header(file, path, MAX_PIXELS) as image:
-      return formats.upright_size(image)
+    with path.open('rb') as file:
+      return formats.size(file, path.suffix, MAX_PIXELS)
   except PhotoError as error:
     raise PhotoError(f'{path}: {error}') from error.__cause__
   except Exception as error:
@@ -90,8 +99,10 @@ def make_folder(path: pathlib.Path) -> None:
 def write(photo: Photo, path: str | os.PathLike, *, overwrite: bool = False) -> None:
   """Writes a photo in the format that the path's ending names, completely or not at all.
 
-  JPEG and lossy WebP are written at quality 95 (JPEG without chroma subsampling), TIFF with
-  lossless deflate.
+  If the content of the photo's file differed from its ending, a file with the same ending gets the
+  format of the content. JPEG and lossy WebP are written at quality 95 (JPEG without chroma
+  subsampling), TIFF with lossless deflate. The file gets the date of the file that was read. What
+  the format cannot hold is named by a warning in the log.
 
   Raises:
     PhotoError: the file exists and `overwrite` is false, the format cannot hold the photo (16 bits
@@ -99,16 +110,27 @@ def write(photo: Photo, path: str | os.PathLike, *, overwrite: bool = False) -> 
   """
   path = pathlib.Path(path)
   try:
-    data = formats.encode(photo, path.suffix)
+    form = formats.format_of(photo, path.suffix)
+    data = formats.encode(photo, form)
   except PhotoError as error:
     raise PhotoError(f'{path}: {error}') from None
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, OverflowError, struct.error) as error:
     raise PhotoError(f'{path}: the photo could not be encoded ({reason(error)}).') from error
-  write_bytes(path, data, overwrite=overwrite)
+  write_bytes(path, data, overwrite=overwrite, modified=photo.modified)
+  if missing := metadata.lost(formats.metadata_of(photo), form):
+    _log.warning('%s: %s cannot hold %s; left out.', path, form, ', '.join(missing))
 
 
-def write_bytes(path: str | os.PathLike, data: bytes, *, overwrite: bool = False) -> None:
+def write_bytes(
+  path: str | os.PathLike, data: bytes, *, overwrite: bool = False, modified: int | None = None
+) -> None:
   """Writes a file under a temporary name in the same folder, syncs it to disk and renames it.
+
+  Args:
+    path: the file.
+    data: its content.
+    overwrite: whether an existing file is replaced.
+    modified: its date, in nanoseconds since 1970; None: now.
 
   Raises:
     PhotoError: the file exists and `overwrite` is false, or it cannot be written.
@@ -123,6 +145,8 @@ def write_bytes(path: str | os.PathLike, data: bytes, *, overwrite: bool = False
       file.write(data)
       file.flush()
       os.fsync(file.fileno())
+    if modified is not None:
+      os.utime(temporary, ns=(modified, modified))
     os.replace(temporary, path)
   except OSError as error:
     raise PhotoError(f'{path}: the file could not be written ({reason(error)}).') from error

@@ -8,7 +8,7 @@ damage and revives tones.
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,10 @@ class Engine(Protocol):
   def name(self) -> str:
     """Says which weights these are, in the report."""
 
+  @property
+  def revives(self) -> bool:
+    """Whether tones are revived by a step of their own, so that cleaning must not move them."""
+
   def restore(self, photo: np.ndarray) -> np.ndarray:
     """The restored photo [H, W, 3], not clipped."""
 
@@ -87,6 +91,8 @@ class Engine(Protocol):
 
 class _Cleaning:
   """What engines share whose systems neither find damage nor revive tones."""
+
+  revives: ClassVar[bool] = False
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
     return self.restore(photo), None
@@ -158,6 +164,7 @@ class Repairing:
   run_fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
   # (thumbnail, weight) -> (knots, matrix, gate); None: tones stay.
   run_correction: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]] | None = None
+  revives: ClassVar[bool] = True
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self._clean_and_find(photo)[0]

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from oldphoto_jax.errors import DiskFullError, ExitStatus, PhotoError, UserError, is_disk_full
-from oldphoto_jax.photos import folders, images, provenance
+from oldphoto_jax.photos import folders, formats, images, provenance
 from oldphoto_jax.restoring import manifest
 
 # Errors that may be caused by a photo rather than the program.
@@ -73,6 +73,7 @@ class Plan:
     overwrite: whether existing outputs are replaced.
     shard: the part of the photos that the items are; None: all.
     left: number of photos found that are neither done nor in this job, see Part.only_failed.
+    skipped: what is no photo, and why.
   """
 
   items: tuple[Item, ...]
@@ -81,6 +82,7 @@ class Plan:
   overwrite: bool = False
   shard: manifest.Shard | None = None
   left: int = 0
+  skipped: tuple[folders.Skipped, ...] = ()
 
   @property
   def report(self) -> pathlib.Path:
@@ -195,6 +197,7 @@ def plan(
   folder: str | os.PathLike | None = None,
   overwrite: bool = False,
   part: Part = WHOLE,
+  skip: Iterable[pathlib.Path] = (),
 ) -> Plan:
   """Checks the photos and the places of their outputs. Writes nothing.
 
@@ -210,6 +213,7 @@ def plan(
     folder: folder of the report; `out` by default.
     overwrite: whether to replace existing outputs; then nothing is kept.
     part: which of the photos to do.
+    skip: folders below `paths` that hold no photos, such as that of the masks.
 
   Raises:
     PhotoError: there is no photo, an output would replace an original, a folder cannot be
@@ -219,11 +223,12 @@ def plan(
   folder = out if folder is None else pathlib.Path(folder)
   for place in (out, folder):
     _check_folder(place)
-  found = folders.find_photos(paths, skip=folder)
-  originals = {os.path.realpath(path) for path, _ in found}
+  found = folders.find(paths, skip=(folder, *skip))
+  folders.warn(found.skipped)
+  originals = {os.path.realpath(path) for path, _ in found.photos}
   failed = _failed_before(folder) if part.only_failed else ()
   items, taken, left = [], {}, 0
-  for path, name in found:
+  for path, name in found.photos:
     needed = {key: out / output for key, output in outputs(name).items()}
     every = needed | {key: out / output for key, output in also(name).items()}
     problem = ''
@@ -245,7 +250,7 @@ def plan(
       continue
     size = None if problem or kept else images.size_or_none(path)
     items.append(dataclasses.replace(item, kept=kept, size=size))
-  return Plan(tuple(items), out, folder, overwrite, part.shard, left)
+  return Plan(tuple(items), out, folder, overwrite, part.shard, left, tuple(found.skipped))
 
 
 def _failed_before(folder: pathlib.Path) -> set[str]:
@@ -258,9 +263,10 @@ def _failed_before(folder: pathlib.Path) -> set[str]:
 
 
 def like_original(name: pathlib.PurePath) -> pathlib.PurePath:
-  """The path of a restored photo: that of its original, except that a GIF becomes NAME.gif.png."""
+  """The path of a restored photo: that of its original, or NAME.gif.png if it is only read."""
   # 256 colours are too few for a photo. The whole name is kept, as there may also be a NAME.png.
-  return name.with_name(f'{name.name}.png') if name.suffix.lower() == '.gif' else name
+  form = formats.FORMATS.get(name.suffix.lower())
+  return name.with_name(f'{name.name}.png') if form not in formats.WRITTEN else name
 
 
 def _check_folder(folder: pathlib.Path) -> None:
@@ -338,7 +344,9 @@ def run(
       yield _kept(item, plan, journal)
 
   try:
-    with manifest.journal(plan.folder, plan.shard, made_by, inputs, plan.left) as journal:
+    with manifest.journal(
+      plan.folder, plan.shard, made_by, inputs, plan.left, plan.skipped
+    ) as journal:
       for result in each_result(journal):
         results[result.input] = result
         journal.add(result.entry(plan.folder))
@@ -498,7 +506,7 @@ def changed_name(item: Item, photo: images.Photo) -> tuple[str, ...]:
   """A warning if the format of the output differs from that of the original."""
   if item.output.suffix == item.path.suffix:
     return ()
-  return (f'{photo.format} cannot hold a photo well; written as {item.output.name}.',)
+  return (f'{item.path.suffix} files are only read; written as {item.output.name}.',)
 
 
 def compressed_again(photo: images.Photo) -> tuple[str, ...]:

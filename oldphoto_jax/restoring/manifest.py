@@ -236,6 +236,7 @@ class Journal:
     made_by: Mapping[str, Any],
     inputs: Sequence[str],
     left: int,
+    skipped: Iterable[tuple[pathlib.Path, str]],
   ):
     self._folder, self._name, self._inputs = folder, report_name(shard), inputs
     self.run = run_id(made_by)
@@ -246,6 +247,7 @@ class Journal:
       **made_by,
       'shard': None if shard is None else str(shard),
       'total': len(inputs) + left,
+      'skipped': [{'path': str(path), 'why': why} for path, why in skipped],
       'started': now(),
       'run': self.run,
       'runs': ({} if own is None else dict(own.head.get('runs', {}))) | {self.run: dict(made_by)},
@@ -319,6 +321,7 @@ def journal(
   made_by: Mapping[str, Any],
   inputs: Sequence[str],
   left: int = 0,
+  skipped: Iterable[tuple[pathlib.Path, str]] = (),
 ) -> Iterator[Journal]:
   """The report of a job, which is written however the job ends.
 
@@ -328,6 +331,7 @@ def journal(
     made_by: software, weights and settings, as JSON values.
     inputs: the absolute paths of the originals that it will do or keep, in the order of the report.
     left: the number of further photos, which it has found but will not do.
+    skipped: the paths that are no photos, and why.
 
   Raises:
     PhotoError: another job is writing this report, or it cannot be written.
@@ -344,7 +348,7 @@ def journal(
   except OSError as error:
     raise PhotoError(f'{folder}: cannot write to this folder ({images.reason(error)}).') from error
   try:
-    made = Journal(folder, shard, made_by, inputs, left)
+    made = Journal(folder, shard, made_by, inputs, left, skipped)
     try:
       yield made
     except BaseException:

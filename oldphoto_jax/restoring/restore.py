@@ -14,12 +14,15 @@ import numpy as np
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import finding, folder
+from oldphoto_jax.restoring import finding, folder, kinds
 from oldphoto_jax.restoring.engine import Engine
 from oldphoto_jax.restoring.engine import Restorer as Restorer  # for those who make one
 
 TONE = 0.6  # of what the network of tones thinks right, by default: benchmarks/prints
 MASKS = 'masks'  # folder of saved masks below the output folder
+# Mean change of brightness, of [-1, 1]: up to the first it is not seen, up to the second it is
+# undone, and beyond it a cleaning is not used.
+SHIFT, LARGEST_SHIFT = 2 / 127.5, 8 / 127.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +36,17 @@ class Wishes:
     find: probability from which on damage that the system finds itself is filled, where no mask
       says what is damaged; None: nothing is looked for.
     tone: how far faded tones are revived: 0 not at all, 1 as far as the system thinks right.
+    every_picture: pictures that are no photos (see kinds) are restored, too. Otherwise only the
+      damage that a mask marks is filled in them.
+    descreen: the dots of printed pictures are blurred into shades before they are restored.
   """
 
   strength: float = 1.0
   only_damage: bool = False
   find: float | None = None
   tone: float = 0.0
+  every_picture: bool = False
+  descreen: bool = False
 
   def __post_init__(self):
     for name in ('strength', 'tone'):
@@ -61,11 +69,15 @@ class Restored(NamedTuple):
     photo: float32 [H, W, 3], not clipped.
     mask: float32 [H, W, 1] in [0, 1], what was filled; None: there was neither mask nor search.
     tone: how far tones were revived: 0 not at all, 1 wholly.
+    notes: sentences on what was not done.
+    kind: name of a kinds.Kind, if it was recognised.
   """
 
   photo: np.ndarray
   mask: np.ndarray | None
   tone: float
+  notes: tuple[str, ...] = ()
+  kind: str | None = None
 
 
 def restore_array(
@@ -87,6 +99,7 @@ def restore_array(
     PhotoError: the mask covers the whole photo.
   """
   searching = mask is None and wishes.find is not None
+  notes = []
   strength = 0.0 if wishes.only_damage else wishes.strength
   clean = photo
   if strength > 0 or searching:
@@ -95,8 +108,12 @@ def restore_array(
     clean = strength * looked + (1 - strength) * photo
     if probability is not None:
       mask = finding.decide(probability, wishes.find)
-      if mask.min() > 0:  # no photo is damage all over: the search has failed
+      if why := finding.failed(mask, kinds.noise(127.5 * photo[..., 1])):
         mask = np.zeros_like(mask)
+        notes.append(why)
+    if engine.revives:
+      clean, why = kept_brightness(photo, clean, mask)
+      notes += [why] if why else []
   if mask is not None and mask.min() > 0:
     raise PhotoError(
       'its mask covers the whole photo, so nothing is left to restore it from; mark less.'
@@ -108,10 +125,34 @@ def restore_array(
     if searching:
       mask = finding.worth_filling(photo, filled, mask)
     restored = np.where(mask > 0, mask * filled + (1 - mask) * clean, clean)
-  if wishes.only_damage:
-    return Restored(restored, mask, 0.0)
+  if wishes.only_damage or notes:  # what is not understood keeps its tones, too
+    return Restored(restored, mask, 0.0, tuple(notes))
   restored, toned = engine.revive(restored, mask, wishes.tone)
-  return Restored(restored, mask, toned)
+  return Restored(restored, mask, toned, tuple(notes))
+
+
+def kept_brightness(
+  photo: np.ndarray, clean: np.ndarray, mask: np.ndarray | None
+) -> tuple[np.ndarray, str]:
+  """`clean` with the mean brightness of the photo, and a sentence if it was not used.
+
+  Cleaning takes away noise and must not make a photo darker or brighter. A small shift is undone.
+  Of a large one, the cleaning cannot be trusted, and the photo stays.
+
+  Args:
+    photo, clean: float32 [H, W, 3] in [-1, 1], before and after.
+    mask: float32 [H, W, 1], damage, which does not count; None: there is none.
+  """
+  sound = np.ones(photo.shape[:2], bool) if mask is None else mask[..., 0] == 0
+  if not sound.any():
+    return clean, ''
+  moved = float((clean.clip(-1, 1) - photo)[sound].mean())
+  if abs(moved) <= SHIFT:
+    return clean, ''
+  if abs(moved) <= LARGEST_SHIFT:
+    return clean - moved, ''
+  levels = f'{127.5 * moved:+.0f}'
+  return photo, f'Cleaning would have changed the brightness by {levels} levels; left out.'
 
 
 def restore_photo(
@@ -124,12 +165,26 @@ def restore_photo(
   """`restore_array` of a photo of levels, which keeps its depth, grayness and metadata.
 
   With `only_damage`, pixels where the mask is 0 keep the original's levels. Those where `keep`,
-  bool [H, W, 1], is true keep them in any case.
+  bool [H, W, 1], is true keep them in any case. Of a picture that is no photo (see kinds), only the
+  damage that the mask marks is filled.
 
   Raises:
     PhotoError: the mask covers the whole photo, or the engine gave values that are not finite.
   """
-  done = restore_array(engine, images.to_float(photo), mask, wishes)
+  values, kind = images.to_float(photo), None
+  note = ()
+  if not wishes.every_picture:
+    kind = kinds.recognise(photo)
+  if kind is not None and kind.period and wishes.descreen and not wishes.only_damage:
+    values = kinds.without_screen(values, kind.period)
+    note = (f'A screen of dots, {kind.period:.1f} pixels apart, was removed.',)
+  elif kind is not None:
+    note = (kind.sentence,)
+    if mask is None or not mask.any():
+      return photo, Restored(values, None, 0.0, note, kind.name)
+    wishes = dataclasses.replace(wishes, only_damage=True, find=None)
+  done = restore_array(engine, values, mask, wishes)
+  done = done._replace(notes=note + done.notes, kind=kind.name if kind else None)
   restored = images.from_float(images.keep_gray(done.photo, photo.pixels), photo)
   if wishes.only_damage:
     kept = (
@@ -149,11 +204,12 @@ def plan(
   overwrite: bool = False,
   save_masks: bool = False,
   part: folder.Part = folder.WHOLE,
+  skip: Iterable[pathlib.Path] = (),
 ) -> folder.Plan:
   """What `restore_photos` has to do: see folder.plan.
 
-  Each output has its input's name and place below the folder; only a GIF becomes NAME.gif.png.
-  With `save_masks`, there are also masks/NAME.png.
+  Each output has its input's name and place below the folder; only a GIF becomes NAME.gif.png, as
+  do other formats that are not written. With `save_masks`, there are also masks/NAME.png.
   """
   return folder.plan(
     paths,
@@ -162,6 +218,7 @@ def plan(
     also=lambda name: {'mask': MASKS / name.with_suffix('.png')} if save_masks else {},
     overwrite=overwrite,
     part=part,
+    skip=skip,
   )
 
 
@@ -174,6 +231,7 @@ def restore_photos(
   history: bool = True,
   mask: Callable[[pathlib.Path, images.Photo], np.ndarray | None] | None = None,
   keep: Callable[[pathlib.Path, images.Photo], np.ndarray | None] = lambda path, photo: None,
+  all_pages: bool = False,
   progress: Callable[[int, int, folder.Result], None] | None = None,
   show: Callable[[folder.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
 ) -> folder.Summary:
@@ -183,7 +241,9 @@ def restore_photos(
   simply be run again. What the manifest has of a photo beside folder.Result: `shape`, the height
   and width of the program that restored it (its padding changes the numbers near the photo's edge),
   `damaged`, the share of the pixels that were filled, `changed`, the share of the others that moved
-  by more than four levels of 255, and `tone`, how far tones were revived.
+  by more than four levels of 255, `brightness`, by how many levels the mean of the others moved,
+  `tone`, how far tones were revived, and `kind`, what a picture is that was recognised as no photo.
+  Of a file with several pages, these are of the first one.
 
   Args:
     engine: the trained system, compiled for `todo.sizes`.
@@ -194,6 +254,7 @@ def restore_photos(
     history: whether each photo says in its XMP data how it was made: see provenance.py.
     mask: (path of a photo, photo) -> its damage, as restore_array takes it. May raise PhotoError.
     keep: (path of a photo, photo) -> pixels that stay as they are, as restore_photo takes them.
+    all_pages: restores all photos of a TIFF file, which stay in one file.
     progress: called after each photo with (photos done, photos in all, result).
     show: called with each restored photo: (its item, before, after with the warnings, mask).
 
@@ -208,21 +269,26 @@ def restore_photos(
   made_by = {'weights': engine.name, **settings, **dataclasses.asdict(wishes)}
 
   def one(item: folder.Item) -> folder.Done:
-    photo = images.read(item.path)
+    photo = images.read(item.path, all_pages=all_pages)
     given = None if mask is None else mask(item.path, photo)
     restored, done = restore_photo(engine, photo, given, wishes, keep(item.path, photo))
+    pages = tuple(restore_photo(engine, page, None, wishes)[0] for page in photo.pages)
+    restored = dataclasses.replace(restored, pages=pages)
     if saves_masks:
+      damage = np.zeros((*photo.size, 1), np.float32) if done.mask is None else done.mask
       images.make_folder(item.outputs['mask'].parent)
-      images.write(masks.to_photo(done.mask, photo.dpi), item.outputs['mask'], overwrite=True)
-    warnings = photo.warnings + folder.changed_name(item, photo)
-    if history:
+      images.write(masks.to_photo(damage, photo.dpi), item.outputs['mask'], overwrite=True)
+    warnings = photo.warnings + done.notes + folder.changed_name(item, photo)
+    same = item.output.suffix == item.path.suffix and _same(photo, restored)
+    if history and not same:
       filled = done.mask is not None and bool(done.mask.any())
       restored, untold = folder.with_history(restored, photo, filled, made_by)
       warnings += untold
-    nothing = done.mask is None or not done.mask.any()
-    if wishes.only_damage and nothing and item.output.suffix == item.path.suffix:
+    if same:
       images.make_folder(item.output.parent)
-      images.write_bytes(item.output, item.path.read_bytes(), overwrite=todo.overwrite)
+      data = item.path.read_bytes()
+      images.write_bytes(item.output, data, overwrite=todo.overwrite, modified=photo.modified)
+      warnings = done.notes  # a copy has lost nothing
     else:
       folder.write(todo, restored, item.output)
       warnings += folder.compressed_again(photo) if wishes.only_damage else ()
@@ -244,12 +310,23 @@ def restore_photos(
   )
 
 
+def _same(before: images.Photo, after: images.Photo) -> bool:
+  """Whether no pixel has changed, on any page."""
+  return np.array_equal(before.pixels, after.pixels) and all(
+    _same(*pages) for pages in zip(before.pages, after.pages)
+  )
+
+
 def _facts(before: images.Photo, after: images.Photo, done: Restored) -> dict[str, Any]:
   """What the report says of a photo: shares of pixels, rounded as nobody needs more digits."""
-  moved = np.abs(images.to_float(after) - images.to_float(before)).max(-1) > 4 / 127.5
+  change = images.to_float(after) - images.to_float(before)
+  moved = np.abs(change).max(-1) > 4 / 127.5
   filled = np.zeros(moved.shape, bool) if done.mask is None else done.mask[..., 0] > 0
+  brightness = 0.0 if filled.all() else 127.5 * float(change[~filled].mean())
   return {
     'damaged': None if done.mask is None else round(float(filled.mean()), 6),
     'changed': round(float((moved & ~filled).mean()), 6),
+    'brightness': round(brightness, 2),
     'tone': round(done.tone, 3),
+    'kind': done.kind,
   }

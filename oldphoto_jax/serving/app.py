@@ -221,7 +221,7 @@ def make(setup: Setup) -> guard.Guard:
       else:
         values = masks.read(base, entry.size)
       values, _ = brush.draw(values, edits.strokes)
-      return formats.encode(masks.to_photo(values), '.png')
+      return formats.encode(masks.to_photo(values), 'PNG')
 
     name = pathlib.PurePath(entry.name).with_suffix('.png').name
     headers = {'content-disposition': f"attachment; filename*=utf-8''{quote(name)}"}

@@ -133,6 +133,10 @@ class Recorder:
   def name(self) -> str:
     return self.engine.name
 
+  @property
+  def revives(self) -> bool:
+    return self.engine.revives
+
   def restore(self, photo: np.ndarray) -> np.ndarray:
     clean = self.engine.restore(photo)
     self.clean = shapes.resized(clean, *self.size)
@@ -182,6 +186,10 @@ class Record:
   @property
   def name(self) -> str:
     return self.engine.name
+
+  @property
+  def revives(self) -> bool:
+    return self.engine.revives
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self.clean
