@@ -321,7 +321,7 @@ from oldphoto_jax import cli, weights
 from oldphoto_jax.photos import images
 weights.read = lambda path: test_manifest.Half()
 read = images.read
-images.read = lambda path: time.sleep(0.05) or read(path)
+images.read = lambda path, **options: time.sleep(0.05) or read(path, **options)
 sys.exit(cli.main(sys.argv[2:]))
 """
 
