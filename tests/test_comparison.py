@@ -399,7 +399,7 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
     ([('evaluate.niqe', '/nowhere.npz')], '/nowhere.npz'),
     ([('data.old_reference', '/nowhere')], 'set data.old_test as well'),
     ([('data.crop', 36)], 'multiple'),
-    ([('systems.dip.preset', 'moon')], "no preset 'moon'"),
+    ([('systems.dip.net.kind', 'moon')], "net.kind is 'moon'"),
   ],
   ids=lambda x: str(x) if isinstance(x, list) else '',
 )

@@ -190,7 +190,7 @@ def _pairs(config: ConfigDict) -> Iterator[tuple]:
   """(stage, side, batch, our half, PyTorch's function, its job) of every stage of a config."""
   if config.system == 'dip':
     for side in DIP_SIDES:
-      yield config.preset, side, 1, *_dip(dip_system.settings(config, 3), side)
+      yield config.variant, side, 1, *_dip(dip_system.settings(config, 3), side)
     return
   if config.system not in STAGES:
     raise ConfigError(f'there is no PyTorch version of the system {config.system} to compare')

@@ -119,7 +119,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     'training recipe': config.recipe,
     'test crop': e.crop,
     'bootstrap resamples': e.resamples,
-    'Deep Image Prior': {'preset': config.systems.dip.preset, **config.systems.dip.fit.to_dict()},
+    'Deep Image Prior': {name: config.systems.dip[name].to_dict() for name in ('net', 'fit')},
   }
 
 
