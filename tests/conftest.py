@@ -7,7 +7,7 @@ import pathlib
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_NUM_CPU_DEVICES', '4')
 # Compiling is most of the time here, and the programs are tiny: nothing is optimised, and fusions
-# are emitted the older way, which compiles a train step three times as fast. Given flags count, too.
+# are emitted the older way, which compiles a train step three times as fast. Given flags come last.
 os.environ['XLA_FLAGS'] = ' '.join(
   (
     '--xla_backend_optimization_level=0',
