@@ -302,6 +302,13 @@ def test_weights_out_of_their_run_tell_the_planned_length(tiny, tmp_path):
   file.write_bytes((tiny / weights.FILE).read_bytes())
   (row,) = system.weights_rows('mine', file, system._programs)
   assert (row.training.images, row.training.seconds) == (6 * 4, None)
+  # Of several recipes by their shares, as repair has them.
+  run = json.loads(weights.read(tiny).card['run'])
+  run |= {'shares': {'worn': 0.5, 'print': 0.0, 'sound': 0.5}}
+  del run['recipe']
+  weights.save(file, weights.load(tiny), card={'run': json.dumps(run)})
+  (row,) = system.weights_rows('mine', file, system._programs)
+  assert row.training.recipe == 'worn + sound'
   weights.save(file, weights.load(tiny), card={})
   (row,) = system.weights_rows('mine', file, system._programs)
   assert row.training == Training()
@@ -399,7 +406,7 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
     ([('evaluate.niqe', '/nowhere.npz')], '/nowhere.npz'),
     ([('data.old_reference', '/nowhere')], 'set data.old_test as well'),
     ([('data.crop', 36)], 'multiple'),
-    ([('systems.dip.preset', 'moon')], "no preset 'moon'"),
+    ([('systems.dip.net.kind', 'moon')], "net.kind is 'moon'"),
   ],
   ids=lambda x: str(x) if isinstance(x, list) else '',
 )

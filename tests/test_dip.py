@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 import runpy
 from functools import partial
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import count_parameters
+from conftest import ROOT, count_parameters
 
 from oldphoto_jax.dip import presets, prior
 from oldphoto_jax.dip.fit import Fit, _programs, _split, _stack, canvas, fit_photos
@@ -18,6 +17,9 @@ from oldphoto_jax.dip.fit_files import paste, shrink
 from oldphoto_jax.dip.fit_time import Speed, check_time, estimate, measure
 from oldphoto_jax.dip.networks import ResNet, Skip
 from oldphoto_jax.dip.prior import Dip, Emv, Photo
+from oldphoto_jax.systems import dip
+
+get_config = runpy.run_path(str(ROOT / 'configs' / 'dip.py'))['get_config']
 
 # Small, and with a stop after some 20 to 50 iterations, different for each photo.
 NET = ResNet(4, 0)
@@ -253,28 +255,23 @@ def test_wrong_settings_raise_a_sentence():
     fit_photos(SETTINGS, [np.zeros((16, 16, 1))], None, KEY)
 
 
-def test_presets():
-  counts = {'report': 158_979, 'denoise': 2_217_831, 'inpaint': 3_002_627, 'hole': 2_157_955}
+def test_variants_have_the_nets_and_numbers_of_the_notebooks():
+  counts = {
+    'report': 158_979,
+    'denoise': 2_217_831,
+    'inpaint': 3_002_627,
+    'hole': 2_157_955,
+    'library': 1_616_315,
+  }
   photo = jax.eval_shape(lambda: as_photo(jnp.zeros((64, 64, 3))))
   key = jax.eval_shape(lambda: KEY)
-  for make in (
-    presets.small,
-    presets.report,
-    presets.denoise,
-    presets.inpaint,
-    presets.hole,
-    presets.restoration,
-    presets.superres,
-  ):
-    settings = make()
+  for variant, count in counts.items():
+    settings = dip.settings(get_config(variant), 3)
     state = jax.eval_shape(partial(prior.init, settings), photo, key)
-    assert state.z.shape == (64 * settings.factor, 64 * settings.factor, settings.input_depth)
-    if make.__name__ in counts:
-      assert count_parameters(state.params) == counts[make.__name__]
-    assert make(channels=1).net.out_channels == 1
-  assert presets.superres(8).iterations == 4000
-  with pytest.raises(ValueError, match='published'):
-    presets.superres(2)
+    assert state.z.shape == (64, 64, settings.input_depth)
+    assert count_parameters(state.params) == count
+  eight = dip.settings(get_config('superres8'), 1)
+  assert (eight.factor, eight.iterations, eight.net.out_channels) == (8, 4000, 1)
 
 
 # Many photos ------------------------------------------------------------------------------------
@@ -460,16 +457,8 @@ def test_time_is_told_and_limited():
   assert (measured.height, measured.width) == (12, 20) and measured.seconds > 0
 
 
-def test_config_holds_the_presets():
-  path = pathlib.Path(__file__).parents[1] / 'configs' / 'dip.py'
-  config = runpy.run_path(str(path))
-  small, report = config['get_config'](), config['get_config']('report')
-  assert small.preset == 'small' and small.patience == 500
-  assert report.fit.learning_rate == 0.01 and report.fit.iterations == 3001
-  assert report.patience == 0
-  for variant, make in config['PRESETS'].items():
-    preset = make()
-    fit = config['get_config'](variant).fit.to_dict()
-    assert dataclasses.replace(preset, **fit) == preset
-  with pytest.raises(ValueError, match='no variant'):
-    config['get_config']('denoize')
+def test_the_command_has_the_settings_of_the_config():
+  for make in (presets.small, presets.denoise, presets.inpaint):
+    assert dip.settings(get_config(make.__name__), 1) == make(1)
+  assert get_config() == get_config('small')
+  assert dip.settings(get_config('report'), 3).stop is None

@@ -30,10 +30,9 @@ def tiny(channels=3):
 
 @pytest.fixture(autouse=True)
 def light(monkeypatch):
-  """One device; the preset small is a net that compiles at once, and its speed is known."""
+  """One device; `oldphoto dip` has a net that compiles at once, and its speed is known."""
   device = jax.devices()[0]
   monkeypatch.setattr(jax, 'local_devices', lambda: [device])
-  monkeypatch.setitem(dip.PRESETS, 'small', tiny)
   monkeypatch.setattr(presets, 'small', tiny)
   monkeypatch.setattr(fit_time, 'measure', lambda *_: fit_time.Speed(1e-3, 128, 128))
 
@@ -53,6 +52,10 @@ def save_mask(path):
 def config(workdir, **settings):
   c = runpy.run_path(str(ROOT / 'configs' / 'dip.py'))['get_config']()
   c.workdir, c.chunk, c.save_every = str(workdir), 10, 1
+  with c.unlocked():
+    c.net = dict(kind='resnet', features=4, blocks=0)
+  c.fit.update(input_depth=2, learning_rate=0.02, iterations=30, reg_noise_std=0.0, ema=0.0)
+  c.stop = dict(alpha=0.6, burn_in=10, patience=20)
   for name, value in settings.items():
     c[name] = str(value) if isinstance(value, pathlib.Path) else value
   return c
@@ -62,12 +65,13 @@ def config(workdir, **settings):
 
 
 def test_the_settings_of_a_config_reach_the_fit(tmp_path):
-  c = config(tmp_path, patience=7)
-  c.fit.iterations, c.fit.reg_noise_std = 12, 0.5
+  c = config(tmp_path)
+  assert dip.settings(c, 3) == tiny()
+  c.fit.iterations, c.fit.reg_noise_std, c.stop.patience = 12, 0.5, 7
   settings = dip.settings(c, 1)
   assert (settings.iterations, settings.reg_noise_std, settings.stop) == (12, 0.5, Emv(0.6, 10, 7))
   assert settings.net.out_channels == 1
-  c.patience = 0
+  c.stop.patience = 0
   assert dip.settings(c, 3).stop is None
 
 
@@ -131,8 +135,10 @@ def test_the_limits_of_a_run_may_change_but_not_its_fit(tmp_path):
   runs.start(config(tmp_path))
   free = dip.SYSTEM.may_change
   runs.start(config(tmp_path, max_hours=1.0, max_side=64, batch=2), free)
-  with pytest.raises(ConfigError, match='holds a run with patience'):
-    runs.start(config(tmp_path, patience=3), free)
+  other = config(tmp_path)
+  other.stop.patience = 3
+  with pytest.raises(ConfigError, match=r'holds a run with stop\.patience'):
+    runs.start(other, free)
 
 
 def test_what_cannot_work_is_a_sentence_before_the_folder_is_made(tmp_path):
@@ -143,15 +149,19 @@ def test_what_cannot_work_is_a_sentence_before_the_folder_is_made(tmp_path):
     ({'photos': tmp_path / 'nowhere'}, 'no such file or folder'),
     ({'photos': photo, 'masks': '/nowhere'}, 'config.masks: there is no folder /nowhere'),
     ({'masks': tmp_path}, 'set config.photos as well'),
-    ({'preset': 'superres'}, 'preset superres enlarges'),
-    ({'preset': 'denoize'}, "no preset 'denoize'"),
   ):
     with pytest.raises(UserError, match=match):
       dip.check(config(tmp_path / 'run', **settings))
-  c = config(tmp_path / 'run')
-  c.fit.input = 'zeros'
-  with pytest.raises(UserError, match='meshgrid'):
-    dip.check(c)
+  for section, name, value, match in (
+    ('fit', 'input', 'zeros', 'meshgrid'),
+    ('fit', 'factor', 4, r'fit\.factor enlarges'),
+    ('net', 'kind', 'unet', 'unet has no blocks'),
+    ('net', 'kind', 'net', r"net\.kind is 'net'"),
+  ):
+    c = config(tmp_path / 'run')
+    c[section][name] = value
+    with pytest.raises(UserError, match=match):
+      dip.check(c)
   assert not (tmp_path / 'run').exists()
 
 
@@ -162,7 +172,7 @@ def test_what_cannot_work_is_a_sentence_before_the_folder_is_made(tmp_path):
       ['--config=configs/dip.py', '--mode=export'],
       "dip has no mode 'export': choose from run, speed",
     ),
-    (['--config=configs/dip.py:denoize'], "configs/dip.py has no variant 'denoize'"),
+    (['--config=configs/dip.py:denoize'], "this config has no variant 'denoize'"),
     (['--config=configs/dip.py', '--config.fit.learnig_rate=1'], 'learnig_rate'),
   ],
   ids=lambda x: x[-1] if isinstance(x, list) else '',

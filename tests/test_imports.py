@@ -60,3 +60,13 @@ def test_only_parallel_says_pmap():
   for name, tree in modules():
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert name == 'training.parallel' or 'pmap' not in used, name
+
+
+def test_a_config_is_plain_data():
+  for path in (ROOT.parent / 'configs').glob('*.py'):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+      names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+      names += [node.module] if isinstance(node, ast.ImportFrom) else []
+      for name in names:
+        assert name in ('configs', 'ml_collections', 'collections.abc'), f'{path} imports {name}'

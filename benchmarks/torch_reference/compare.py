@@ -43,11 +43,6 @@ from oldphoto_jax.systems import dip as dip_system
 from oldphoto_jax.systems import pix2pix as pix2pix_system
 from oldphoto_jax.training import parallel, runs, train
 
-STAGES = {
-  'triplet': triplet.stages,
-  'pix2pix': pix2pix_system.stages,
-  'cyclegan': cyclegan_system.stages,
-}
 DIP_SIDES = (128, 256)
 DIP_ITERATIONS = 10  # in one program, as a fit runs its chunks of 100
 TOLERANCE = 1e-3  # of the outputs' largest value; float32 through some 40 layers
@@ -94,8 +89,10 @@ def run(config: ConfigDict) -> str:
   """
   plan, path = system.windows(config), system.measured_file(config, 'speed_torch.json')
   threads = config.measure.threads or speed.cores()
+  if config.system not in PAIRS:
+    raise ConfigError(f'there is no PyTorch version of the system {config.system} to compare')
   rows = []
-  for name, side, batch, ours, make, job in _pairs(config):
+  for name, side, batch, ours, make, job in PAIRS[config.system](config):
     with _torch(threads, make, job) as (ask, outputs):
       _check(name, ours.outputs, outputs)
       for what, call, count in (('train', ours.train, ours.steps), ('restore', ours.restore, 1)):
@@ -186,15 +183,16 @@ def _torch(threads: int, make: Callable, job: steps.Job) -> Iterator[tuple[Calla
 # Ours, and the same for PyTorch -----------------------------------------------------------------
 
 
-def _pairs(config: ConfigDict) -> Iterator[tuple]:
-  """(stage, side, batch, our half, PyTorch's function, its job) of every stage of a config."""
-  if config.system == 'dip':
-    for side in DIP_SIDES:
-      yield config.preset, side, 1, *_dip(dip_system.settings(config, 3), side)
-    return
-  if config.system not in STAGES:
-    raise ConfigError(f'there is no PyTorch version of the system {config.system} to compare')
-  opened = STAGES[config.system](config, build.stand_ins(config), build.UNTRAINED)
+# Both yield (stage, side, batch, our half, PyTorch's function, its job).
+
+
+def _fits(config: ConfigDict) -> Iterator[tuple]:
+  for side in DIP_SIDES:
+    yield config.variant, side, 1, *_dip(dip_system.settings(config, 3), side)
+
+
+def _stages(stages: Callable, config: ConfigDict) -> Iterator[tuple]:
+  opened = stages(config, build.stand_ins(config), build.UNTRAINED)
   for name in build.stage_names(config):
     stage = opened[name]()
     model = stage.train_step.args[0]
@@ -211,6 +209,14 @@ def _pairs(config: ConfigDict) -> Iterator[tuple]:
       outputs(restore, state, constants, batch),
     )
     yield stage.name, side, size, ours, make, job
+
+
+PAIRS = {
+  'triplet': partial(_stages, triplet.stages),
+  'pix2pix': partial(_stages, pix2pix_system.stages),
+  'cyclegan': partial(_stages, cyclegan_system.stages),
+  'dip': _fits,
+}
 
 
 def prepared(stage: train.Stage) -> tuple[dict[str, jax.Array], jax.Array]:

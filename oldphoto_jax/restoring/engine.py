@@ -6,6 +6,7 @@ by itself. A `Layerwise` one is for networks that need the whole photo. A `Repai
 damage and revives tones.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Protocol
@@ -89,10 +90,18 @@ class Engine(Protocol):
     """
 
 
-class _Cleaning:
+class _Cleaning(abc.ABC):
   """What engines share whose systems neither find damage nor revive tones."""
 
   revives: ClassVar[bool] = False
+
+  @abc.abstractmethod
+  def restore(self, photo: np.ndarray) -> np.ndarray:
+    """See Engine."""
+
+  @abc.abstractmethod
+  def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(blind, seeing) of the whole photo, not yet matched to anything."""
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
     return self.restore(photo), None
@@ -120,7 +129,6 @@ class Tiled(_Cleaning):
     return in_tiles(self.run, photo, self.plan, self.plan.shape(photo.shape[:2]))
 
   def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(blind, seeing) of the whole photo, not yet matched to anything."""
     x = np.concatenate([photo, holes], -1)  # one array, so that tiles cut the holes, too
     both = in_tiles(self._fill_tile, x, self.plan, filling.tile_shape(holes), filling.OVERLAP)
     return both[..., :3], both[..., 3:]
@@ -143,7 +151,6 @@ class Layerwise(_Cleaning):
     return self._through(self.network, photo)
 
   def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """See Tiled."""
     both = self._through(self.filler, np.concatenate([photo, holes], -1))
     return both[..., :3], both[..., 3:]
 

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,13 +32,15 @@ from oldphoto_jax.evaluation.rows import (
 )
 from oldphoto_jax.photos import images, masks, page, sheets
 from oldphoto_jax.restoring import engine
-from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, triplet
+from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, repair, triplet
 from oldphoto_jax.systems.system import System
 from oldphoto_jax.training import runs, train
 
 _log = logging.getLogger(__name__)
 
+# What it trains or fits, and whose weights it takes.
 SYSTEMS = {module.SYSTEM.name: module.SYSTEM for module in (pix2pix, cyclegan, triplet, dip)}
+RELEASED = SYSTEMS | {repair.SYSTEM.name: repair.SYSTEM}
 JSON, MARKDOWN, PAGE, RESULTS = 'comparison.json', 'comparison.md', 'comparison.html', 'results'
 OLD = 'old photos'
 MASKED = ', true mask'  # ends the labels of rows that know where the damage is
@@ -119,7 +121,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     'training recipe': config.recipe,
     'test crop': e.crop,
     'bootstrap resamples': e.resamples,
-    'Deep Image Prior': {'preset': config.systems.dip.preset, **config.systems.dip.fit.to_dict()},
+    'Deep Image Prior': {name: config.systems.dip[name].to_dict() for name in ('net', 'fit')},
   }
 
 
@@ -246,7 +248,7 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
     found = whole if fused else weights.without_fusion(whole)
     can_fill = weights.restorer(found, name).fill is not None
     for masked in (False, True) if can_fill else (False,):
-      stages = _stages_behind(found, masked)
+      stages = RELEASED[found.system].behind(found, masked)
       rows.append(
         Row(
           label=f'{name}{" with fusion" * fused}{MASKED * masked}',
@@ -264,17 +266,6 @@ def _open(programs: Callable, path: str, fused: bool) -> Restore:
   return by_engine(programs(path, fused))
 
 
-def _stages_behind(found: weights.Weights, masked: bool) -> list[str]:
-  """The stages on whose training a row of these weights depends."""
-  if found.system != 'triplet':
-    return [found.system]
-  names = ['vae_rx', 'vae_y', 'mapping']
-  fusion = found.model.get('fusion')
-  if masked or (fusion is not None and fusion['masked']):
-    names += ['vae_y_masked', 'mapping_masked']  # the first exists if the mapping has its own VAE
-  return names + (['fusion'] if fusion is not None else [])
-
-
 def _count(found: weights.Weights, masked: bool) -> int:
   """Number of parameters that a row uses, without running statistics of batch norm."""
   unused = {'detector', 'batch_stats'} | (set() if masked else {'masked'})
@@ -283,7 +274,7 @@ def _count(found: weights.Weights, masked: bool) -> int:
 
 
 def training(
-  folder: pathlib.Path, card: dict[str, Any], system: str, stages: list[str]
+  folder: pathlib.Path, card: dict[str, Any], system: str, stages: Sequence[str]
 ) -> Training:
   """The training behind weights, from the folder of the run or else from the weights' card.
 
@@ -297,7 +288,7 @@ def training(
   if own is None or own.get('system') != system:
     return Training()
   if 'vae_y_masked' in stages and not own['mapping_masked']['own_y']:
-    stages = [s for s in stages if s != 'vae_y_masked']
+    stages = tuple(s for s in stages if s != 'vae_y_masked')
   logs = {s: folder / s / 'metrics.jsonl' for s in stages}
   if all(log.is_file() for log in logs.values()):
     measured = [_measured(log, own[s]['batch_size']) for s, log in logs.items()]
@@ -306,10 +297,9 @@ def training(
     total, seconds = sum(own[s]['steps'] * own[s]['batch_size'] for s in stages), None
   d, network = own['data'], own.get('perceptual', {})
   used = network.get('weights') and any(own[s]['weights'].get('perceptual') for s in stages)
-  recipes = [
-    own['recipe'],
-    *(own[s]['recipe'] for s in stages if 'recipe' in own[s]),
-  ]
+  sections = (own, *(own[s] for s in stages))
+  recipes = [section['recipe'] for section in sections if 'recipe' in section]
+  recipes += [name for name, share in own.get('shares', {}).items() if share]
   return Training(
     images=total,
     seconds=seconds,

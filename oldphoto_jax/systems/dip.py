@@ -10,7 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from oldphoto_jax import data
-from oldphoto_jax.dip import fit_files, presets
+from oldphoto_jax.dip import fit_files
+from oldphoto_jax.dip.networks import ResNet, Skip, UNet
 from oldphoto_jax.dip.prior import Dip, Emv
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.evaluation import speed
@@ -21,16 +22,7 @@ from oldphoto_jax.training import runs, train
 
 _log = logging.getLogger(__name__)
 
-PRESETS = {
-  'small': presets.small,
-  'report': presets.report,
-  'denoise': presets.denoise,
-  'inpaint': presets.inpaint,
-  'hole': presets.hole,
-  'restoration': presets.restoration,
-  'superres': presets.superres,
-  'superres8': partial(presets.superres, 8),
-}
+NETWORKS = {'skip': Skip, 'resnet': ResNet, 'unet': UNet}
 RESTORED, SAMPLES, REPORT = 'restored', 'samples', 'report.md'
 SAMPLE_SIDE, SAMPLE_SIGMA, SAMPLE_COUNT = 128, 25 / 255, 2  # a minute each on a laptop CPU
 
@@ -41,14 +33,18 @@ def settings(config: ConfigDict, channels: int) -> Dip:
   Raises:
     ConfigError: the settings cannot work.
   """
-  if config.preset not in PRESETS:
-    raise ConfigError(f'there is no preset {config.preset!r}: choose from {", ".join(PRESETS)}')
-  preset = PRESETS[config.preset](channels=channels)
-  stop = None
-  if config.patience:
-    stop = dataclasses.replace(preset.stop or Emv(), patience=config.patience)
+  sizes = config.net.to_dict()
+  kind = sizes.pop('kind')
+  if kind not in NETWORKS:
+    raise ConfigError(f'net.kind is {kind!r}: choose from {", ".join(NETWORKS)}')
+  known = {field.name for field in dataclasses.fields(NETWORKS[kind])}
+  unknown = sorted(set(sizes) - known)
+  if unknown:
+    raise ConfigError(f'a net of the kind {kind} has no {unknown[0]}: choose a variant with {kind}')
+  net = NETWORKS[kind](**sizes, out_channels=channels)
+  stop = Emv(**config.stop) if config.stop.patience else None
   try:
-    return dataclasses.replace(preset, stop=stop, **config.fit.to_dict())
+    return Dip(net, stop=stop, **config.fit)
   except ValueError as error:
     raise ConfigError(f'config.fit: {error}') from error
 
@@ -72,7 +68,7 @@ def check(config: ConfigDict) -> None:
     raise ConfigError('masks and truths belong to photos: set config.photos as well')
   elif factor != 1:
     raise ConfigError(
-      f'the sample photos are for denoising, but preset {config.preset} enlarges: set config.photos'
+      'the sample photos are for denoising, but fit.factor enlarges them: set config.photos'
     )
   for name in ('masks', 'truths'):
     if config[name] and not pathlib.Path(config[name]).exists():
@@ -97,7 +93,7 @@ def run(config: ConfigDict) -> None:
   mask = lambda path, photo: masks.read(masks.find(config.masks, path), photo.size)
   job = fit_files.Job(
     settings=partial(settings, config),
-    name=f'preset {config.preset}',
+    name=f'configs/dip.py:{config.variant}',
     seed=config.seed,
     mask=mask if config.masks else None,
     truths=truths or None,
@@ -142,7 +138,7 @@ def measure(config: ConfigDict) -> None:
   """Measures an iteration and estimates a whole fit."""
   plan, prior = system.windows(config), settings(config, 3)
   peak = speed.matmul_peak(plan)
-  steps = [speed.measure_fit(config.preset, prior, side, peak, plan) for side in speed.SIDES]
+  steps = [speed.measure_fit(config.variant, prior, side, peak, plan) for side in speed.SIDES]
   restoring = [speed.restoring_of_fit(step, prior) for step in steps]
   system.write_speed(config, peak, steps, restoring)
 

@@ -40,12 +40,15 @@ class System:
     modes: functions by the value of --mode; `run` is the default.
     check: raises UserError for settings that cannot work, before any mode. Makes no folder.
     may_change: patterns of settings (see runs.FREE) that may differ when a run is resumed.
+    behind: (released weights, whether they know a mask) -> the stages on whose training it depends
+      how they restore; none for a system that releases nothing.
   """
 
   name: str
   modes: Mapping[str, Callable[[ConfigDict], None]]
   check: Callable[[ConfigDict], None]
   may_change: tuple[str, ...] = ()
+  behind: Callable[[weights.Weights, bool], tuple[str, ...]] = lambda found, masked: ()
 
 
 def scores(config: ConfigDict) -> str:
@@ -95,6 +98,7 @@ def trained(
   check: Callable[[ConfigDict], None] = lambda config: None,
   evaluate: Callable[[ConfigDict], str] = scores,
   may_change: tuple[str, ...] = (),
+  behind: Callable[[weights.Weights, bool], tuple[str, ...]] | None = None,
 ) -> System:
   """A system that learns in stages and releases one file of weights.
 
@@ -107,6 +111,7 @@ def trained(
     check: further checks, beyond opening all stages with shapes instead of arrays.
     evaluate: writes tables into the run's folder and returns them as Markdown.
     may_change: see System.
+    behind: see System; `needed` by default.
   """
 
   def check_all(config: ConfigDict) -> None:
@@ -180,7 +185,7 @@ def trained(
     'compile': compile_stages,
     'speed': measure,
   }
-  return System(name, modes, check_all, may_change)
+  return System(name, modes, check_all, may_change, behind or (lambda found, masked: needed))
 
 
 def windows(config: ConfigDict) -> speed.Windows:

@@ -386,6 +386,14 @@ def check(config: ConfigDict) -> None:
     _log.info('data.old is not set: clean photos, aged by a recipe other than X, stand in for R')
 
 
+def behind(found: weights.Weights, masked: bool) -> tuple[str, ...]:
+  """See system.System. `vae_y_masked` counts if the masked mapping has its own VAE."""
+  names, fusion = ('vae_rx', 'vae_y', 'mapping'), found.model.get('fusion')
+  if masked or (fusion is not None and fusion['masked']):
+    names += ('vae_y_masked', 'mapping_masked')
+  return names if fusion is None else (*names, 'fusion')
+
+
 SYSTEM = system.trained(
   'triplet',
   stages=stages,
@@ -393,4 +401,5 @@ SYSTEM = system.trained(
   needed=('vae_rx', 'vae_y', 'mapping'),
   check=check,
   may_change=('stages', 'detector', 'half', 'model.remat', '*.accumulate'),
+  behind=behind,
 )
