@@ -303,7 +303,7 @@ def test_degrade_depends_on_seed_and_name_alone(run, tmp_path, monkeypatch):
 
 def test_degrade_killed_between_a_mask_and_its_copy_goes_on(run, tmp_path, monkeypatch):
   def light(key, clean):  # compiles at once
-    lost = jax.random.uniform(key, clean.shape[:2] + (1,)) > 0.5
+    lost = jax.random.uniform(key, (*clean.shape[:2], 1)) > 0.5
     return recipes.Aged(jnp.where(lost, 1.0, clean), clean, lost.astype(jnp.float32))
 
   monkeypatch.setattr(recipes, 'Ageing', lambda: light)
