@@ -301,6 +301,40 @@ def test_degrade_depends_on_seed_and_name_alone(run, tmp_path, monkeypatch):
   assert run(*words, tmp_path / 'in/a.png', '-o', tmp_path / 'one', '--overwrite')[0] == 0
 
 
+def test_degrade_killed_between_a_mask_and_its_copy_goes_on(run, tmp_path, monkeypatch):
+  def light(key, clean):  # compiles at once
+    lost = jax.random.uniform(key, (*clean.shape[:2], 1)) > 0.5
+    return recipes.Aged(jnp.where(lost, 1.0, clean), clean, lost.astype(jnp.float32))
+
+  monkeypatch.setattr(recipes, 'Ageing', lambda: light)
+  for i in range(3):
+    save(tmp_path / f'in/{i}.png', seed=i)
+  words = ['degrade', '--recipe', 'ageing', '--copies', 2, tmp_path / 'in', '-o']
+  run(*words, tmp_path / 'whole')
+  write, written = images.write, []
+
+  def stop(photo, path, **options):
+    if len(written) == 5:  # mask-1, old-1, mask-2, old-2 of the first photo, mask-1 of the second
+      raise KeyboardInterrupt
+    written.append(path)
+    write(photo, path, **options)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(images, 'write', stop)
+    assert run(*words, tmp_path / 'cut')[0] == 130
+  assert '2 left' in run('status', tmp_path / 'cut')[1]
+  code, said, _ = run(*words, tmp_path / 'cut')
+  assert (code, '2 aged, 1 kept' in said) == (0, True)
+  made = {
+    path.relative_to(tmp_path / 'whole'): path.read_bytes()
+    for path in (tmp_path / 'whole').rglob('*.png')
+  }
+  assert len(made) == 3 * 2 * 2 + 1
+  for path, content in made.items():
+    assert (tmp_path / 'cut' / path).read_bytes() == content
+  assert run('verify', tmp_path / 'cut')[0] == 0
+
+
 def test_degrade_pads_where_there_are_many_sizes(tmp_path):
   paths = [save(tmp_path / f'{i}.png', 20 + 9 * i, 60, seed=i) for i in range(5)]
   sizes = [images.size(path) for path in paths]

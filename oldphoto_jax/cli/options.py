@@ -15,7 +15,7 @@ import numpy as np
 
 from oldphoto_jax.errors import OptionError
 from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import manifest
+from oldphoto_jax.restoring import manifest, remote
 
 
 def verb(
@@ -38,9 +38,16 @@ def verb(
   )
 
 
-def add_photos(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('photos', nargs='+', metavar='PHOTOS', help='photos, or folders of photos')
-  add_output(parser)
+def add_photos(parser: argparse.ArgumentParser, stores: bool = False) -> None:
+  """Adds the photos, the output and which part of them. `stores`: they may be s3://... and such."""
+  parser.add_argument(
+    'photos',
+    nargs='+',
+    type=str if stores else local,
+    metavar='PHOTOS',
+    help='photos, or folders of photos',
+  )
+  add_output(parser, place if stores else local)
   parser.add_argument(
     '--shard', type=shard, metavar='K/N', help='do only part K of N, for N processes or machines'
   )
@@ -61,9 +68,9 @@ def part(args: argparse.Namespace):
   return folder.Part(args.shard, args.only_failed)
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser, kind: Callable | None = None) -> None:
   parser.add_argument(
-    '-o', '--output', required=True, type=pathlib.Path, metavar='OUT', help='the output folder'
+    '-o', '--output', required=True, type=kind or local, metavar='OUT', help='the output folder'
   )
   parser.add_argument(
     '--overwrite', action='store_true', help='replace files that exist in the output folder'
@@ -102,6 +109,18 @@ def add_page(parser: argparse.ArgumentParser) -> None:
     action='store_false',
     help='write no before-after.html to compare the photos',
   )
+
+
+def local(text: str) -> pathlib.Path:
+  """Parses a path on a disk."""
+  if remote.is_remote(text):
+    raise argparse.ArgumentTypeError(f'{text} is in a store, which only restore reads and writes')
+  return pathlib.Path(text)
+
+
+def place(text: str) -> pathlib.Path | str:
+  """Parses the path of a folder, which stays a text if it is one of a store."""
+  return text if remote.is_remote(text) else pathlib.Path(text)
 
 
 def shard(text: str) -> manifest.Shard:
@@ -162,13 +181,21 @@ def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: fl
   return lambda path, photo: masks.grow(mark(images.to_float(photo)), threshold)
 
 
-def emit(event: Mapping[str, Any]) -> None:
-  """Prints an event of --json: docs/restoring.md describes them."""
-  print(json.dumps(event), flush=True)
+def reports(folder: str) -> list[manifest.Report]:
+  """manifest.read of a folder, which may be one of a store."""
+  if not remote.is_remote(folder):
+    return manifest.read(pathlib.Path(folder))
+  with remote.reports(folder) as local:
+    return manifest.read(local)
+
+
+def emit(event: Mapping[str, Any], rename: Callable[[str], str] = str) -> None:
+  """Prints an event of --json: docs/restoring.md describes them. For `rename`, see `progress`."""
+  print(rename(json.dumps(event)), flush=True)
 
 
 def progress(
-  todo, as_json: bool, note: Callable = lambda result: ''
+  todo, as_json: bool, note: Callable = lambda result: '', rename: Callable[[str], str] = str
 ) -> Callable[[int, int, object], None]:
   """Prints a line for each photo of a folder.Plan.
 
@@ -176,6 +203,7 @@ def progress(
     todo: the plan.
     as_json: print events, of which the first is printed at once.
     note: adds text to the line of a processed photo.
+    rename: what is printed -> the same with the paths that a user knows; see remote.Mirror.
   """
   start, worked = time.perf_counter(), 0
   if as_json:
@@ -186,36 +214,45 @@ def progress(
         'total': len(todo.items),
         'shard': todo.shard and str(todo.shard),
         'output': str(todo.out),
-      }
+      },
+      rename,
     )
 
   def show(done: int, total: int, result) -> None:
     nonlocal start, worked
     if as_json:
-      emit({'event': 'photo', 'done': done, 'total': total, **result.entry(todo.folder)})
+      entry = result.entry(todo.folder)
+      emit({'event': 'photo', 'done': done, 'total': total, **entry}, rename)
       return
     if result.status == 'kept':  # no measure of the time that others take
       start = time.perf_counter()
     else:
       worked += 1
     if result.status == 'failed':
-      print(f'[{done}/{total}] {result.message}', file=sys.stderr)
+      print(f'[{done}/{total}] {rename(result.message)}', file=sys.stderr)
       return
     left = (time.perf_counter() - start) / max(worked, 1) * (total - done)
     wait = f', about {math.ceil(left / 60)} min left' if left > 60 else ''
-    print(f'[{done}/{total}] {result.output} {result.status}{note(result)}{wait}', flush=True)
+    output = rename(str(result.output))
+    print(f'[{done}/{total}] {output} {result.status}{note(result)}{wait}', flush=True)
     for warning in result.warnings:
       print(f'  {warning}', file=sys.stderr)
 
   return show
 
 
-def conclude(todo, summary, done: str, as_json: bool) -> None:
-  """Prints how many photos have each status. `done` is the status of a processed photo."""
+def conclude(todo, summary, done: str, as_json: bool, rename: Callable[[str], str] = str) -> None:
+  """Prints how many photos have each status.
+
+  Args:
+    todo, as_json, rename: as for `progress`.
+    summary: of the job.
+    done: the status of a processed photo.
+  """
   counts = {status: summary.count(status) for status in (done, 'kept', 'failed')}
   if as_json:
     end = {'left': todo.left, 'report': str(todo.report), 'exit_code': int(summary.exit_code)}
-    emit({'event': 'end', **counts, **end})
+    emit({'event': 'end', **counts, **end}, rename)
     return
   others = summary.made_otherwise
   if others:
@@ -225,4 +262,4 @@ def conclude(todo, summary, done: str, as_json: bool) -> None:
       file=sys.stderr,
     )
   text = ', '.join(f'{count} {status}' for status, count in counts.items())
-  print(f'{text}: see {todo.report}')
+  print(f'{text}: see {rename(str(todo.report))}')

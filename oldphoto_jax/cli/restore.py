@@ -3,6 +3,7 @@
 import argparse
 import collections
 import os
+import sys
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, OptionError, PhotoError
 from oldphoto_jax.photos import images
+from oldphoto_jax.restoring import remote
 
 _PROBE = 256  # pixels of the square that --dry-run measures the time with
 
@@ -28,7 +30,7 @@ def add(verbs) -> None:
       'oldphoto restore photo.jpg -o restored --find-damage --save-mask',
     ),
   )
-  options.add_photos(parser)
+  options.add_photos(parser, stores=True)
   parser.add_argument(
     '--weights',
     metavar='WEIGHTS',
@@ -101,6 +103,27 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  if not any(map(remote.is_remote, (*args.photos, str(args.output)))):
+    return _restore(args)
+  if len(args.photos) > 1:
+    raise OptionError('of a store, give one folder at a time.')
+  needs = {
+    '--save-mask': args.save_mask,
+    '--only-failed': args.only_failed,
+    '--dry-run': args.dry_run,
+  }
+  for option in (name for name, given in needs.items() if given):
+    raise OptionError(f'{option} needs an output folder on a disk: leave it out with a store.')
+  (photos,) = args.photos
+  with remote.mirror(photos, str(args.output), args.shard, args.overwrite) as mirror:
+    if not any(mirror.photos.iterdir()):
+      print(f'{args.output}: nothing is left to do.', file=sys.stderr)
+      return ExitStatus.OK
+    local = {'photos': [str(mirror.photos)], 'output': mirror.out, 'page': False}
+    return _restore(argparse.Namespace(**{**vars(args), **local}), mirror)
+
+
+def _restore(args: argparse.Namespace, mirror: remote.Mirror | None = None) -> int:
   from oldphoto_jax import weights
   from oldphoto_jax.cli import before_after
   from oldphoto_jax.restoring import engine, restore
@@ -142,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
   if args.dry_run:
     return _list(todo, engine.compiled(restorer, [(_PROBE, _PROBE)]), wishes)
   pages = before_after.Pages(todo) if args.page and todo.shard is None else None
+  rename = mirror.rename if mirror else str
+  progress = options.progress(todo, args.json, rename=rename)
   summary = restore.restore_photos(
     engine.compiled(restorer, todo.sizes, tile=args.tile),
     todo,
@@ -150,10 +175,10 @@ def run(args: argparse.Namespace) -> int:
     history=args.provenance,
     mask=mask,
     all_pages=args.pages == 'all',
-    progress=options.progress(todo, args.json),
-    show=pages.show if pages else None,
+    progress=mirror.progress(progress) if mirror else progress,
+    show=mirror.put_results if mirror else pages.show if pages else None,
   )
-  options.conclude(todo, summary, 'restored', args.json)
+  options.conclude(todo, summary, 'restored', args.json, rename)
   if pages:
     path = pages.write(summary)
     if not args.json:

@@ -23,13 +23,13 @@ def add(verbs) -> None:
     ),
     'OUT',
   )
-  parser.add_argument('folder', metavar='OUT', type=pathlib.Path, help='the output folder')
+  parser.add_argument('folder', metavar='OUT', help='the output folder')
   options.add_json(parser)
   parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-  reports = manifest.read(args.folder)
+  reports = options.reports(args.folder)
   if not reports:
     raise OptionError(
       f'{args.folder}: there is no {manifest.REPORT}; status takes the output folder of a job.'

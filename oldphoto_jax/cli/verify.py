@@ -2,12 +2,12 @@
 
 import argparse
 import collections
-import pathlib
+import os
 import sys
 
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, OptionError
-from oldphoto_jax.restoring import manifest
+from oldphoto_jax.restoring import manifest, remote
 
 
 def add(verbs) -> None:
@@ -24,11 +24,10 @@ def add(verbs) -> None:
     ),
     'OUT',
   )
-  parser.add_argument('folder', metavar='OUT', type=pathlib.Path, help='the output folder')
+  parser.add_argument('folder', metavar='OUT', help='the output folder')
   parser.add_argument(
     '--originals',
     metavar='FOLDER',
-    type=pathlib.Path,
     help='where the folder of the originals is now (default: where it was)',
   )
   parser.add_argument('--no-originals', action='store_true', help='check the outputs alone')
@@ -37,9 +36,10 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  if args.originals is not None and not args.originals.is_dir():
-    raise OptionError(f'{args.originals}: there is no such folder.')
-  reports = manifest.read(args.folder)
+  originals = args.originals and args.originals.rstrip('/')
+  if originals and not remote.is_remote(originals) and not os.path.isdir(originals):
+    raise OptionError(f'{originals}: there is no such folder.')
+  reports, folder = options.reports(args.folder), args.folder.rstrip('/')
   entries = manifest.merged(entry for report in reports for entry in report.photos)
   done = [entry for entry in entries if manifest.is_done(entry)]
   if not done:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     )
   counts = collections.Counter()
   for entry in done:
-    for problem in manifest.check(args.folder, entry, args.originals, not args.no_originals):
+    for problem in manifest.check(folder, entry, originals, not args.no_originals, _identify):
       counts[problem.problem] += 1
       if args.json:
         options.emit({'event': 'problem', 'problem': problem.problem, 'file': problem.file})
@@ -63,3 +63,7 @@ def run(args: argparse.Namespace) -> int:
   else:
     print(f'{len(done)} photos: all files are as the report says.')
   return code
+
+
+def _identify(path: str) -> manifest.File | None:
+  return remote.identify(path) if remote.is_remote(path) else manifest.identify(path)

@@ -21,7 +21,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import filelock
@@ -296,14 +296,19 @@ class Journal:
 
   def _write(self, head: Mapping, old: Iterable[Entry], new: list[Entry], left: int) -> None:
     """Writes report.json and report.csv, each completely or not at all."""
-    inputs, outputs = {e['input'] for e in new}, {first_output(e) for e in new if is_done(e)}
-    # Of other photos that were made into this folder. Who has deleted a bad photo has mended it.
-    rest = [
-      entry
-      for entry in old
-      if entry['input'] not in inputs
-      and (first_output(entry) not in outputs if is_done(entry) else os.path.exists(entry['input']))
-    ]
+    inputs, names = ({entry[key] for entry in new} for key in ('input', 'name'))
+    outputs = {first_output(entry) for entry in new if is_done(entry)}
+
+    def stays(entry: Entry) -> bool:
+      """Whether it is of another photo that was made into this folder, or failed to be."""
+      if entry['input'] in inputs:
+        return False
+      if is_done(entry):
+        return first_output(entry) not in outputs
+      # Who has deleted a bad photo has mended it.
+      return entry['name'] not in names and os.path.exists(entry['input'])
+
+    rest = [entry for entry in old if stays(entry)]
     photos = new + rest
     counts = {status: 0 for status in ('kept', 'failed')}
     for entry in photos:
@@ -383,7 +388,11 @@ class Problem(NamedTuple):
 
 
 def check(
-  folder: pathlib.Path, entry: Entry, originals: pathlib.Path | None, with_originals: bool = True
+  folder: str,
+  entry: Entry,
+  originals: str | None,
+  with_originals: bool = True,
+  identify: Callable[[str], File | None] = identify,
 ) -> list[Problem]:
   """Reads the files of an entry, and compares them with their hashes.
 
@@ -392,19 +401,20 @@ def check(
     entry: of a photo that is done.
     originals: where the folder of the originals is now, if it was moved.
     with_originals: whether originals are read, too.
+    identify: reads a file.
   """
   found = []
   for key in files(entry):
     if key == 'input':
       if not with_originals:
         continue
-      path = pathlib.Path(entry[key]) if originals is None else originals / entry['name']
+      path = entry[key] if originals is None else f'{originals}/{entry["name"]}'
     else:
-      path = folder / entry[key]
+      path = f'{folder}/{entry[key]}'
     original = 'original ' if key == 'input' else ''
     now = identify(path)
     if now is None:
-      found.append(Problem(str(path), f'{original}missing'))
+      found.append(Problem(path, f'{original}missing'))
     elif now.sha256 != entry[f'{key}_sha256']:
-      found.append(Problem(str(path), f'{original}changed'))
+      found.append(Problem(path, f'{original}changed'))
   return found
