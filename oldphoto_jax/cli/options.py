@@ -8,14 +8,17 @@ import pathlib
 import sys
 import textwrap
 import time
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from oldphoto_jax.errors import OptionError
-from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import manifest
+
+if typing.TYPE_CHECKING:
+  import numpy as np
+
+  from oldphoto_jax.photos import images
+  from oldphoto_jax.restoring import manifest
 
 
 def verb(
@@ -104,8 +107,20 @@ def add_page(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def shard(text: str) -> manifest.Shard:
+def add_cache(parser: argparse.ArgumentParser) -> None:
+  """For verbs that compile; main.main reads it."""
+  parser.add_argument(
+    '--no-cache',
+    dest='cache',
+    action='store_false',
+    help='keep no compiled programs for the next run',
+  )
+
+
+def shard(text: str) -> 'manifest.Shard':
   """Parses K/N, with 1 <= K <= N."""
+  from oldphoto_jax.restoring import manifest
+
   number, slash, count = text.partition('/')
   if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
     raise argparse.ArgumentTypeError(f'{text} is not K/N with K from 1 to N, such as 2/4')
@@ -144,11 +159,13 @@ def least(smallest: int) -> Callable[[str], int]:
   return number
 
 
-Damage = Callable[[pathlib.Path, images.Photo], np.ndarray]
+Damage = Callable[[pathlib.Path, 'images.Photo'], 'np.ndarray']
 
 
 def marked_by_user(path: str) -> Damage:
   """(path of a photo, photo) -> its mask, read from --mask."""
+  from oldphoto_jax.photos import masks
+
   if not os.path.exists(path):
     raise OptionError(f'{path}: there is no such mask or folder.')
   return lambda photo_path, photo: masks.read(masks.find(path, photo_path), photo.size)
@@ -156,6 +173,7 @@ def marked_by_user(path: str) -> Damage:
 
 def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: float) -> Damage:
   """(path of a photo, photo) -> its mask, around the damage that a detect.Detector finds."""
+  from oldphoto_jax.photos import images, masks
   from oldphoto_jax.restoring import detect
 
   mark = detect.marker(detector, sizes)
@@ -177,6 +195,8 @@ def progress(
     as_json: print events, of which the first is printed at once.
     note: adds text to the line of a processed photo.
   """
+  from oldphoto_jax.restoring import manifest
+
   start, worked = time.perf_counter(), 0
   if as_json:
     emit(
