@@ -7,7 +7,6 @@ import sys
 
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, OptionError
-from oldphoto_jax.restoring import manifest
 
 
 def add(verbs) -> None:
@@ -37,6 +36,8 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  from oldphoto_jax.restoring import manifest
+
   if args.originals is not None and not args.originals.is_dir():
     raise OptionError(f'{args.originals}: there is no such folder.')
   reports = manifest.read(args.folder)
