@@ -103,8 +103,17 @@ def run(args: argparse.Namespace) -> int:
     'tile': args.tile,
   }
   pages = before_after.Pages(todo) if args.page and todo.shard is None else None
+  system = engine.compiled(restorer, todo.sizes, tile=args.tile)
+  if isinstance(system, engine.Repairing) and system.programs is not None and todo.sizes:
+    system.programs.prepare(  # while the first photo is decoded
+      system.plan,
+      todo.sizes[0],
+      search=find is not None,
+      fill=find is not None or mask is not None,
+      revive=wishes.tone > 0 and not wishes.only_damage,
+    )
   summary = restore.restore_photos(
-    engine.compiled(restorer, todo.sizes, tile=args.tile),
+    system,
     todo,
     wishes,
     settings=settings,

@@ -346,6 +346,10 @@ def networks(sizes: dict[str, Any]) -> Networks:
     holes = (mask > 0).astype(photo.dtype)
     return (fill(model, params['repair'], photo, holes, trust),) * 2
 
+  def answer(params, photo, filled, mask, trust):
+    residual, logit, _ = _answer(model, params['repair'], photo, filled, mask, trust)
+    return jnp.clip(filled + residual, -1, 1), jax.nn.sigmoid(logit)
+
   def correction(params, thumbnail, weight):
     return tone.correction(fading, params['tone'], thumbnail, weight)
 
@@ -357,4 +361,6 @@ def networks(sizes: dict[str, Any]) -> Networks:
     fill_holes,
     look_at,
     None if fading is None else correction,
+    answer,
+    lambda photo, mask: prefill(photo, mask > 0),
   )
