@@ -15,6 +15,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
     os.environ.get('XLA_FLAGS', ''),
   )
 )
+# No test writes into the home folder of whoever runs it.
+os.environ['OLDPHOTO_CACHE'] = 'off'
 
 import jax
 import jax.numpy as jnp

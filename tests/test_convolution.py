@@ -87,6 +87,7 @@ WIDE = [
 def test_products_of_matrices_equal_the_plain_form(case, few, monkeypatch):
   b, h, w, c_in, c_out, k, stride, padding = case
   monkeypatch.setattr(cpu_convolution, 'FEW_PIXELS', few)
+  monkeypatch.setattr(cpu_convolution, 'CHANNELS_FORWARD', 32)
   x, kernel = array(0, b, h, w, c_in), array(1, k, k, c_in, c_out)
 
   def fast(x, kernel):
@@ -117,11 +118,24 @@ def test_large_maps_and_half_precision_are_convolved(monkeypatch):
   def text(dtype):
     return jax.jit(lambda *a: fast(*a)).lower(x.astype(dtype), kernel.astype(dtype)).as_text()
 
+  monkeypatch.setattr(cpu_convolution, 'CHANNELS_FORWARD', 32)
   assert 'convolution' not in text(jnp.float32)
   assert 'convolution' in text(jnp.bfloat16)
   monkeypatch.setattr(cpu_convolution, 'PRODUCTS', 36 * 25 * 65 * 4 - 1)
   assert 'convolution' in text(jnp.float32)
   same_with_gradients(fast, lambda x, k: convolution.xla_conv(x, k, 1, ONE), x, kernel)
+
+
+def test_more_channels_are_needed_for_products_where_nothing_is_differentiated():
+  def forward(x, kernel):
+    return convolution.conv2d(x, kernel, 1, ONE)
+
+  def backward(x, kernel):
+    return jax.vjp(forward, x, kernel)[1](x)
+
+  x, kernel = array(0, 1, 20, 18, 32), array(1, 3, 3, 32, 32)
+  texts = [jax.jit(f).lower(x, kernel).as_text() for f in (forward, backward)]
+  assert ['convolution' in text for text in texts] == [True, False]
 
 
 THIN = [

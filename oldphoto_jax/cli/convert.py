@@ -5,7 +5,6 @@ import pathlib
 
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, PhotoError
-from oldphoto_jax.photos import images
 
 
 def add(verbs) -> None:
@@ -69,6 +68,7 @@ def add(verbs) -> None:
 
 def _samples(args: argparse.Namespace) -> int:
   from oldphoto_jax import data
+  from oldphoto_jax.photos import images
 
   source = data.sample_photos()
   for i, name in enumerate(source.names):

@@ -42,6 +42,7 @@ def add(verbs) -> None:
     metavar='FOLDER',
     help='with print: also use pictures of paper',
   )
+  options.add_cache(parser)
   parser.set_defaults(run=run)
 
 

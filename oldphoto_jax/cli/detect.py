@@ -37,6 +37,7 @@ def add(verbs) -> None:
     metavar='N',
     help='split larger photos into tiles of N pixels; smaller needs less memory (default: 1024)',
   )
+  options.add_cache(parser)
   parser.set_defaults(run=run)
 
 

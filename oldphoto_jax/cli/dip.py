@@ -45,6 +45,7 @@ def add(verbs) -> None:
   )
   options.add_provenance(parser)
   options.add_page(parser)
+  options.add_cache(parser)
   parser.set_defaults(run=run)
 
 

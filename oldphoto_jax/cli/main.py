@@ -7,8 +7,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-from PIL import Image
-
 import oldphoto_jax
 from oldphoto_jax.cli import convert, degrade, detect, dip, options, restore, serve, status, verify
 from oldphoto_jax.errors import DiskFullError, ExitStatus, UserError
@@ -23,9 +21,14 @@ def main(argv: list[str] | None = None) -> int:
   for stream in (sys.stdout, sys.stderr):  # file names need not be valid Unicode
     if hasattr(stream, 'reconfigure'):
       stream.reconfigure(errors='backslashreplace')
-  # Pillow warns about large photos, but images.read has its own limit.
-  warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
   args = parser().parse_args(argv)
+  # Pillow warns about large photos, but images.read has its own limit. By the sentence, as Pillow's
+  # class would have to be imported, here and for --help.
+  warnings.filterwarnings('ignore', message=r'Image size \(\d+ pixels\) exceeds limit')
+  if getattr(args, 'cache', False):
+    from oldphoto_jax.restoring import compile_cache
+
+    compile_cache.enable()
   try:
     with _terminable():
       return args.run(args)

@@ -8,14 +8,17 @@ import pathlib
 import sys
 import textwrap
 import time
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from oldphoto_jax.errors import OptionError
-from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import manifest, remote
+
+if typing.TYPE_CHECKING:
+  import numpy as np
+
+  from oldphoto_jax.photos import images
+  from oldphoto_jax.restoring import manifest
 
 
 def verb(
@@ -113,6 +116,8 @@ def add_page(parser: argparse.ArgumentParser) -> None:
 
 def local(text: str) -> pathlib.Path:
   """Parses a path on a disk."""
+  from oldphoto_jax.restoring import remote
+
   if remote.is_remote(text):
     raise argparse.ArgumentTypeError(f'{text} is in a store, which only restore reads and writes')
   return pathlib.Path(text)
@@ -120,11 +125,25 @@ def local(text: str) -> pathlib.Path:
 
 def place(text: str) -> pathlib.Path | str:
   """Parses the path of a folder, which stays a text if it is one of a store."""
+  from oldphoto_jax.restoring import remote
+
   return text if remote.is_remote(text) else pathlib.Path(text)
 
 
-def shard(text: str) -> manifest.Shard:
+def add_cache(parser: argparse.ArgumentParser) -> None:
+  """For verbs that compile; main.main reads it."""
+  parser.add_argument(
+    '--no-cache',
+    dest='cache',
+    action='store_false',
+    help='keep no compiled programs for the next run',
+  )
+
+
+def shard(text: str) -> 'manifest.Shard':
   """Parses K/N, with 1 <= K <= N."""
+  from oldphoto_jax.restoring import manifest
+
   number, slash, count = text.partition('/')
   if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
     raise argparse.ArgumentTypeError(f'{text} is not K/N with K from 1 to N, such as 2/4')
@@ -163,11 +182,13 @@ def least(smallest: int) -> Callable[[str], int]:
   return number
 
 
-Damage = Callable[[pathlib.Path, images.Photo], np.ndarray]
+Damage = Callable[[pathlib.Path, 'images.Photo'], 'np.ndarray']
 
 
 def marked_by_user(path: str) -> Damage:
   """(path of a photo, photo) -> its mask, read from --mask."""
+  from oldphoto_jax.photos import masks
+
   if not os.path.exists(path):
     raise OptionError(f'{path}: there is no such mask or folder.')
   return lambda photo_path, photo: masks.read(masks.find(path, photo_path), photo.size)
@@ -175,14 +196,17 @@ def marked_by_user(path: str) -> Damage:
 
 def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: float) -> Damage:
   """(path of a photo, photo) -> its mask, around the damage that a detect.Detector finds."""
+  from oldphoto_jax.photos import images, masks
   from oldphoto_jax.restoring import detect
 
   mark = detect.marker(detector, sizes)
   return lambda path, photo: masks.grow(mark(images.to_float(photo)), threshold)
 
 
-def reports(folder: str) -> list[manifest.Report]:
+def reports(folder: str) -> 'list[manifest.Report]':
   """manifest.read of a folder, which may be one of a store."""
+  from oldphoto_jax.restoring import manifest, remote
+
   if not remote.is_remote(folder):
     return manifest.read(pathlib.Path(folder))
   with remote.reports(folder) as local:
@@ -205,6 +229,8 @@ def progress(
     note: adds text to the line of a processed photo.
     rename: what is printed -> the same with the paths that a user knows; see remote.Mirror.
   """
+  from oldphoto_jax.restoring import manifest
+
   start, worked = time.perf_counter(), 0
   if as_json:
     emit(

@@ -5,13 +5,13 @@ import collections
 import os
 import sys
 import time
-
-import numpy as np
+import typing
 
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, OptionError, PhotoError
-from oldphoto_jax.photos import images
-from oldphoto_jax.restoring import remote
+
+if typing.TYPE_CHECKING:
+  from oldphoto_jax.restoring import remote
 
 _PROBE = 256  # pixels of the square that --dry-run measures the time with
 
@@ -99,10 +99,13 @@ def add(verbs) -> None:
     help='only list what would be done and left out',
   )
   options.add_page(parser)
+  options.add_cache(parser)
   parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+  from oldphoto_jax.restoring import remote
+
   if not any(map(remote.is_remote, (*args.photos, str(args.output)))):
     return _restore(args)
   if len(args.photos) > 1:
@@ -123,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     return _restore(argparse.Namespace(**{**vars(args), **local}), mirror)
 
 
-def _restore(args: argparse.Namespace, mirror: remote.Mirror | None = None) -> int:
+def _restore(args: argparse.Namespace, mirror: 'remote.Mirror | None' = None) -> int:
   from oldphoto_jax import weights
   from oldphoto_jax.cli import before_after
   from oldphoto_jax.restoring import engine, restore
@@ -165,10 +168,19 @@ def _restore(args: argparse.Namespace, mirror: remote.Mirror | None = None) -> i
   if args.dry_run:
     return _list(todo, engine.compiled(restorer, [(_PROBE, _PROBE)]), wishes)
   pages = before_after.Pages(todo) if args.page and todo.shard is None else None
+  system = engine.compiled(restorer, todo.sizes, tile=args.tile)
+  if isinstance(system, engine.Repairing) and system.programs is not None and todo.sizes:
+    system.programs.prepare(  # while the first photo is decoded
+      system.plan,
+      todo.sizes[0],
+      search=find is not None,
+      fill=find is not None or mask is not None,
+      revive=wishes.tone > 0 and not wishes.only_damage,
+    )
   rename = mirror.rename if mirror else str
   progress = options.progress(todo, args.json, rename=rename)
   summary = restore.restore_photos(
-    engine.compiled(restorer, todo.sizes, tile=args.tile),
+    system,
     todo,
     wishes,
     settings=settings,
@@ -188,6 +200,9 @@ def _restore(args: argparse.Namespace, mirror: remote.Mirror | None = None) -> i
 
 def _list(todo, probe, wishes) -> int:
   """Prints what would be done with each photo, and about how long it would take."""
+  import numpy as np
+
+  from oldphoto_jax.photos import images
   from oldphoto_jax.restoring import restore
 
   counts = collections.Counter()

@@ -57,6 +57,7 @@ def add(verbs) -> None:
   parser.add_argument(
     '--no-browser', dest='browser', action='store_false', help='only print the address'
   )
+  options.add_cache(parser)
   parser.set_defaults(run=run)
 
 

@@ -3,11 +3,14 @@
 import argparse
 import collections
 import pathlib
+import typing
 from typing import Any
 
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, OptionError
-from oldphoto_jax.restoring import manifest
+
+if typing.TYPE_CHECKING:
+  from oldphoto_jax.restoring import manifest
 
 
 def add(verbs) -> None:
@@ -29,6 +32,8 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  from oldphoto_jax.restoring import manifest
+
   reports = options.reports(args.folder)
   if not reports:
     raise OptionError(
@@ -72,8 +77,10 @@ def run(args: argparse.Namespace) -> int:
   return code
 
 
-def _job(report: manifest.Report, entries: list[manifest.Entry]) -> dict[str, Any]:
+def _job(report: 'manifest.Report', entries: list['manifest.Entry']) -> dict[str, Any]:
   """What a report says. A photo is not left if another job has done it, see `entries`."""
+  from oldphoto_jax.restoring import manifest
+
   own = {entry['input'] for entry in report.photos}
   text = report.head.get('shard')
   shard = manifest.Shard(*map(int, text.split('/'))) if text else None
@@ -94,7 +101,7 @@ def _job(report: manifest.Report, entries: list[manifest.Entry]) -> dict[str, An
   }
 
 
-def _missing(reports: list[manifest.Report]) -> list[str]:
+def _missing(reports: list['manifest.Report']) -> list[str]:
   """The shards without a report, where another one of as many has one and no job did all."""
   if any(report.file.name == manifest.REPORT for report in reports):
     return []

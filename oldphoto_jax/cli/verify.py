@@ -4,10 +4,13 @@ import argparse
 import collections
 import os
 import sys
+import typing
 
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, OptionError
-from oldphoto_jax.restoring import manifest, remote
+
+if typing.TYPE_CHECKING:
+  from oldphoto_jax.restoring import manifest
 
 
 def add(verbs) -> None:
@@ -36,6 +39,8 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  from oldphoto_jax.restoring import manifest, remote
+
   originals = args.originals and args.originals.rstrip('/')
   if originals and not remote.is_remote(originals) and not os.path.isdir(originals):
     raise OptionError(f'{originals}: there is no such folder.')
@@ -65,5 +70,7 @@ def run(args: argparse.Namespace) -> int:
   return code
 
 
-def _identify(path: str) -> manifest.File | None:
+def _identify(path: str) -> 'manifest.File | None':
+  from oldphoto_jax.restoring import manifest, remote
+
   return remote.identify(path) if remote.is_remote(path) else manifest.identify(path)

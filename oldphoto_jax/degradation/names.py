@@ -1,13 +1,16 @@
-"""The recipes by name. The names are known without JAX, for the command line."""
+"""The recipes by name. The names are known without JAX and NumPy, for the command line."""
 
-import numpy as np
+import typing
 
 from oldphoto_jax.errors import ConfigError
+
+if typing.TYPE_CHECKING:
+  import numpy as np
 
 RECIPES = ('wan2020', 'report', 'ageing', 'print', 'worn', 'holes')
 
 
-def recipe(names: str, overlays: np.ndarray | None = None, textures: np.ndarray | None = None):
+def recipe(names: str, overlays: 'np.ndarray | None' = None, textures: 'np.ndarray | None' = None):
   """Builds one of RECIPES, or a mixture from which each photo draws one.
 
   Args:

@@ -18,6 +18,8 @@ class Networks(NamedTuple):
     fill: see engine.Restorer; None: it fills no holes.
     look: (params, photos) -> (restored photos, probability of damage [B, H, W, 1]) in one pass;
       None: it finds no damage.
+    answer: see engine.Restorer.
+    start: see engine.Restorer.
     correction: (params, thumbnails, weights [B, h, w, 1]) -> arguments of models.tone.apply; None:
       it leaves tones as they are.
   """
@@ -29,3 +31,5 @@ class Networks(NamedTuple):
   fill: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   look: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
+  answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
+  start: Callable[[jax.Array, jax.Array], jax.Array] | None = None

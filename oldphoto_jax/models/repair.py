@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import tone
@@ -61,9 +62,16 @@ class RepairUNet(nn.Module):
       return layers.Conv(features, size, stride, pad, dtype=self.dtype, name=name)(x)
 
     def residual(x, features, name):
-      for i in range(self.blocks):
-        x = layers.ResnetBlock(features, False, self.dtype, name=f'{name}_block{i}')(x)
-      return x
+      names = [f'{name}_block{i}' for i in range(self.blocks)]
+      if self.is_initializing():
+        for block in names:
+          x = layers.ResnetBlock(features, False, self.dtype, name=block)(x)
+        return x
+      # A loop, so that the block is compiled once.
+      block = layers.ResnetBlock(features, False, self.dtype, parent=None)
+      params = [self.get_variable('params', name) for name in names]
+      stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+      return lax.scan(lambda x, p: (block.apply({'params': p}, x), None), x, stacked)[0]
 
     x = space_to_depth(jnp.concatenate([photo, filled, mask, trust], -1))
     x = residual(conv(x, self.widths[0], 'conv_in'), self.widths[0], 'down0')
@@ -338,6 +346,10 @@ def networks(sizes: dict[str, Any]) -> Networks:
     holes = (mask > 0).astype(photo.dtype)
     return (fill(model, params['repair'], photo, holes, trust),) * 2
 
+  def answer(params, photo, filled, mask, trust):
+    residual, logit, _ = _answer(model, params['repair'], photo, filled, mask, trust)
+    return jnp.clip(filled + residual, -1, 1), jax.nn.sigmoid(logit)
+
   def correction(params, thumbnail, weight):
     return tone.correction(fading, params['tone'], thumbnail, weight)
 
@@ -349,4 +361,6 @@ def networks(sizes: dict[str, Any]) -> Networks:
     fill_holes,
     look_at,
     None if fading is None else correction,
+    answer,
+    lambda photo, mask: prefill(photo, mask > 0),
   )

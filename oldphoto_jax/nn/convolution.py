@@ -27,16 +27,20 @@ def conv2d(x, kernel, stride: int = 1, padding: Padding = ((0, 0), (0, 0))):
   Returns:
     [B, (H + top + bottom - h) // stride + 1, ..., C_out].
   """
+  return _forward(x, kernel, stride, padding, cpu_convolution.CHANNELS_FORWARD)
+
+
+def _forward(x, kernel, stride, padding, channels):
   return lax.platform_dependent(
     x,
     kernel,
-    cpu=lambda x, k: cpu_convolution.conv2d(x, k, stride, padding),
+    cpu=lambda x, k: cpu_convolution.conv2d(x, k, stride, padding, channels),
     default=lambda x, k: xla_conv(x, k, stride, padding),
   )
 
 
 def _conv2d_fwd(x, kernel, stride, padding):
-  return conv2d(x, kernel, stride, padding), (x, kernel)
+  return _forward(x, kernel, stride, padding, cpu_convolution.CHANNELS), (x, kernel)
 
 
 def _conv2d_bwd(stride, padding, residuals, dy):

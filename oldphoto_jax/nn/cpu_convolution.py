@@ -36,6 +36,10 @@ STRIP = 2**22  # bytes of a gradient that a convolution may read over and over
 # 200 with 512 channels, 2.5 instead of 5.4 with 64, 0.8 instead of 1.5 with 32. With 12 channels
 # products are a fifth slower.
 CHANNELS = 32
+# The same where nothing is differentiated. A 3x3 kernel at 256x256 and 32 channels takes 14 ms
+# directly and 22 by products; at 128x128 and 64 channels 12 and 8, at 64x64 and 128 channels 12 and
+# 6 (one Zen 4 core). Products also take five times as long to compile.
+CHANNELS_FORWARD = 64
 # Pixels of the smaller map up to which each tap gets its own product: a 4x4 kernel of stride 2 and
 # 512 channels, to 4x4 pixels, takes 6 ms instead of 23. From 1024 pixels on, Winograd's form takes
 # half the time.
@@ -57,9 +61,9 @@ def xla_conv(x, kernel, stride: int, padding: Padding):
   )
 
 
-def conv2d(x, kernel, stride: int, padding: Padding):
-  """See convolution.conv2d."""
-  form = _product_form(x, kernel, stride, padding)
+def conv2d(x, kernel, stride: int, padding: Padding, channels: int = CHANNELS):
+  """See convolution.conv2d; `channels` from which on products are taken."""
+  form = _product_form(x, kernel, stride, padding, channels)
   if form is not None:
     return _conv_by_products(x, kernel, form, padding)
   if stride == 1 and kernel.shape[:2] == (1, 1):
@@ -77,7 +81,7 @@ def conv2d(x, kernel, stride: int, padding: Padding):
   x = _pad_or_crop(x, padding, [2 * (o - 1) + k for o, k in zip(out, (kh, kw))])
   kernel = kernel.reshape(kh // 2, 2, kw // 2, 2, c_in, c_out).transpose(0, 2, 1, 3, 4, 5)
   kernel = kernel.reshape(kh // 2, kw // 2, 4 * c_in, c_out)
-  return conv2d(space_to_depth(x), kernel, 1, ((0, 0), (0, 0)))
+  return conv2d(space_to_depth(x), kernel, 1, ((0, 0), (0, 0)), channels)
 
 
 def conv_transpose2d(x, kernel):
@@ -89,7 +93,7 @@ def conv_transpose2d(x, kernel):
   # and 2.
   b, h, w, _ = x.shape
   k, _, c_in, c_out = kernel.shape
-  if _is_wide(x, kernel) and b * h * w <= FEW_PIXELS:
+  if _is_wide(x, kernel, CHANNELS) and b * h * w <= FEW_PIXELS:
     return _products(_transposed_tap_products(k), x, kernel)[:, 1 : 1 + 2 * h, 1 : 1 + 2 * w]
   if k == 4:
     taps = kernel.reshape(2, 2, 2, 2, c_in, c_out)  # [row, phase, column, phase, in, out]
@@ -271,16 +275,16 @@ def _transposed_tap_products(k: int) -> ProductForm:
   return ProductForm(np.ones((k, 1)), None, np.eye(k)[::-1], step=1, out=2)
 
 
-def _is_wide(x, kernel) -> bool:
+def _is_wide(x, kernel, channels: int) -> bool:
   """Whether there are products for this kernel and enough channels for them to pay."""
   k = kernel.shape[0]
   square = k in POINTS and kernel.shape[1] == k
-  return square and x.dtype == jnp.float32 and min(kernel.shape[2:]) >= CHANNELS
+  return square and x.dtype == jnp.float32 and min(kernel.shape[2:]) >= channels
 
 
-def _product_form(x, kernel, stride: int, padding: Padding) -> ProductForm | None:
+def _product_form(x, kernel, stride: int, padding: Padding, channels: int) -> ProductForm | None:
   """The fastest form; None: a convolution, after `space_to_depth` if the stride is 2."""
-  if not _is_wide(x, kernel) or stride > 2:
+  if not _is_wide(x, kernel, channels) or stride > 2:
     return None
   h, w = _result_sides(x, kernel, stride, padding)
   if x.shape[0] * h * w <= FEW_PIXELS:

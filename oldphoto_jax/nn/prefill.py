@@ -15,6 +15,7 @@ from oldphoto_jax.nn import layers
 
 SWEEPS = 24
 STEPS = 10
+SMALL = 128  # side from which on down the levels of push and pull are one loop
 
 
 def prefill(photo: jax.Array, holes: jax.Array, sweeps: int = SWEEPS, steps: int = STEPS):
@@ -44,21 +45,69 @@ def prefill(photo: jax.Array, holes: jax.Array, sweeps: int = SWEEPS, steps: int
 def _push_pull(sums, weight):
   """Means over the known pixels of ever larger blocks; `sums` are values times `weight`."""
   height, width = sums.shape[2:]
-  means = sums / jnp.maximum(weight, 1e-6)
-  if height == 1 and width == 1:
-    return jnp.where(weight > 0, means, 0.0)
-  pad = ((0, 0), (0, 0), (0, height % 2), (0, width % 2))
-  blocks = _blocks(jnp.pad(sums, pad)), _blocks(jnp.pad(weight, pad))
+  if max(height, width) <= SMALL:
+    return _push_pull_small(sums, weight)
+  coarse = _push_pull(*_blocks(sums, weight))
+  return _mixed(sums, weight, layers.double(coarse, axes=(2, 3))[:, :, :height, :width])
+
+
+def _push_pull_small(sums, weight):
+  """The same as two loops over the levels, which all have one shape: fewer programs to compile.
+
+  A level lies in the top left corner; beyond it, weights and sums are 0.
+  """
+  sizes = [sums.shape[2:]]
+  while max(sizes[-1]) > 1:
+    sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+  last = jnp.array(sizes[1:], jnp.int32).reshape(-1, 2) - 1  # of the next coarser level
+  whole = sums.shape
+
+  def down(level, _):
+    coarse = (
+      jnp.pad(x, [(0, n - m) for n, m in zip((*x.shape[:2], *whole[2:]), x.shape)])
+      for x in _blocks(*level)
+    )
+    return tuple(coarse), level
+
+  def up(coarse, level):
+    last, sums, weight = level
+    for axis in (2, 3):
+      coarse = lax.slice_in_dim(coarse, 0, -(-whole[axis] // 2), axis=axis)
+    finer = _double(coarse, last)[:, :, : whole[2], : whole[3]]
+    return _mixed(sums, weight, finer), None
+
+  (sums, weight), levels = lax.scan(down, (sums, weight), length=len(last))
+  coarsest = jnp.where(weight > 0, sums / jnp.maximum(weight, 1e-6), 0.0)
+  return lax.scan(up, coarsest, (last, *levels), reverse=True)[0]
+
+
+def _mixed(sums, weight, finer):
+  return weight * (sums / jnp.maximum(weight, 1e-6)) + (1 - weight) * finer
+
+
+def _double(x, last):
+  """layers.double of the corner of x that ends with row and column `last`."""
+  for axis, end in zip((2, 3), last):
+    place = lax.broadcasted_iota(jnp.int32, x.shape, axis)
+    before = jnp.where(place == 0, x, jnp.roll(x, 1, axis))
+    after = jnp.where(place >= end, x, jnp.roll(x, -1, axis))
+    pairs = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+    x = pairs.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
+  return x
+
+
+def _blocks(sums, weight):
+  """The next coarser level: over blocks of 2x2."""
+  pad = ((0, 0), (0, 0), (0, sums.shape[2] % 2), (0, sums.shape[3] % 2))
+
+  def added(x):
+    x = jnp.pad(x, pad)
+    return sum(x[:, :, i::2, j::2] for i in range(2) for j in range(2))
+
+  sums, weight = added(sums), added(weight)
   # A block counts for one pixel at most: near pixels decide, not the many far ones.
-  least = jnp.maximum(blocks[1], 1.0)
-  coarse = _push_pull(blocks[0] / least, blocks[1] / least)
-  finer = layers.double(coarse, axes=(2, 3))[:, :, :height, :width]
-  return weight * means + (1 - weight) * finer
-
-
-def _blocks(x):
-  """Sums over blocks of 2x2."""
-  return sum(x[:, :, i::2, j::2] for i in range(2) for j in range(2))
+  least = jnp.maximum(weight, 1.0)
+  return sums / least, weight / least
 
 
 def _neighbours(x):

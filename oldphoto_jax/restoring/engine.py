@@ -7,7 +7,10 @@ damage and revives tones.
 """
 
 import abc
+import concurrent.futures
 import dataclasses
+import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Protocol
 
@@ -42,6 +45,11 @@ class Restorer:
   # (params, thumbnails, weights [B, h, w, 1]) -> what models.tone.apply takes; None where it
   # leaves tones alone.
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
+  # `look` and `fill` in two parts, so that one program serves both. `answer`: (params, photos,
+  # photos with a start in their holes, masks, trust in them [B, H, W, 1]) -> (restored photos,
+  # probability of damage). `start`: (photos, masks) -> the photos with a start in their holes.
+  answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
+  start: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 class Engine(Protocol):
@@ -172,6 +180,7 @@ class Repairing:
   # (thumbnail, weight) -> (knots, matrix, gate); None: tones stay.
   run_correction: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]] | None = None
   revives: ClassVar[bool] = True
+  programs: 'Programs | None' = None  # what the above run, where they share a program
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self._clean_and_find(photo)[0]
@@ -263,16 +272,96 @@ def compiled(
 
     networks = (layerwise.Network(f, params, plan.grid) for f in (restorer.apply, apply_fill))
     return Layerwise(plan, restorer.name, *networks)
+  if restorer.answer is not None:
+    programs = Programs(
+      Program(restorer.answer, params),
+      Program(lambda _, *arrays: restorer.start(*arrays), None),
+      restorer.correction and Program(restorer.correction, params),
+    )
+    looking, filler = programs.look, programs.fill
+    return Repairing(plan, restorer.name, looking, filler, programs.correction, programs)
   if restorer.look is not None:
-    correction = None
-    if restorer.correction is not None:
-      correction = program(restorer.correction, params)
-    looking, filler = (program(f, params) for f in (restorer.look, restorer.fill))
+    looking, filler, correction = (
+      f and program(f, params) for f in (restorer.look, restorer.fill, restorer.correction)
+    )
     return Repairing(plan, restorer.name, looking, filler, correction)
   run = program(restorer.apply, params)
   if restorer.fill is None:  # what is compiled for photos serves their holes, too
     return Tiled(plan, restorer.name, run, lambda photos, holes: (run(photos),) * 2)
   return Tiled(plan, restorer.name, run, program(restorer.fill, params))
+
+
+# LLVM's dearer passes make repair no faster, but take a quarter of its compiling.
+CPU_OPTIONS = {'xla_backend_optimization_level': 1, 'xla_llvm_disable_expensive_passes': True}
+
+
+class Program:
+  """`apply`, compiled for each shape when it is first needed, or earlier; from and to NumPy."""
+
+  def __init__(self, apply: Callable, params: Any):
+    on_cpu = jax.default_backend() == 'cpu'
+    self._jitted = jax.jit(apply, compiler_options=CPU_OPTIONS if on_cpu else None)
+    self._params = jax.device_put(params)
+    self._compiled, self._lock = {}, threading.Lock()
+
+  def __call__(self, *arrays: np.ndarray) -> Any:
+    compiled = self.prepare(*(array.shape for array in arrays))
+    arrays = (np.asarray(array, np.float32) for array in arrays)
+    return jax.tree.map(np.asarray, compiled(self._params, *arrays))
+
+  def prepare(self, *sizes: tuple[int, ...]) -> Callable:
+    """Compiles it for arrays of these shapes; waits if another thread is about to."""
+    with self._lock:
+      theirs = self._compiled.get(sizes)
+      if theirs is None:
+        future = self._compiled[sizes] = concurrent.futures.Future()
+    if theirs is not None:
+      return theirs.result()
+    try:
+      shapes_of = (jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes)
+      future.set_result(self._jitted.lower(self._params, *shapes_of).compile())
+    except BaseException as error:
+      future.set_exception(error)
+      raise
+    return future.result()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Programs:
+  """What a Repairing engine runs; see Restorer."""
+
+  answer: Program
+  start: Program
+  correction: Program | None
+
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    nothing = np.zeros_like(photo[..., :1])
+    return self.answer(photo, photo, nothing, nothing)
+
+  def fill(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mask = mask.astype(np.float32)
+    filled, _ = self.answer(photo, self.start(photo, mask), mask, np.ones_like(mask))
+    return filled, filled
+
+  def prepare(
+    self, plan: shapes.Plan, size: tuple[int, int], *, search: bool, fill: bool, revive: bool
+  ) -> None:
+    """Compiles what a photo of this size will probably need. Returns at once: threads do it."""
+
+    def of(shape, *channels):
+      return ((1, *shape, c) for c in channels)
+
+    looked, hole = [plan.shape(size)], filling.tile_shape_of(size, filling.REPAIR_SIDE)
+    if search:
+      looked += [plan.tight(copy) for copy in finding.copies(size)]
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
+    for shape in dict.fromkeys([*looked, hole] if fill else looked):
+      pool.submit(self.answer.prepare, *of(shape, 3, 3, 1, 1))
+    if fill:
+      pool.submit(self.start.prepare, *of(hole, 3, 1))
+    if revive and self.correction is not None:
+      pool.submit(self.correction.prepare, *of((toning.SIDE, toning.SIDE), 3, 1))
+    pool.shutdown(wait=False)
 
 
 def program(apply: Callable, params: Any) -> Callable:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from oldphoto_jax.restoring import shapes
 
 SIDE, OVERLAP = 256, 64  # pixels of the tiles in which holes are filled: see tile_shape
-REPAIR_SIDE = 512  # the same for models.repair, whose receptive field is larger
+REPAIR_SIDE = shapes.COMMON  # the same for models.repair, whose receptive field is larger
 
 # Difference of the fillings, of [-1, 1], at which the seeing one counts for exp(-1). Chosen of 0.2
 # to 0.9: benchmarks/detector/README.md.
@@ -42,9 +42,14 @@ def tile_shape(holes: np.ndarray, side: int = SIDE) -> tuple[int, int]:
   it.
   """
   depth = ndimage.distance_transform_cdt(holes[..., 0]).max()  # chessboard distance from the edge
+  return tile_shape_of(holes.shape[:2], side, depth)
+
+
+def tile_shape_of(size: tuple[int, int], side: int, depth: int = 0) -> tuple[int, int]:
+  """`tile_shape` of a photo of this height and width, whose holes reach `depth` pixels inwards."""
   ladder = shapes.LADDER
   most = next((rung for rung in ladder if rung >= max(side, 4 * depth)), ladder[-1])
-  return tuple(next(rung for rung in ladder if rung >= min(n, most)) for n in holes.shape[:2])
+  return tuple(next(rung for rung in ladder if rung >= min(n, most)) for n in size)
 
 
 def believe(blind: np.ndarray, seeing: np.ndarray, agreement: float = AGREEMENT) -> np.ndarray:

@@ -28,6 +28,12 @@ MOST = 0.5
 MOST_IN_GRAIN = 0.15  # the same in strong grain, which looks like specks
 
 
+def copies(size: tuple[int, int]) -> list[tuple[int, int]]:
+  """Height and width of the smaller copies of a photo of this height and width."""
+  sizes = (tuple(side // n for side in size) for n in COARSER)
+  return [sides for sides in sizes if min(sides) >= COARSEST]
+
+
 def with_copies(
   photo: np.ndarray, probability: np.ndarray, find: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
@@ -41,11 +47,10 @@ def with_copies(
     probability: what was found at full size, float32 [H, W, 1].
     find: photo of any size -> probability of damage.
   """
-  found = []
-  for n in COARSER:
-    sides = [side // n for side in photo.shape[:2]]
-    if min(sides) >= COARSEST:
-      found.append(shapes.resized(find(shapes.resized(photo, *sides)), *photo.shape[:2]))
+  found = [
+    shapes.resized(find(shapes.resized(photo, *sides)), *photo.shape[:2])
+    for sides in copies(photo.shape[:2])
+  ]
   return (probability + np.maximum.reduce(found)) / 2 if found else probability
 
 

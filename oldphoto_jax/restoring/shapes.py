@@ -12,6 +12,8 @@ from PIL import Image
 from oldphoto_jax.restoring import tiles
 
 # Sides to which photos are padded. Steps are a third to a half at first, later a quarter or less.
+COMMON = 512  # side of the tiles in which repair fills holes
+FEW = 8  # photos up to which a program less saves more than tight shapes: see Plan.tight
 LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
 
 
@@ -21,15 +23,17 @@ class Plan:
 
   Attributes:
     multiple: the sides are multiples of this.
-    tile: photos with a longer side are split into tiles of this size.
+    tile: photos with a longer side are split into tiles of this size, or smaller.
     overlap: pixels over which neighbouring tiles are blended.
     shapes: (height, width) each, from small to large.
+    few: whether it is for few photos, so that compiling is most of the work.
   """
 
   multiple: int
   tile: int
   overlap: int
   shapes: tuple[tuple[int, int], ...] = ()
+  few: bool = False
 
   @property
   def grid(self) -> int:
@@ -38,14 +42,22 @@ class Plan:
 
   def shape(self, size: tuple[int, int]) -> tuple[int, int]:
     """The smallest shape that holds a photo of this height and width; its own if there is none."""
-    need = needed(size, self.multiple, self.tile)
+    need = needed(size, self.multiple, self.tile, self.overlap)
     fitting = [shape for shape in self.shapes if shape[0] >= need[0] and shape[1] >= need[1]]
     return min(fitting, key=math.prod, default=need)
 
   def tight(self, size: tuple[int, int]) -> tuple[int, int]:
-    """`shape`, but the photo's own if that is less than half as large: for smaller copies."""
-    shape, need = self.shape(size), needed(size, self.multiple, self.tile)
-    return need if 2 * math.prod(need) < math.prod(shape) else shape
+    """`shape`, but the photo's own if that is less than half as large: for smaller copies.
+
+    With few photos, the shape of the tiles in which holes are filled, if the copy fits.
+    """
+    shape = self.shape(size)
+    need = needed(size, self.multiple, self.tile, self.overlap)
+    if 2 * math.prod(need) >= math.prod(shape):
+      return shape
+    common = tuple(min(side, COMMON) for side in shape)
+    fits = all(side >= least for side, least in zip(common, need))
+    return common if self.few and fits else need
 
 
 def plan(
@@ -66,7 +78,8 @@ def plan(
   """
   if not 0 < 2 * overlap <= tile:
     raise ValueError(f'overlap is {overlap}; it must be from 1 to half of the tile, {tile // 2}.')
-  counts = collections.Counter(needed(size, multiple, tile) for size in sizes)
+  counts = collections.Counter(needed(size, multiple, tile, overlap) for size in sizes)
+  few = 0 < counts.total() <= FEW
 
   def joined(a, b):
     return max(a[0], b[0]), max(a[1], b[1])
@@ -79,7 +92,7 @@ def plan(
     a, b = min(itertools.combinations(sorted(counts), 2), key=cost)
     count = counts.pop(a) + counts.pop(b)
     counts[joined(a, b)] += count
-  return Plan(multiple, tile, overlap, tuple(sorted(counts, key=math.prod)))
+  return Plan(multiple, tile, overlap, tuple(sorted(counts, key=math.prod)), few)
 
 
 def bucket(side: int, multiple: int) -> int:
@@ -88,9 +101,15 @@ def bucket(side: int, multiple: int) -> int:
   return math.ceil(rung / multiple) * multiple
 
 
-def needed(size: tuple[int, int], multiple: int, tile: int) -> tuple[int, int]:
-  """The smallest shape for a photo of this height and width, or for its tiles."""
-  return tuple(bucket(min(side, tile), multiple) for side in size)
+def needed(size: tuple[int, int], multiple: int, tile: int, overlap: int) -> tuple[int, int]:
+  """The smallest shape for a photo of this height and width, or for its tiles.
+
+  As many tiles as it takes, but no larger than that needs: two of 2048 pixels would cover most of a
+  side of 2400 twice.
+  """
+  counts = (len(tiles.spans(side, tile, overlap)) for side in size)
+  sides = (-(-(side + (n - 1) * overlap) // n) for side, n in zip(size, counts))
+  return tuple(bucket(min(side, tile), multiple) for side in sides)
 
 
 def pad(photo: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -219,6 +219,8 @@ def restorer(weights: Weights, name: str) -> restore.Restorer:
     layerwise=networks.layerwise,
     look=networks.look,
     correction=networks.correction,
+    answer=networks.answer,
+    start=networks.start,
   )
 
 
