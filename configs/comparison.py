@@ -8,7 +8,7 @@ python launch.py --config=configs/comparison.py:paper     # the published sizes,
 Systems are trained into WORKDIR/NAME. A stopped one goes on, and a finished one is loaded. Other
 weights are given by --config.load.NAME=PATH. The scores of each photo are stored in
 WORKDIR/results. Writes comparison.md, comparison.json, comparison.html and one grid per recipe into
-WORKDIR.
+WORKDIR. With --config.verify=FILE, the cheapest rows of a finished comparison.json are run again.
 """
 
 import ml_collections
@@ -29,6 +29,10 @@ def get_config(variant=''):
   c.compare = 'pix2pix,cyclegan,triplet,dip'  # of `systems`, in the order of the tables
   c.reference = 'triplet'  # row to compare the others with: a system, or 'do nothing'
   c.images = 8_000  # training images per system, over all its stages; 0: as in its own config
+
+  # comparison.json of a finished table: its cheapest rows are run again, and nothing is trained.
+  c.verify = ''
+  c.verify_seconds = 120.0  # for restoring, by the times of that table
 
   c.load = ml_collections.ConfigDict()  # runs or files of weights, instead of training
   c.load.pix2pix = ''

@@ -390,6 +390,36 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
     assert (tmp_path / 'run0' / name).stat().st_size > 200
   assert '| pix2pix | 2 |' in (tmp_path / 'run0' / 'comparison.md').read_text()
   assert (tmp_path / 'run0' / 'comparison.html').read_text().count('After: pix2pix') == 2
+  text = (tmp_path / 'run0' / 'comparison.md').read_text()
+  assert '| seed | 0 |' in text and f'| row: again | {rows_identity(reports[0])} |' in text
+  # Its cheapest rows are run again: the same numbers, and one that was changed is found.
+  table = tmp_path / 'run0' / 'comparison.json'
+  config.workdir, config.verify = str(tmp_path / 'verified'), str(table)
+  system.run(config)
+  said = (tmp_path / 'verified' / 'verification.md').read_text()
+  assert ' 0 moved' in said and 'report: the same bits' in said
+  assert '| report | pix2pix | psnr | 2 |' in said
+  changed = json.loads(table.read_text())
+  changed['tests']['report']['rows']['do nothing']['scores']['psnr'][1] += 0.5
+  changed['systems']['again']['identity'] = 'pix2pix 0123456789ab'
+  table.write_text(json.dumps(changed))
+  config.verify_seconds = 0.0  # the cheapest row alone
+  with pytest.raises(
+    UserError, match=r'1 of \d numbers moved, most of all psnr of do noth'
+  ):
+    system.run(config)
+  said = (tmp_path / 'verified' / 'verification.md').read_text()
+  assert 'again: pix2pix' in said and '| 0.5 | 0.05 | moved |' in said
+  config.seed = 1
+  with pytest.raises(UserError, match='made with seed=0, and this is 1'):
+    system.run(config)
+
+
+def rows_identity(report):
+  """Of the row 'again': the system, and the start of the hash of its file."""
+  name, digest = report['systems']['again']['identity'].split()
+  assert name == 'pix2pix' and len(digest) == 12
+  return f'{name} {digest}'
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,18 @@ import warnings
 from collections.abc import Iterator
 
 import oldphoto_jax
-from oldphoto_jax.cli import convert, degrade, detect, dip, options, restore, serve, status, verify
+from oldphoto_jax.cli import (
+  convert,
+  degrade,
+  detect,
+  dip,
+  export,
+  options,
+  restore,
+  serve,
+  status,
+  verify,
+)
 from oldphoto_jax.errors import DiskFullError, ExitStatus, UserError
 
 
@@ -80,6 +91,6 @@ def parser() -> argparse.ArgumentParser:
   version = f'oldphoto {oldphoto_jax.__version__}'
   top.add_argument('--version', action='version', version=version)
   verbs = top.add_subparsers(title='commands', required=True, metavar='COMMAND')
-  for module in (restore, serve, dip, detect, degrade, status, verify, convert):
+  for module in (restore, serve, dip, detect, degrade, status, verify, convert, export):
     module.add(verbs)
   return top

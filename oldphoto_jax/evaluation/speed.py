@@ -299,7 +299,7 @@ def describe() -> dict[str, Any]:
   return {
     'device': device.device_kind,
     'devices': jax.device_count(),
-    'machine': _processor(),
+    'machine': processor(),
     'cores': cores(),
     'load': os.getloadavg()[0],
     'versions': {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')},
@@ -308,7 +308,8 @@ def describe() -> dict[str, Any]:
   }
 
 
-def _processor() -> str:
+def processor() -> str:
+  """The name of this machine's processor."""
   path = pathlib.Path('/proc/cpuinfo')
   if path.exists():
     for line in path.read_text().splitlines():

@@ -145,9 +145,7 @@ def report(
     'tests': {
       test.name: {
         'photos': test.photos,
-        'digest': hashlib.sha256(
-          ''.join(test.digest(i) for i in range(len(test.photos))).encode()
-        ).hexdigest(),
+        'digest': digest(test),
         'rows': {row.label: of(test, row.label) for row in rows if row.label in results[test.name]},
         'niqe': {
           name: numbers(bootstrap(values, seed, resamples))
@@ -168,8 +166,14 @@ def report(
   }
 
 
+def digest(test: Test) -> str:
+  """A hash of all photos of a test, damaged and true."""
+  parts = ''.join(test.digest(i) for i in range(len(test.photos)))
+  return hashlib.sha256(parts.encode()).hexdigest()
+
+
 def tables(report: dict[str, Any]) -> list[Table]:
-  """The tables of a `report`: the systems, then the scores and differences on each test."""
+  """The tables of a `report`: systems, scores and differences on each test, and their origin."""
   reference, made = report['reference'], [_systems(report)]
   for name, test in report['tests'].items():
     rows = test['rows']
@@ -203,7 +207,29 @@ def tables(report: dict[str, Any]) -> list[Table]:
     if lines:
       text = f'Row minus {reference}, on the photos that both have: mean [interval].'
       made.append(Table(f'{name}: differences to {reference}', text, header, lines))
+  if 'environment' in report:
+    made.append(_origin(report))
   return made
+
+
+def _origin(report: dict[str, Any]) -> Table:
+  """What has to be the same for the same numbers."""
+  environment, settings = report['environment'], report['settings']
+  count, kind = environment['devices']
+  lines = [
+    ['commit', str(environment['commit'])],
+    ['seed', str(settings['seed'])],
+    ['processor', f'{environment.get("processor", "unknown")}, as {count} x {kind}'],
+    ['versions', ', '.join(f'{k} {v}' for k, v in environment['versions'].items())],
+    ['scores', str(settings.get('judge', 'unknown'))],
+  ]
+  lines += [[f'photos and damage: {k}', t['digest'][:12]] for k, t in report['tests'].items()]
+  lines += [[f'row: {label}', row['identity']] for label, row in report['systems'].items()]
+  text = (
+    'What these numbers depend on; a row of weights has the first digits of the SHA-256 of their '
+    'file. --config.verify runs the cheapest rows again.'
+  )
+  return Table('Origin', text, ['', ''], lines)
 
 
 def _systems(report: dict[str, Any]) -> Table:

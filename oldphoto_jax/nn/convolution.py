@@ -8,10 +8,15 @@ float32 rounding, in the forward pass and in both gradients (tests/test_convolut
 from functools import partial
 
 import jax
-from jax import lax
+from jax import export, lax
 
 from oldphoto_jax.nn import cpu_convolution
 from oldphoto_jax.nn.cpu_convolution import DIMENSIONS, Padding, xla_conv
+
+
+def _any_size(x) -> bool:
+  """Whether a program for all sizes is traced (weights/stablehlo.py): CPU forms depend on it."""
+  return any(export.is_symbolic_dim(side) for side in x.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -31,6 +36,8 @@ def conv2d(x, kernel, stride: int = 1, padding: Padding = ((0, 0), (0, 0))):
 
 
 def _forward(x, kernel, stride, padding, channels):
+  if _any_size(x):
+    return xla_conv(x, kernel, stride, padding)
   return lax.platform_dependent(
     x,
     kernel,
@@ -92,6 +99,8 @@ def conv_transpose2d(x, kernel):
   """
   if kernel.shape[0] not in (3, 4):
     raise ValueError(f'conv_transpose2d takes 3x3 or 4x4 kernels, not {kernel.shape[:2]}')
+  if _any_size(x):
+    return xla_conv_transpose(x, kernel)
   return lax.platform_dependent(
     x, kernel, cpu=cpu_convolution.conv_transpose2d, default=xla_conv_transpose
   )

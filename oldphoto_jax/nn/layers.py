@@ -32,7 +32,7 @@ def reflect_pad(x, pad: int):
   Raises:
     UserError: if a side is not longer than `pad`: jnp.pad would silently wrap around.
   """
-  if min(x.shape[1:3]) <= pad:
+  if x.shape[1] <= pad or x.shape[2] <= pad:  # not min: symbolic sides have no order
     raise UserError(
       f'a map of {x.shape[1]}x{x.shape[2]} is too small for reflection padding of {pad}: '
       'use a larger photo or a network with fewer downsamplings'

@@ -17,7 +17,7 @@ from oldphoto_jax import data, weights
 from oldphoto_jax.dip import fit
 from oldphoto_jax.dip.prior import Dip
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.evaluation import tables
+from oldphoto_jax.evaluation import speed, tables, verify
 from oldphoto_jax.evaluation.judge import Judge, extra_scores, load_judge, missing_columns
 from oldphoto_jax.evaluation.results import Results, compare
 from oldphoto_jax.evaluation.rows import (
@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 # What it trains or fits, and whose weights it takes.
 SYSTEMS = {module.SYSTEM.name: module.SYSTEM for module in (pix2pix, cyclegan, triplet, dip)}
 RELEASED = SYSTEMS | {repair.SYSTEM.name: repair.SYSTEM}
+VERIFIED = 'verification.md'
 JSON, MARKDOWN, PAGE, RESULTS = 'comparison.json', 'comparison.md', 'comparison.html', 'results'
 OLD = 'old photos'
 MASKED = ', true mask'  # ends the labels of rows that know where the damage is
@@ -87,12 +88,14 @@ def run(config: ConfigDict) -> None:
     train.Stopped: after SIGTERM; the same command goes on.
     UserError: see `check`, or photos are missing.
   """
+  if config.verify:
+    return run_again(config)
   folder, judge = pathlib.Path(config.workdir), _judge(config)
   for column in missing_columns(judge, config.evaluate.crop):
     _log.info('no column %s', column)
   tests = _tests(config)
   rows = _rows(config)
-  environment = runs.environment()
+  environment = runs.environment() | {'processor': speed.processor()}
   with train.Terminated() as terminated:
     results = compare(
       rows,
@@ -111,6 +114,37 @@ def run(config: ConfigDict) -> None:
   _write(folder, config, report, tests, results)
 
 
+def run_again(config: ConfigDict) -> None:
+  """Runs the cheapest rows of a finished table again; nothing is trained. Writes verification.md.
+
+  Raises:
+    ConfigError: the settings or photos are not those of the table, or a number moved by more than
+      verify.TOLERANCE.
+  """
+  report = verify.read(config.verify)
+  for name in ('seed', 'test crop'):
+    here, there = settings(config)[name], report['settings'].get(name)
+    if here != there:
+      setting = {'seed': 'seed', 'test crop': 'evaluate.crop'}[name]
+      raise ConfigError(f'verify: the table was made with {setting}={there}, and this is {here}')
+  judge, tests = _judge(config), _tests(config)
+  rows = _rows(config, train_missing=False)
+  chosen, left = verify.choose(report, rows, tests, config.verify_seconds)
+  scores = verify.again(report, rows, tests, judge, chosen)
+  text = tables.markdown([verify.table(report, scores, tests, left)])
+  path = pathlib.Path(config.workdir) / VERIFIED
+  images.make_folder(path.parent)
+  images.write_bytes(path, text.encode(), overwrite=True)
+  print(text)
+  moved = [score for score in scores if score.verdict == verify.MOVED]
+  if moved:
+    most = max(moved, key=lambda score: score.largest / verify.TOLERANCE[score.metric])
+    raise ConfigError(
+      f'{len(moved)} of {len(scores)} numbers moved, most of all {most.metric} of {most.label} on '
+      f'{most.test}, by {most.largest:.3g} on a photo: see {path}'
+    )
+
+
 def settings(config: ConfigDict) -> dict[str, Any]:
   """The settings that affect the numbers, without paths of this machine."""
   e = config.evaluate
@@ -121,6 +155,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     'training recipe': config.recipe,
     'test crop': e.crop,
     'bootstrap resamples': e.resamples,
+    'judge': _judge(config).identity,
     'Deep Image Prior': {name: config.systems.dip[name].to_dict() for name in ('net', 'fit')},
   }
 
@@ -201,14 +236,20 @@ def _loaded_path(config: ConfigDict, name: str) -> str:
   return config.load.get(name, '')
 
 
-def _rows(config: ConfigDict) -> list[Row]:
-  """All rows, in the order of the tables. Trains the systems that need it."""
+def _rows(config: ConfigDict, train_missing: bool = True) -> list[Row]:
+  """All rows, in the order of the tables.
+
+  Systems that have no weights yet are trained, or left out without `train_missing`.
+  """
   rows = [nothing(), classical(False), classical(True)]
   # One system at a time is in memory, because its rows follow each other.
   programs = functools.lru_cache(maxsize=1)(_programs)
   for name in _compared(config):
     if _loaded_path(config, name):
       rows += weights_rows(name, _loaded_path(config, name), programs)
+    elif _is_trained(config.systems[name]) and not train_missing:
+      file = pathlib.Path(config.workdir) / name / weights.FILE
+      rows += weights_rows(name, file, programs) if file.is_file() else []
     elif _is_trained(config.systems[name]):
       rows += weights_rows(name, trained(config, name), programs)
     else:

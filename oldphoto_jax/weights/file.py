@@ -98,16 +98,16 @@ class Loaded:
     weights = self.weights
     if 'detector' in weights.model:
       weights = Weights(DETECTOR, weights.model['detector'], weights.params['detector'])
-    networks = _networks(weights)
+    released = networks(weights)
     if weights.system == DETECTOR:
-      return detect.Detector(networks.apply, weights.params, networks.multiple, self.name)
-    if networks.look is None:
+      return detect.Detector(released.apply, weights.params, released.multiple, self.name)
+    if released.look is None:
       return None
-    look = networks.look
+    look = released.look
     return detect.Detector(
       lambda params, photos: look(params, photos)[1],
       weights.params,
-      networks.multiple,
+      released.multiple,
       self.name,
       copies=True,  # as the system itself restores
     )
@@ -209,18 +209,18 @@ def load_detector(path: str | os.PathLike) -> detect.Detector:
 
 def restorer(weights: Weights, name: str) -> restore.Restorer:
   """The restoring function of trained weights; `name` identifies them in reports."""
-  networks = _networks(weights)
+  released = networks(weights)
   return restore.Restorer(
-    networks.apply,
+    released.apply,
     weights.params,
-    networks.multiple,
+    released.multiple,
     name,
-    fill=networks.fill,
-    layerwise=networks.layerwise,
-    look=networks.look,
-    correction=networks.correction,
-    answer=networks.answer,
-    start=networks.start,
+    fill=released.fill,
+    layerwise=released.layerwise,
+    look=released.look,
+    correction=released.correction,
+    answer=released.answer,
+    start=released.start,
   )
 
 
@@ -281,10 +281,10 @@ def check(weights: Weights, what: str) -> None:
     WeightsError: they do not, or the system is unknown. `what` names the file in the message.
   """
   try:
-    networks = _networks(weights)
+    released = networks(weights)
   except WeightsError as error:
     raise WeightsError(f'{what}: {error}') from error
-  check_shapes(weights.params, jax.eval_shape(networks.init, jax.random.key(0)), what)
+  check_shapes(weights.params, jax.eval_shape(released.init, jax.random.key(0)), what)
 
 
 def check_shapes(params: Any, like: Any, what: str) -> None:
@@ -301,7 +301,12 @@ def check_shapes(params: Any, like: Any, what: str) -> None:
     )
 
 
-def _networks(weights: Weights) -> Networks:
+def networks(weights: Weights) -> Networks:
+  """The functions of trained weights.
+
+  Raises:
+    WeightsError: the system or a size is unknown.
+  """
   if weights.system not in NETWORKS:
     raise WeightsError(f'the system {weights.system!r} is unknown to this version')
   try:

@@ -1,0 +1,61 @@
+"""Trained networks as StableHLO for photos of any size, by jax.export.
+
+A file holds one function with its weights: photos float32 [1, H, W, 3] in [-1, 1], as everywhere in
+this package, to the same. H and W are multiples of what the network needs, and at least twice that.
+It runs without this package:
+
+  restored = jax.export.deserialize(pathlib.Path(file).read_bytes()).call(photo)
+
+Filling by `repair` has no such form: nn.prefill halves the photo until one pixel is left, so its
+program depends on the size. weights.onnx_graphs has it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from oldphoto_jax.errors import WeightsError
+from oldphoto_jax.weights.file import DETECTOR, Loaded, networks
+
+PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+
+
+def files(loaded: Loaded) -> dict[str, bytes]:
+  """The function of trained weights: name of the file -> what it holds.
+
+  look.stablehlo of `repair`, detect.stablehlo of a detector, restore.stablehlo of others.
+
+  Raises:
+    WeightsError: flatbuffers is missing, or these networks have no such form.
+  """
+  weights = loaded.weights
+  if weights.system not in ('repair', DETECTOR, 'pix2pix', 'cyclegan'):
+    raise WeightsError(
+      f'{loaded.file} holds the system {weights.system}, which has no StableHLO form: export '
+      'repair, a detector, pix2pix or cyclegan'
+    )
+  if weights.model.get('test_dropout'):
+    raise WeightsError(
+      'these weights restore with dropout, which draws random numbers: export weights without '
+      'test_dropout'
+    )
+  released = networks(weights)
+  if released.look is not None:
+    name, function = 'look', released.look
+  else:
+    name, function = 'detect' if weights.system == DETECTOR else 'restore', released.apply
+  return {f'{name}.stablehlo': _exported(function, weights.params, released.multiple)}
+
+
+def _exported(function: Any, params: Any, multiple: int) -> bytes:
+  sides = export.symbolic_shape(f'{multiple}*h, {multiple}*w', constraints=('h >= 2', 'w >= 2'))
+  photo = jax.ShapeDtypeStruct((1, *sides, 3), jnp.float32)
+  exported = export.export(jax.jit(lambda x: function(params, x)), platforms=PLATFORMS)(photo)
+  try:
+    return bytes(exported.serialize())
+  except ImportError:
+    raise WeightsError(
+      "writing StableHLO needs the package flatbuffers: pip install 'oldphoto_jax[export]'"
+    ) from None
