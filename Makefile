@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
 
-.PHONY: demo test test-slow lint format clean
+WITH_BROWSER := $(VENV)/.browser
+
+.PHONY: demo test test-slow test-web lint format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,10 +28,18 @@ else
 endif
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not web'
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+$(WITH_BROWSER): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	touch $(WITH_BROWSER)
+
+# The page in a real browser; needs Chromium, such as `apt install chromium`.
+test-web: $(WITH_BROWSER)
+	$(BIN)/python -m pytest tests/test_browser.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The server of the page: what it keeps, what it refuses, and that it restores as the command does."""
+"""The server of the page: what it keeps and refuses, and that it restores as the command does."""
 
 import contextlib
 import io
@@ -23,6 +23,7 @@ from oldphoto_jax.serving import app, box, brush, names, pictures, studio
 from oldphoto_jax.serving.limits import Limits
 
 HOST = '127.0.0.1:8765'
+LIMITS = Limits()
 SAFE = {'x-oldphoto': '1'}
 SETTINGS = {'strength': 1.0, 'tone': 0.6, 'only_damage': False, 'find': True}
 
@@ -34,7 +35,7 @@ def encoded(pixels, kind='PNG', **options):
 
 
 @contextlib.contextmanager
-def serving(work, limits=Limits(), engine=serving_engine.make, folders=(), **setup):
+def serving(work, limits=LIMITS, engine=serving_engine.make, folders=(), **setup):
   """A client of a running server."""
   photos = box.Box(work, limits)
   if folders:

@@ -161,6 +161,7 @@ def make(setup: Setup) -> guard.Guard:
         },
         'finds': worker.studio is None or worker.studio.finds,
         'tile': pictures.TILE,
+        'large': pictures.SIDES['large'],
         'software': f'oldphoto_jax {oldphoto_jax.__version__}',
         'server': server_id,
       }

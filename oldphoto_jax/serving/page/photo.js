@@ -16,7 +16,7 @@ export function photoView(id) {
   let edits = null; // revision, settings and strokes, as the server has them or soon will
   let saved = null; // as the server has them
   let undone = [];
-  let saving = false, unsaved = false;
+  let saving = false, unsaved = false; // a request is on its way, and more has changed since
   let previewing = null, previewAgain = false, previewTimer = 0, restoreTimer = 0, previewUrl = '';
   let seenResult = photo().result?.folder;
 
@@ -28,6 +28,7 @@ export function photoView(id) {
     moved: () => setText(zoomText, percent(viewer.scale * viewer.ratio)),
   });
   viewer.tile = known.tile;
+  viewer.large = known.large;
   const ids = [...known.photos.values()].filter((one) => one.width).map((one) => one.id);
   const at = ids.indexOf(id);
   const go = (to) => { if (ids[to]) location.hash = `#photo/${ids[to]}`; };
@@ -68,7 +69,7 @@ export function photoView(id) {
   const stage = make('div', {class: 'stage'}, viewer.canvas, beforeLabel, afterLabel);
   const left = make('div', {class: 'left'}, stage,
     make('div', {class: 'under'},
-      make('div', {class: 'comparing', 'aria-hidden': 'false'},
+      make('div', {class: 'comparing'},
         make('span', {'aria-hidden': 'true'}, say('before')), compare,
         make('span', {'aria-hidden': 'true'}, say('after'))),
       zoom,
@@ -124,17 +125,18 @@ export function photoView(id) {
   const downloadLink = make('a', {class: 'button wide', download: ''}, say('download'));
   const saveButton = button(say('save'), () => saveThose([id]), {class: 'wide'});
 
+  const pair = make('div', {class: 'pair'}, downloadLink, saveButton);
   const keys = make('details', {class: 'keys'}, make('summary', {}, say('keys')),
     make('dl', {}, ...KEYS.flatMap(([key, text]) =>
       [make('dt', {}, make('kbd', {}, key)), make('dd', {}, text)])));
   const work = workLine();
   const panel = make('aside', {class: 'panel'},
     make('section', {class: 'act'}, chips, warnings, state, progress, restoreButton, cancelButton,
-      make('div', {class: 'pair'}, downloadLink, saveButton)),
+      pair),
     make('section', {},
       make('h3', {}, say('correct')), make('p', {class: 'hint'}, say('correctHint')), tools,
       make('div', {class: 'slider'}, make('label', {for: 'size'}, say('size')), sizeText, size),
-      make('div', {class: 'row'}, undoButton, redoButton, clearButton, maskLink)),
+      make('div', {class: 'tools'}, undoButton, redoButton, clearButton, maskLink)),
     make('section', {},
       make('h3', {}, say('settings')),
       known.finds && check('find', 'find'),
@@ -223,6 +225,7 @@ export function photoView(id) {
       return;
     }
     saving = true;
+    tools.setAttribute('aria-busy', 'true');
     do {
       unsaved = false;
       const sent = edits;
@@ -244,6 +247,7 @@ export function photoView(id) {
       }
     } while (unsaved);
     saving = false;
+    tools.setAttribute('aria-busy', 'false');
     refresh();
   }
 
@@ -394,9 +398,9 @@ export function photoView(id) {
     setText(restoreButton, say(one.result ? 'restoreAgain' : 'restore'));
     restoreButton.classList.toggle('primary', Boolean(stale));
     setText(afterLabel, viewer.preview || !one.result ? say('preview') : say('after'));
-    downloadLink.hidden = !one.result;
+    pair.hidden = !one.result;
     downloadLink.href = server.downloadOf(one);
-    saveButton.hidden = !known.out || !one.result;
+    saveButton.hidden = !known.out;
     saveButton.title = known.out ?? '';
     undoButton.disabled = !edits?.strokes.length;
     redoButton.disabled = !undone.length;
@@ -411,7 +415,7 @@ export function photoView(id) {
   sayCompare();
   addEventListener('keydown', key);
   addEventListener('keyup', keyUp);
-  const leaving = (event) => { if (saving || viewer.drawing) event.preventDefault(); };
+  const leaving = (event) => { if (unsaved || viewer.drawing) event.preventDefault(); };
   addEventListener('beforeunload', leaving);
   viewer.setPhoto(photo());
   update();

@@ -36,8 +36,12 @@ export const apply = (ids, settings) => post('/api/apply', {ids, settings});
 export const save = (ids) => post('/api/save', {ids});
 export const pack = (ids) => post('/api/pack', {ids});
 export const edits = async (id) => (await ask(`/api/photos/${id}/edits`)).json();
-export const setEdits = async (id, value) =>
-  (await ask(`/api/photos/${id}/edits`, json('PUT', value))).json();
+// What was drawn arrives even if the page is closed meanwhile, as far as browsers allow.
+export async function setEdits(id, value) {
+  const request = json('PUT', value);
+  request.keepalive = request.body.length < 60000;
+  return (await ask(`/api/photos/${id}/edits`, request)).json();
+}
 export const preview = async (id, value, signal) =>
   (await ask(`/api/photos/${id}/preview`, json('POST', value, signal))).blob();
 export const upload = async (file, name) => (await ask(

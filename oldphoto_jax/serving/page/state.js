@@ -10,7 +10,8 @@ export const known = {
   out: null,
   limits: {bytes: 0, photos: 0, endings: []},
   finds: true,
-  tile: 512,
+  tile: 512, // pixels per side
+  large: 1600, // pixels of the longer side of the pictures that are shown first
   chosen: new Set(),
   trouble: '', // why the server cannot be asked
 };
@@ -43,8 +44,8 @@ export async function refresh() {
       known.photos.delete(id);
       known.chosen.delete(id);
     }
-    const {work, out, limits, finds, tile} = news;
-    Object.assign(known, {work, out, limits, finds, tile, trouble: ''});
+    const {work, out, limits, finds, tile, large} = news;
+    Object.assign(known, {work, out, limits, finds, tile, large, trouble: ''});
   } catch (error) {
     known.trouble = error instanceof server.Refused ? error.message : say('lost');
   }

@@ -313,7 +313,9 @@ export class Viewer {
     const kind = this.afterKind();
     this.part(context, split, width, () => this.layer(context, kind));
     this.part(context, 0, split, () => this.layer(context, 'before'));
-    if (this.showMarks && !this.holding) this.drawMarks();
+    // With a brush in hand, marks are over all; else only over what the photo was before.
+    const until = this.tool === 'hand' && kind !== 'before' ? split : width;
+    if (this.showMarks && !this.holding) this.part(context, 0, until, () => this.drawMarks());
     if (!this.holding && kind !== 'before') this.drawLine(split);
     if (this.tool !== 'hand' && this.cursor) this.drawCursor();
   }
@@ -344,7 +346,7 @@ export class Viewer {
     const whole = this.image(address);
     if (whole) context.drawImage(whole, ...this.frameOf());
     if (kind === 'looked' || (kind === 'damage' && !photo.result)) return;
-    const known = whole ? whole.naturalWidth / photo.width : 0;
+    const known = Math.min(1, this.large / Math.max(photo.width, photo.height));
     if (known < 1 && this.scale * this.ratio > known) this.tiles(context, kind);
   }
 
