@@ -31,7 +31,7 @@ def enable() -> pathlib.Path | None:
   Returns:
     The folder; None if nothing is kept by this call.
   """
-  if os.environ.get(VARIABLE, '').lower() == OFF or jax.config.jax_compilation_cache_dir:
+  if os.environ.get(VARIABLE, '').lower() == OFF or jax.config.read('jax_compilation_cache_dir'):
     return None
   try:
     folder = user_folder() / _processor()

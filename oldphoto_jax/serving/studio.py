@@ -321,7 +321,7 @@ class Studio:
           'revision': edits.revision,
           'warnings': list(result.warnings),
           'seconds': result.seconds,
-          'sha256': result.sha256,
+          'sha256': result.files['output'].sha256,
           'weights': self.engine.name,
           'settings': dataclasses.asdict(edits.settings),
           **result.fields,
