@@ -31,7 +31,9 @@ def enable() -> pathlib.Path | None:
   Returns:
     The folder; None if nothing is kept by this call.
   """
-  if os.environ.get(VARIABLE, '').lower() == OFF or jax.config.read('jax_compilation_cache_dir'):
+  if os.environ.get(VARIABLE, '').lower() == OFF or getattr(
+    jax.config, 'jax_compilation_cache_dir'
+  ):  # noqa: B009 (declared at run time)
     return None
   try:
     folder = user_folder() / _processor()
