@@ -31,9 +31,8 @@ def enable() -> pathlib.Path | None:
   Returns:
     The folder; None if nothing is kept by this call.
   """
-  if os.environ.get(VARIABLE, '').lower() == OFF or getattr(
-    jax.config, 'jax_compilation_cache_dir'
-  ):  # noqa: B009 (declared at run time)
+  users = getattr(jax.config, 'jax_compilation_cache_dir', None)  # declared at run time
+  if os.environ.get(VARIABLE, '').lower() == OFF or users:
     return None
   try:
     folder = user_folder() / _processor()
