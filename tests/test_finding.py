@@ -61,6 +61,20 @@ def test_nothing_found_is_an_empty_mask():
   assert mask.shape == (30, 40, 1) and mask.dtype == np.float32 and mask.max() == 0
 
 
+def test_wide_places_stay_and_cracks_that_lead_to_them_do_not():
+  mask = np.zeros((240, 300, 1), np.float32)
+  mask[100:104, :150] = 1  # a crack
+  mask[90:114, 150:200] = 1  # a place 24 pixels wide, more than 240 / 12
+  mask[:18] = 1  # a worn edge
+  kept, sentence = finding.narrow(mask)
+  assert kept[90:114, 150:200].max() == 0 and '20 pixels' in sentence
+  assert kept[100:104, :140].all() and kept[:18].all()
+  mask[90:94] = 0
+  same, sentence = finding.narrow(mask)
+  np.testing.assert_array_equal(same, mask)
+  assert not sentence
+
+
 def test_pieces_that_filling_hardly_changes_are_left_out():
   photo = np.zeros((30, 40, 3), np.float32)
   mask = _probability((slice(2, 6), slice(2, 6), 1.0), (slice(20, 24), slice(20, 24), 1.0))

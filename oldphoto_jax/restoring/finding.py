@@ -23,6 +23,10 @@ VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not
 # cleaned. Noise of 15 levels asks for changes of 4 and more, sound photos for 1.
 SOUND, NOISY = 2 / 127.5, 4 / 127.5
 
+# Share of the shorter side: what is found and wider stays, as a filling that wide is made up. It may
+# be a face that was lost, or a light window that was not.
+WIDEST = 1 / 12
+
 # A search that marks more has failed. Marks by hand cover up to 0.46 of 62 real prints.
 MOST = 0.5
 MOST_IN_GRAIN = 0.15  # the same in strong grain, which looks like specks
@@ -77,6 +81,26 @@ def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
   kept[0] = False
   mask = ndimage.binary_dilation(kept[pieces], np.ones((3, 3)), iterations=GROW)
   return mask[..., None].astype(np.float32)
+
+
+def narrow(mask: np.ndarray) -> tuple[np.ndarray, str]:
+  """The mask without places wider than WIDEST, and a sentence if there were any.
+
+  Cracks that lead to such a place stay in the mask.
+
+  Args:
+    mask: of `decide`.
+  """
+  half = max(1, round(WIDEST * min(mask.shape[:2]) / 2))
+  # Chessboard distances: an upright square of this width fits in, or does not. The photo's edge
+  # bounds a place as its other sides do.
+  inside = np.pad(mask[..., 0] > 0, 1)
+  wide = ndimage.distance_transform_cdt(inside)[1:-1, 1:-1] > half
+  if not wide.any():
+    return mask, ''
+  around = ndimage.distance_transform_cdt(~wide) <= half
+  sentence = f'What looked damaged and was over {2 * half} pixels wide stays; mark it by --mask.'
+  return np.where(around[..., None], np.float32(0), mask), sentence
 
 
 def failed(mask: np.ndarray, noise: float) -> str:

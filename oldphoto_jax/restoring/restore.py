@@ -99,7 +99,7 @@ def restore_array(
     PhotoError: the mask covers the whole photo.
   """
   searching = mask is None and wishes.find is not None
-  notes = []
+  notes, wide = [], ''
   strength = 0.0 if wishes.only_damage else wishes.strength
   clean = photo
   if strength > 0 or searching:
@@ -111,6 +111,7 @@ def restore_array(
       if why := finding.failed(mask, kinds.noise(127.5 * photo[..., 1])):
         mask = np.zeros_like(mask)
         notes.append(why)
+      mask, wide = finding.narrow(mask)
     if engine.revives:
       clean, why = kept_brightness(photo, clean, mask)
       notes += [why] if why else []
@@ -125,10 +126,10 @@ def restore_array(
     if searching:
       mask = finding.worth_filling(photo, filled, mask)
     restored = np.where(mask > 0, mask * filled + (1 - mask) * clean, clean)
-  if wishes.only_damage or notes:  # what is not understood keeps its tones, too
-    return Restored(restored, mask, 0.0, tuple(notes))
-  restored, toned = engine.revive(restored, mask, wishes.tone)
-  return Restored(restored, mask, toned, tuple(notes))
+  toned = 0.0
+  if not wishes.only_damage and not notes:  # what is not understood keeps its tones, too
+    restored, toned = engine.revive(restored, mask, wishes.tone)
+  return Restored(restored, mask, toned, (*notes, wide) if wide else tuple(notes))
 
 
 def kept_brightness(
