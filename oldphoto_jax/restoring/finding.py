@@ -23,8 +23,8 @@ VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not
 # cleaned. Noise of 15 levels asks for changes of 4 and more, sound photos for 1.
 SOUND, NOISY = 2 / 127.5, 4 / 127.5
 
-# Share of the shorter side: what is found and wider stays, as a filling that wide is made up. It may
-# be a face that was lost, or a light window that was not.
+# Share of the shorter side: what is found and is wider stays, as so wide a filling is made up. It
+# may be a face that was lost, or a light window that was not.
 WIDEST = 1 / 12
 
 # A search that marks more has failed. Marks by hand cover up to 0.46 of 62 real prints.
