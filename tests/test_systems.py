@@ -38,16 +38,16 @@ WRONG = [
   for name in TRAINED
   for setting, value, sentence in (
     ('data.photos', '/nowhere', r'data\.photos: there is no folder /nowhere'),
-    ('data.test', '/nowhere', r'data\.test: there is no folder /nowhere'),
-    ('data.overlays', '/nowhere', '/nowhere'),
     ('recipe', 'moon', "no recipe 'moon'"),
-    ('evaluate.recipes', 'moon', "no recipe 'moon'"),
     ('data.crop', 33, r'data\.crop is 33'),
-    ('evaluate.crop', 33, r'evaluate\.crop is 33'),
     ('model.dtype', 'float16', 'dtype is float32 or bfloat16'),
   )
 ]
 WRONG += [
+  ('detector', 'data.test', '/nowhere', r'data\.test: there is no folder /nowhere'),
+  ('detector', 'data.overlays', '/nowhere', '/nowhere'),
+  ('detector', 'evaluate.recipes', 'moon', "no recipe 'moon'"),
+  ('detector', 'evaluate.crop', 33, r'evaluate\.crop is 33'),
   ('vae', 'data.old', '/nowhere', r'data\.old: there is no folder'),
   ('vae', 'stages', 'vae_z', "there is no stage 'vae_z': choose from vae_rx, vae_y, mapping"),
   ('vae', 'stages', 'vae_rx,mapping', 'train vae_y first'),
@@ -69,13 +69,16 @@ WRONG += [
 ]
 
 
-@pytest.mark.parametrize(('name', 'setting', 'value', 'sentence'), WRONG)
-def test_a_mistyped_command_makes_no_folder_and_the_corrected_one_runs(
-  tmp_path, monkeypatch, name, setting, value, sentence
-):
+@pytest.fixture
+def untrained(monkeypatch):
+  """Runs go as far as training."""
   networks = dataclasses.replace(build.SHAPES, perceptual=build.perceptual)
-  monkeypatch.setattr(build, 'trained', lambda config: networks)  # nothing is trained here
+  monkeypatch.setattr(build, 'trained', lambda config: networks)
   monkeypatch.setattr(train, 'train', lambda stage, folder, seed: None)
+
+
+@pytest.mark.parametrize(('name', 'setting', 'value', 'sentence'), WRONG)
+def test_a_mistyped_command_makes_no_folder(tmp_path, untrained, name, setting, value, sentence):
   settings = {}
   if setting == 'data.overlays':
     settings['recipe'] = 'print'
@@ -84,7 +87,11 @@ def test_a_mistyped_command_makes_no_folder_and_the_corrected_one_runs(
   with pytest.raises(UserError, match=sentence):
     run(name, config_of(name, tmp_path / 'run', **settings | {setting: value}))
   assert not (tmp_path / 'run').exists()
-  run(name, config_of(name, tmp_path / 'run', **settings))
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_a_right_command_makes_one(tmp_path, untrained, name):
+  run(name, config_of(name, tmp_path / 'run'))
   assert json.loads((tmp_path / 'run' / 'run.json').read_text())['config']['seed'] == 0
 
 
