@@ -196,12 +196,16 @@ def _png_size(file: io.BufferedIOBase) -> tuple[tuple[int, int], bool]:
   found = (int.from_bytes(sides[4:], 'big'), int.from_bytes(sides[:4], 'big'))
   file.seek(8)
   chunks = [b'\x89PNG\r\n\x1a\n']
+  names = set()
   while len(start := file.read(8)) == 8:
     length = int.from_bytes(start[:4], 'big')
+    names.add(start[4:])
     if start[4:] in (b'eXIf', b'iTXt', b'tEXt', b'zTXt') and length < metadata.MOST:
       chunks.append(start + file.read(length + 4))
     else:
       file.seek(length + 4, 1)
+  if b'IDAT' not in names:
+    raise PhotoError('the file is cut off before the pixels.')
   return found, metadata.of_png(b''.join(chunks))[0].orientation >= 5
 
 
