@@ -10,6 +10,7 @@ import shutil
 import grain
 import numpy as np
 import pytest
+import tifffile
 from etils import epath
 from PIL import Image
 
@@ -447,6 +448,23 @@ def test_voc_round_trip(tmp_path):
   assert len(data.manifest(splits)) == 4
   batch = next(data.train_batches(data.Photos(splits['train'], data.Crop(16)), 3, seed=0))
   assert batch['image'].shape == (3, 16, 16, 3)
+
+
+def test_16_bits_in_a_tfds_set_are_those_of_the_folder(tmp_path):
+  devkit = vocdevkit(tmp_path, {}, ['a'])
+  place = devkit / 'VOC2012' / 'JPEGImages'
+  levels = np.linspace(0, 65535, 20 * 30).reshape(20, 30).astype(np.uint16)
+  Image.fromarray(levels).save(place / 'gray.png')
+  tifffile.imwrite(place / 'colour.tif', np.dstack([levels, levels[::-1], levels]))
+  voc.write_tfds(devkit, tmp_path)
+  photos = data.tfds_images(tmp_path, 'voc2012_photos', 'train')
+  shown = {name: photos[i] for i, name in enumerate(photos.names)}
+  expected = np.rint(levels / 257)
+  np.testing.assert_array_equal(shown['gray.png'], np.repeat(expected[..., None], 3, -1))
+  np.testing.assert_array_equal(shown['colour.tif'][..., 1], expected[::-1])
+  folder = data.folder(place)
+  for i, name in enumerate(folder.names):
+    np.testing.assert_array_equal(shown[name], folder[i])
 
 
 @pytest.mark.parametrize('lists', [{}, {'trainval': ['a', 'b']}])

@@ -448,3 +448,15 @@ def test_photos_say_how_they_were_made_unless_not_wanted(tmp_path, say, monkeypa
   assert (out / 'a.png').read_bytes() == first
   assert say('restore', photo, '-o', out, '--overwrite', '--no-provenance')[0] == 0
   assert images.read(out / 'a.png').xmp is None
+
+
+def test_each_page_of_a_file_says_how_it_was_made(tmp_path, say, monkeypatch):
+  monkeypatch.setattr(weights, 'read', lambda path: Half())
+  pages = [Image.fromarray(np.full((20, 24, 3), level, np.uint8)) for level in (200, 100)]
+  pages[0].save(tmp_path / 'a.tif', save_all=True, append_images=pages[1:])
+  words = ['restore', tmp_path / 'a.tif', '-o', tmp_path / 'out', '--every-picture']
+  assert say(*words, '--pages', 'all')[0] == 0
+  photo = images.read(tmp_path / 'out/a.tif', all_pages=True)
+  for page in (photo, *photo.pages):
+    assert page.xmp.count(b'algorithmicallyEnhanced') == 1
+  assert len(photo.pages) == 1

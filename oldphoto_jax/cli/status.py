@@ -103,6 +103,8 @@ def _job(report: 'manifest.Report', entries: list['manifest.Entry']) -> dict[str
 
 def _missing(reports: list['manifest.Report']) -> list[str]:
   """The shards without a report, where another one of as many has one and no job did all."""
+  from oldphoto_jax.restoring import manifest
+
   if any(report.file.name == manifest.REPORT for report in reports):
     return []
   shards = {report.head['shard'] for report in reports if report.head.get('shard')}

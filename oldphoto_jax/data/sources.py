@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import hashlib
 import importlib.resources
-import io
 import logging
 import os
 import pathlib
@@ -23,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.photos import folders, formats, images
@@ -113,9 +112,8 @@ class Records:
     return len(self._records)
 
   def __getitem__(self, i: int) -> np.ndarray:
-    try:
-      with Image.open(io.BytesIO(self.encoded(i))) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+    try:  # as from a folder: of 16 bits, for example, Pillow would only keep white
+      return images.to_rgb8(formats.decode(self.encoded(i), '', images.MAX_PIXELS))
     except Exception as error:  # on damaged data, decoders can raise anything
       raise PhotoError(
         f'photo {i} of split {self._arguments[1]} in {self._arguments[0]} cannot be decoded: '

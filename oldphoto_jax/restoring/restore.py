@@ -273,8 +273,8 @@ def restore_photos(
     photo = images.read(item.path, all_pages=all_pages)
     given = None if mask is None else mask(item.path, photo)
     restored, done = restore_photo(engine, photo, given, wishes, keep(item.path, photo))
-    pages = tuple(restore_photo(engine, page, None, wishes)[0] for page in photo.pages)
-    restored = dataclasses.replace(restored, pages=pages)
+    further = [restore_photo(engine, page, None, wishes) for page in photo.pages]
+    restored = dataclasses.replace(restored, pages=tuple(page for page, _ in further))
     if saves_masks:
       damage = np.zeros((*photo.size, 1), np.float32) if done.mask is None else done.mask
       images.make_folder(item.outputs['mask'].parent)
@@ -282,9 +282,15 @@ def restore_photos(
     warnings = photo.warnings + done.notes + folder.changed_name(item, photo)
     same = item.output.suffix == item.path.suffix and _same(photo, restored)
     if history and not same:
-      filled = done.mask is not None and bool(done.mask.any())
-      restored, untold = folder.with_history(restored, photo, filled, made_by)
-      warnings += untold
+      noted = [
+        folder.with_history(after, before, made.mask is not None and bool(made.mask.any()), made_by)
+        for after, before, made in zip(
+          (restored, *restored.pages), (photo, *photo.pages), (done, *(made for _, made in further))
+        )
+      ]
+      restored, *pages = (page for page, _ in noted)
+      restored = dataclasses.replace(restored, pages=tuple(pages))
+      warnings += tuple(dict.fromkeys(warning for _, untold in noted for warning in untold))
     if same:
       images.make_folder(item.output.parent)
       data = item.path.read_bytes()
