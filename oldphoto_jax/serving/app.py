@@ -134,6 +134,7 @@ def make(setup: Setup) -> guard.Guard:
       'problem': entry.problem or (looked or {}).get('problem', '') or worker.problem_of(entry.id),
       'looked': looked if looked and 'problem' not in looked else None,
       'revision': edits.revision,
+      'digest': edits.digest,
       'settings': dataclasses.asdict(edits.settings),
       'strokes': len(edits.strokes),
       'result': result,

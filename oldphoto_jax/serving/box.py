@@ -14,6 +14,7 @@ server may be killed at any time.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -54,6 +55,12 @@ class Edits:
   revision: int = 0
   settings: Settings = Settings()
   strokes: tuple[brush.Stroke, ...] = ()
+
+  @property
+  def digest(self) -> str:
+    """The same for the same settings and strokes, whatever was undone between."""
+    value = json.dumps([dataclasses.asdict(self.settings), *map(dataclasses.asdict, self.strokes)])
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
 
   @property
   def draws(self) -> bool:

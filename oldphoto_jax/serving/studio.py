@@ -318,7 +318,7 @@ class Studio:
         out,
         {
           'file': str(name),
-          'revision': edits.revision,
+          'digest': edits.digest,
           'warnings': list(result.warnings),
           'seconds': result.seconds,
           'sha256': result.sha256,

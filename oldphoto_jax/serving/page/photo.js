@@ -14,7 +14,6 @@ const RESTORE_AFTER = 1200; // the same, of the whole photo, once it rests
 export function photoView(id) {
   const photo = () => known.photos.get(id);
   let edits = null; // revision, settings and strokes, as the server has them or soon will
-  let saved = null; // as the server has them
   let undone = [];
   let saving = false, unsaved = false; // a request is on its way, and more has changed since
   let previewing = null, previewAgain = false, previewTimer = 0, restoreTimer = 0, previewUrl = '';
@@ -143,8 +142,8 @@ export function photoView(id) {
       slider('strength'), known.finds && slider('tone'),
       check('only_damage', 'onlyDamage'),
       forChosen, forAll),
-    keys, make('p', {class: 'hint'}, say('guess')));
-  const element = make('div', {class: 'photo'}, head, work.element,
+    work.element, keys, make('p', {class: 'hint'}, say('guess')));
+  const element = make('div', {class: 'photo'}, head,
     make('div', {class: 'desk'}, left, panel));
 
   // Strokes and settings ----------------------------------------------------------------------
@@ -228,12 +227,10 @@ export function photoView(id) {
     tools.setAttribute('aria-busy', 'true');
     do {
       unsaved = false;
-      const sent = edits;
       try {
-        const {settings, strokes} = sent;
+        const {settings, strokes} = edits;
         const answer = await server.setEdits(id, {revision: edits.revision, settings, strokes});
         edits = {...edits, revision: answer.revision};
-        saved = sent;
       } catch (error) {
         if (error instanceof server.Refused && error.status === 409) {
           take(error.value.edits);
@@ -252,7 +249,7 @@ export function photoView(id) {
   }
 
   function take(value) {
-    edits = saved = value;
+    edits = value;
     unsaved = false;
     undone = [];
     viewer.strokes = edits.strokes;
@@ -308,6 +305,7 @@ export function photoView(id) {
 
   // Gives these settings to other photos, too, and restores them.
   async function give(ids) {
+    while (saving) await new Promise((resolve) => setTimeout(resolve, 50));
     if (await act(server.apply(ids, edits.settings)) === null) return;
     take(await server.edits(id));
     await act(server.restore(ids));
@@ -368,9 +366,10 @@ export function photoView(id) {
     const one = photo();
     if (!one) return;
     work.update();
+    const stale = saving || one.result?.digest !== one.digest;
     if (one.result && one.result.folder !== seenResult) {
       seenResult = one.result.folder;
-      if (edits && one.result.revision === edits.revision) dropPreview();
+      if (!stale) dropPreview();
     }
     if (edits && !saving && !viewer.drawing && one.revision > edits.revision) {
       server.edits(id).then((value) => saving || take(value), () => {}); // in another window
@@ -386,7 +385,6 @@ export function photoView(id) {
     const {now, waiting} = known.work;
     const current = now?.id === id && now.kind === 'restore' ? now : null;
     const waits = waiting.some((job) => job.id === id && job.kind === 'restore');
-    const stale = !one.result || (edits && edits.revision !== one.result.revision);
     const text = current || waits || now?.id === id || one.problem ? status(one)
       : one.result ? say(stale ? 'stale' : 'done') : one.looked ? say('unrestored') : status(one);
     setText(state, text);
@@ -411,7 +409,7 @@ export function photoView(id) {
     forChosen.hidden = !known.chosen.size;
   }
 
-  setSize(Math.max(8, Math.max(photo().width, photo().height) / 60));
+  setSize(Math.max(8, Math.max(photo().width, photo().height) / 40));
   sayCompare();
   addEventListener('keydown', key);
   addEventListener('keyup', keyUp);
