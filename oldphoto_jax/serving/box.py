@@ -40,6 +40,7 @@ class Settings:
   tone: float = restore.TONE
   only_damage: bool = False
   find: bool = True
+  every_picture: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,12 +383,10 @@ def settings(value: Any) -> Settings:
     number = value[name]
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
       raise OptionError(f'{name} is not from 0 to 1.')
-  for name in ('only_damage', 'find'):
+  for name in ('only_damage', 'find', 'every_picture'):
     if not isinstance(value[name], bool):
       raise OptionError(f'{name} is not true or false.')
-  return Settings(
-    float(value['strength']), float(value['tone']), value['only_damage'], value['find']
-  )
+  return Settings(**(value | {name: float(value[name]) for name in ('strength', 'tone')}))
 
 
 def plain(error: Exception, path: pathlib.Path, name: str) -> str:

@@ -119,6 +119,7 @@ export function photoView(id) {
     checks[name] = input;
     return make('label', {class: 'check'}, input, make('span', {}, say(text)));
   }
+  const everyPicture = check('every_picture', 'everyPicture');
   const forAll = button('', () => give([...known.photos.keys()]), {class: 'wide'});
   const forChosen = button('', () => give([...known.chosen]), {class: 'wide'});
   const downloadLink = make('a', {class: 'button wide', download: ''}, say('download'));
@@ -140,7 +141,7 @@ export function photoView(id) {
       make('h3', {}, say('settings')),
       known.finds && check('find', 'find'),
       slider('strength'), known.finds && slider('tone'),
-      check('only_damage', 'onlyDamage'),
+      check('only_damage', 'onlyDamage'), everyPicture,
       forChosen, forAll),
     work.element, keys, make('p', {class: 'hint'}, say('guess')));
   const element = make('div', {class: 'photo'}, head,
@@ -400,6 +401,7 @@ export function photoView(id) {
     downloadLink.href = server.downloadOf(one);
     saveButton.hidden = !known.out;
     saveButton.title = known.out ?? '';
+    everyPicture.hidden = !one.looked?.kind && !one.settings.every_picture;
     undoButton.disabled = !edits?.strokes.length;
     redoButton.disabled = !undone.length;
     const others = known.photos.size;
