@@ -7,7 +7,7 @@ import json
 import pathlib
 import secrets
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -40,6 +40,7 @@ class Setup:
     hosts, token: see guard.Guard.
     out: output folder; None: results are only downloaded.
     overwrite: whether other files in it may be replaced.
+    made_by: what results depend on beside their settings, as restore.restore_photos takes it.
   """
 
   photos: box.Box
@@ -48,6 +49,7 @@ class Setup:
   token: str | None = None
   out: pathlib.Path | None = None
   overwrite: bool = False
+  made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def page_files() -> dict[str, tuple[bytes, str]]:
@@ -64,7 +66,7 @@ def make(setup: Setup) -> guard.Guard:
   """The application, behind its guard. It works while its lifespan lasts."""
   photos, limits = setup.photos, setup.photos.limits
   cache = pictures.Cache(limits.decoded_bytes, limits.pixels)
-  worker = Worker(photos, lambda: studio.Studio(photos, cache, setup.engine()))
+  worker = Worker(photos, lambda: studio.Studio(photos, cache, setup.engine(), setup.made_by))
   files = page_files()
   # Decoding, previews and packing are few at a time: each may need much memory.
   heavy = threading.BoundedSemaphore(2)
@@ -134,6 +136,7 @@ def make(setup: Setup) -> guard.Guard:
       'problem': entry.problem or (looked or {}).get('problem', '') or worker.problem_of(entry.id),
       'looked': looked if looked and 'problem' not in looked else None,
       'revision': edits.revision,
+      'digest': edits.digest,
       'settings': dataclasses.asdict(edits.settings),
       'strokes': len(edits.strokes),
       'result': result,
@@ -220,7 +223,7 @@ def make(setup: Setup) -> guard.Guard:
       if base is None:
         values = np.zeros((*entry.size, 1), np.float32)
       else:
-        values = masks.read(base, entry.size)
+        values = studio.marked(base)
       values, _ = brush.draw(values, edits.strokes)
       return formats.encode(masks.to_photo(values), 'PNG')
 

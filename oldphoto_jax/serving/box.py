@@ -14,6 +14,7 @@ server may be killed at any time.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -39,6 +40,7 @@ class Settings:
   tone: float = restore.TONE
   only_damage: bool = False
   find: bool = True
+  every_picture: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,12 @@ class Edits:
   revision: int = 0
   settings: Settings = Settings()
   strokes: tuple[brush.Stroke, ...] = ()
+
+  @property
+  def digest(self) -> str:
+    """The same for the same settings and strokes, whatever was undone between."""
+    value = json.dumps([dataclasses.asdict(self.settings), *map(dataclasses.asdict, self.strokes)])
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
 
   @property
   def draws(self) -> bool:
@@ -375,12 +383,10 @@ def settings(value: Any) -> Settings:
     number = value[name]
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
       raise OptionError(f'{name} is not from 0 to 1.')
-  for name in ('only_damage', 'find'):
+  for name in ('only_damage', 'find', 'every_picture'):
     if not isinstance(value[name], bool):
       raise OptionError(f'{name} is not true or false.')
-  return Settings(
-    float(value['strength']), float(value['tone']), value['only_damage'], value['find']
-  )
+  return Settings(**(value | {name: float(value[name]) for name in ('strength', 'tone')}))
 
 
 def plain(error: Exception, path: pathlib.Path, name: str) -> str:

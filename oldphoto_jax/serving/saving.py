@@ -14,6 +14,8 @@ from oldphoto_jax.photos import images
 from oldphoto_jax.restoring import folder
 from oldphoto_jax.serving.box import Box, Entry, read_json, write_json
 
+# What the report says of a photo, of what its result says.
+_FACTS = ('weights', 'settings', 'shape', 'damaged', 'changed', 'brightness', 'tone', 'kind')
 SAVED = 'saved.json'  # in the box: what was written into output folders, by its hash
 
 
@@ -69,10 +71,11 @@ def save(box: Box, ids: Iterable[str], out: pathlib.Path, overwrite: bool) -> fo
   def one(item: folder.Item) -> folder.Done:
     entry, restored = results[item.path]
     images.make_folder(item.output.parent)
-    images.write_bytes(item.output, restored.read_bytes(), overwrite=True)
+    modified = restored.stat().st_mtime_ns  # the date of the original
+    images.write_bytes(item.output, restored.read_bytes(), overwrite=True, modified=modified)
     result = box.result(entry) or {}
     known[str(item.output)] = result['sha256']
-    fields = {k: result[k] for k in ('damaged', 'changed', 'tone', 'shape', 'settings', 'weights')}
+    fields = {name: result[name] for name in _FACTS}
     return folder.Done(entry.size, tuple(result['warnings']), fields)
 
   todo = folder.Plan(tuple(items), out, out, overwrite=True)

@@ -76,7 +76,8 @@ def serve(
     everywhere = host in ('0.0.0.0', '::')
     hosts = None if everywhere else frozenset(_with_port(n, port) for n in {*LOOPBACK, host})
     compiled = functools.partial(_compiled, restorer)
-    setup = app.Setup(photos, compiled, hosts, token, out, overwrite)
+    made_by = {'weights_sha256': loaded.sha256, 'tile': studio.TILE}
+    setup = app.Setup(photos, compiled, hosts, token, out, overwrite, made_by)
     address = f'http://{_with_port(socket.gethostname() if everywhere else host, port)}/'
     address += f'?token={token}' if token else ''
     print(f'The page is at {address}\nPhotos stay on this computer. Ctrl-C ends.', flush=True)

@@ -10,7 +10,8 @@ import hashlib
 import pathlib
 import shutil
 import threading
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,11 @@ class Tiles:
       while self._bytes > self._limit:
         self._bytes -= _bytes(self._found.popitem(last=False)[1])
     return result
+
+
+def marked(path: pathlib.Path) -> np.ndarray:
+  """A mask of the box, which holds black and white only: float32 [H, W, 1], 0 or 1."""
+  return (images.read(path).pixels[..., :1] > 127).astype(np.float32)
 
 
 def _bytes(result) -> int:
@@ -111,8 +117,7 @@ def work(engine: engines.Engine, size: tuple[int, int], searching: bool) -> int:
 
   total = covered(size, engine.plan.overlap) + covered(size, filling.OVERLAP) // 2
   if searching:
-    copies = ([side // n for side in size] for n in finding.COARSER)
-    total += sum(covered(c, engine.plan.overlap) for c in copies if min(c) >= finding.COARSEST)
+    total += sum(covered(copy, engine.plan.overlap) for copy in finding.copies(size))
   return total
 
 
@@ -207,9 +212,15 @@ class Record:
 class Studio:
   """Restores the photos of one box. `restore` and `look` are for one thread, `preview` for any."""
 
-  def __init__(self, photos: box.Box, cache: pictures.Cache, engine: engines.Engine):
-    """`engine`: compiled for tiles of TILE."""
-    self.box, self.cache, self.engine = photos, cache, engine
+  def __init__(
+    self,
+    photos: box.Box,
+    cache: pictures.Cache,
+    engine: engines.Engine,
+    made_by: Mapping[str, Any] = types.MappingProxyType({}),
+  ):
+    """`engine`: compiled for tiles of TILE; `made_by`: as settings of restore.restore_photos."""
+    self.box, self.cache, self.engine, self.made_by = photos, cache, engine, made_by
     self.finds = isinstance(engine, engines.Repairing)
     self._tiles = Tiles(photos.limits.tile_bytes)
     self._records: collections.OrderedDict[str, Record] = collections.OrderedDict()
@@ -217,7 +228,9 @@ class Studio:
   def wishes(self, settings: box.Settings) -> restore.Wishes:
     """What the settings mean for these weights."""
     find = finding.THRESHOLD if settings.find and self.finds else None
-    return restore.Wishes(settings.strength, settings.only_damage, find, settings.tone)
+    return restore.Wishes(
+      settings.strength, settings.only_damage, find, settings.tone, settings.every_picture
+    )
 
   # A first look --------------------------------------------------------------------------------
 
@@ -246,7 +259,8 @@ class Studio:
         'bits': photo.bits,
         'gray': bool((photo.pixels[..., :1] == photo.pixels[..., 1:]).all()),
         'format': photo.format,
-        'warnings': list(photo.warnings),
+        'warnings': [*photo.warnings, *done.notes],
+        'kind': done.kind,
       },
     )
 
@@ -302,6 +316,7 @@ class Studio:
         recorder,
         todo,
         wishes,
+        settings=self.made_by,
         mask=(lambda path, photo: None) if searching else lambda *args: drawn(*args)[0],
         keep=lambda *args: drawn(*args)[1] if edits.strokes else None,
         show=show,
@@ -318,7 +333,7 @@ class Studio:
         out,
         {
           'file': str(name),
-          'revision': edits.revision,
+          'digest': edits.digest,
           'warnings': list(result.warnings),
           'seconds': result.seconds,
           'sha256': result.files['output'].sha256,
@@ -346,7 +361,7 @@ class Studio:
       wishes = restore.Wishes(only_damage=True, find=finding.THRESHOLD)
       mask = restore.restore_array(engine, images.to_float(photo), None, wishes).mask
       images.write(masks.to_photo(mask, photo.dpi), path, overwrite=True)
-    return masks.read(path, photo.size)
+    return marked(path)
 
   def _remember(self, entry, edits: box.Edits, recorder: Recorder, kept: dict[str, Any]) -> None:
     if recorder.clean is None:
@@ -404,8 +419,7 @@ class Studio:
     place = self.box.place(entry)
     for name in (FOUND, SMALL_MASK):
       if (place / name).exists():
-        mask = images.to_float(images.read(place / name))[..., :1] / 2 + 0.5
-        return (shapes.resized(mask, *size) > 0.5).astype(np.float32)
+        return (shapes.resized(marked(place / name), *size) > 0.5).astype(np.float32)
     return np.zeros((*size, 1), np.float32)
 
   def forget(self, id: str) -> None:

@@ -30,7 +30,7 @@ export function status(photo) {
   if (job) return job.kind === 'look' ? say('waitingToLook') : say('waiting');
   if (photo.problem) return photo.problem;
   if (!photo.result) return '';
-  const stale = photo.result.revision !== photo.revision;
+  const stale = photo.result.digest !== photo.digest;
   return stale ? `${say('restored')}, ${say('changedSince')}` : say('restored');
 }
 

@@ -14,7 +14,6 @@ const RESTORE_AFTER = 1200; // the same, of the whole photo, once it rests
 export function photoView(id) {
   const photo = () => known.photos.get(id);
   let edits = null; // revision, settings and strokes, as the server has them or soon will
-  let saved = null; // as the server has them
   let undone = [];
   let saving = false, unsaved = false; // a request is on its way, and more has changed since
   let previewing = null, previewAgain = false, previewTimer = 0, restoreTimer = 0, previewUrl = '';
@@ -120,6 +119,7 @@ export function photoView(id) {
     checks[name] = input;
     return make('label', {class: 'check'}, input, make('span', {}, say(text)));
   }
+  const everyPicture = check('every_picture', 'everyPicture');
   const forAll = button('', () => give([...known.photos.keys()]), {class: 'wide'});
   const forChosen = button('', () => give([...known.chosen]), {class: 'wide'});
   const downloadLink = make('a', {class: 'button wide', download: ''}, say('download'));
@@ -141,10 +141,10 @@ export function photoView(id) {
       make('h3', {}, say('settings')),
       known.finds && check('find', 'find'),
       slider('strength'), known.finds && slider('tone'),
-      check('only_damage', 'onlyDamage'),
+      check('only_damage', 'onlyDamage'), everyPicture,
       forChosen, forAll),
-    keys, make('p', {class: 'hint'}, say('guess')));
-  const element = make('div', {class: 'photo'}, head, work.element,
+    work.element, keys, make('p', {class: 'hint'}, say('guess')));
+  const element = make('div', {class: 'photo'}, head,
     make('div', {class: 'desk'}, left, panel));
 
   // Strokes and settings ----------------------------------------------------------------------
@@ -228,12 +228,10 @@ export function photoView(id) {
     tools.setAttribute('aria-busy', 'true');
     do {
       unsaved = false;
-      const sent = edits;
       try {
-        const {settings, strokes} = sent;
+        const {settings, strokes} = edits;
         const answer = await server.setEdits(id, {revision: edits.revision, settings, strokes});
         edits = {...edits, revision: answer.revision};
-        saved = sent;
       } catch (error) {
         if (error instanceof server.Refused && error.status === 409) {
           take(error.value.edits);
@@ -252,7 +250,7 @@ export function photoView(id) {
   }
 
   function take(value) {
-    edits = saved = value;
+    edits = value;
     unsaved = false;
     undone = [];
     viewer.strokes = edits.strokes;
@@ -308,6 +306,7 @@ export function photoView(id) {
 
   // Gives these settings to other photos, too, and restores them.
   async function give(ids) {
+    while (saving) await new Promise((resolve) => setTimeout(resolve, 50));
     if (await act(server.apply(ids, edits.settings)) === null) return;
     take(await server.edits(id));
     await act(server.restore(ids));
@@ -368,9 +367,10 @@ export function photoView(id) {
     const one = photo();
     if (!one) return;
     work.update();
+    const stale = saving || one.result?.digest !== one.digest;
     if (one.result && one.result.folder !== seenResult) {
       seenResult = one.result.folder;
-      if (edits && one.result.revision === edits.revision) dropPreview();
+      if (!stale) dropPreview();
     }
     if (edits && !saving && !viewer.drawing && one.revision > edits.revision) {
       server.edits(id).then((value) => saving || take(value), () => {}); // in another window
@@ -386,7 +386,6 @@ export function photoView(id) {
     const {now, waiting} = known.work;
     const current = now?.id === id && now.kind === 'restore' ? now : null;
     const waits = waiting.some((job) => job.id === id && job.kind === 'restore');
-    const stale = !one.result || (edits && edits.revision !== one.result.revision);
     const text = current || waits || now?.id === id || one.problem ? status(one)
       : one.result ? say(stale ? 'stale' : 'done') : one.looked ? say('unrestored') : status(one);
     setText(state, text);
@@ -402,6 +401,7 @@ export function photoView(id) {
     downloadLink.href = server.downloadOf(one);
     saveButton.hidden = !known.out;
     saveButton.title = known.out ?? '';
+    everyPicture.hidden = !one.looked?.kind && !one.settings.every_picture;
     undoButton.disabled = !edits?.strokes.length;
     redoButton.disabled = !undone.length;
     const others = known.photos.size;
@@ -411,7 +411,7 @@ export function photoView(id) {
     forChosen.hidden = !known.chosen.size;
   }
 
-  setSize(Math.max(8, Math.max(photo().width, photo().height) / 60));
+  setSize(Math.max(8, Math.max(photo().width, photo().height) / 40));
   sayCompare();
   addEventListener('keydown', key);
   addEventListener('keyup', keyUp);

@@ -430,6 +430,8 @@ export class Viewer {
     context.shadowColor = 'rgb(0 0 0 / 60%)';
     context.shadowBlur = 5;
     context.fillRect(split - 1, from, 2, to - from);
+    context.shadowBlur = this.tool === 'hand' ? 5 : 0;
+    if (this.tool !== 'hand') return; // nothing to catch, and in the way of the brush
     context.beginPath();
     context.arc(split, middle, 20, 0, 7);
     context.fill();

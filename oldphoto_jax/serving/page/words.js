@@ -100,6 +100,7 @@ const WORDS = {
   toneLow: 'not at all',
   toneHigh: 'as far as possible',
   find: 'Look for damage',
+  everyPicture: 'Restore it even if it does not look like a photo',
   onlyDamage: 'Repair the damage and change nothing else',
   useForAll: ['Restore it with these', 'Restore all {n} with these'],
   useForChosen: ['Restore 1 chosen with these', 'Restore {n} chosen with these'],
