@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from oldphoto_jax.errors import ConfigError, UserError
 from oldphoto_jax.evaluation import compile_report, speed
+from oldphoto_jax.restoring import compile_cache
 from oldphoto_jax.systems import comparison, cyclegan, detector, dip, pix2pix, repair, triplet
 from oldphoto_jax.training import parallel
 
@@ -54,6 +55,8 @@ def launch(config, mode: str) -> None:
     compile_report.prepare_process()
   elif mode == 'speed':
     speed.prepare_process(config.measure.threads)
+  else:
+    compile_cache.enable()
   parallel.initialize(_MULTIHOST.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   logging.info('%d devices of kind %s', jax.device_count(), jax.devices()[0].device_kind)
   system.check(config)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax.restoring import detect, engine, finding, shapes
+from oldphoto_jax.restoring import detect, engine, filling, finding, shapes
 
 
 def _probability(*regions):
@@ -97,7 +97,16 @@ def test_a_sound_photo_needs_no_cleaning_and_a_noisy_one_all_of_it():
 
 
 def test_a_small_copy_is_not_padded_to_the_shape_of_its_photo():
-  plan = shapes.plan([(600, 850)], 16)
+  plan = shapes.plan([(600, 850)] * (shapes.FEW + 1), 16)
   assert plan.tight((600, 850)) == plan.shape((600, 850)) == plan.shape((300, 425))
-  assert plan.tight((300, 425)) == shapes.needed((300, 425), 16, plan.tile)
+  assert plan.tight((300, 425)) == shapes.needed((300, 425), 16, plan.tile, plan.overlap)
   assert plan.tight((590, 840)) == plan.shape((600, 850))
+
+
+def test_copies_of_few_photos_share_the_shape_of_tiles_with_holes():
+  plan = shapes.plan([(600, 850)], 16)
+  holes = filling.tile_shape(np.zeros((600, 850, 1), bool), filling.REPAIR_SIDE)
+  assert plan.tight((300, 425)) == plan.tight((150, 212)) == holes == (512, 512)
+  assert plan.tight((600, 850)) == (640, 896)
+  plan = shapes.plan([(1676, 1194)], 16)
+  assert plan.tight((838, 597)) == (896, 640)  # too large for it

@@ -64,7 +64,7 @@ def test_tiles_change_nothing(system, sides):
   network = engine.compiled(restorer).network
   photo = halves(150, 256)
   in_tiles = lambda side: network.restore(photo, (side, side), 32)
-  whole = network.restore(photo, shapes.needed((150, 256), network.grid, 2048), 32)
+  whole = network.restore(photo, shapes.needed((150, 256), network.grid, 2048, 64), 32)
   assert whole.shape == photo.shape and whole.std() > 0.02
   for side in sides:
     np.testing.assert_allclose(in_tiles(side), whole, atol=TOLERANCE)

@@ -248,3 +248,30 @@ def test_weights_of_repair_restore_and_detect(tmp_path):
   found = detector.apply(detector.params, photo)
   np.testing.assert_allclose(found, repair.PRIOR, rtol=1e-2)
   assert restorer.correction is None  # no network of tones was saved
+
+
+def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_they_are_needed(
+  trained,
+):
+  import dataclasses
+
+  from oldphoto_jax import weights
+  from oldphoto_jax.restoring import engine, restore
+
+  held = weights.Weights('repair', repair.sizes(SMALL), {'repair': trained})
+  restorer = weights.restorer(held, 'test')
+  size = (330, 310)
+  shared = engine.compiled(restorer, [size])
+  plain = engine.compiled(dataclasses.replace(restorer, answer=None, start=None), [size])
+  photo = _photos(1, 330)[0, :, :310]
+  shared.programs.prepare(shared.plan, size, search=True, fill=True, revive=True)
+  mask = np.zeros((*size, 1), np.float32)
+  mask[100:110, 40:200] = 1
+  both = [restore.restore_array(s, photo, mask, restore.Wishes()).photo for s in (shared, plain)]
+  np.testing.assert_allclose(*both, atol=1e-5)
+  for a, b in zip(shared.look(photo), plain.look(photo)):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+  # The photo and its holes have one shape, its copy takes it, too: no other program was needed.
+  assert shared.programs.answer.shapes == [
+    tuple((1, 384, 320, channels) for channels in (3, 3, 1, 1))
+  ]

@@ -124,9 +124,10 @@ def write_comparison(threads: int) -> None:
     commits.add(record['commit'])
     rows += record['rows']
   for x in rows:
+    half = 'none' if x['torch_bfloat16'] is None else f'{x["torch_bfloat16"]:.1f}'
     lines.append(
       f'| {x["stage"]} | {x["what"]} | {x["batch"]} x {x["side"]}² | {x["ours"]:.1f} | '
-      f'{x["torch"]:.1f} | {x["torch_bfloat16"]:.1f} | '
+      f'{x["torch"]:.1f} | {half} | '
       f'{x["ratio"]:.2f} ({x["least"]:.2f} to {x["most"]:.2f}) |'
     )
   mean = lambda values: math.exp(statistics.mean(math.log(value) for value in values))
@@ -136,8 +137,9 @@ def write_comparison(threads: int) -> None:
     ('all', rows),
   ):
     plain = mean(x['ratio'] for x in chosen)
-    fast = mean(x['torch_bfloat16'] / x['ours'] for x in chosen)
-    lines += ['', f'Geometric mean, {what}: {plain:.2f}; of PyTorch bfloat16: {fast:.2f}']
+    halves = [x['torch_bfloat16'] / x['ours'] for x in chosen if x['torch_bfloat16']]
+    fast = f'; of PyTorch bfloat16: {mean(halves):.2f}' if halves else ''
+    lines += ['', f'Geometric mean, {what}: {plain:.2f}{fast}']
   lines += ['', f'{record["threads"]} threads, PyTorch {record["torch"]}, {where(record)}']
   lines += ['', f'Measured at commits {", ".join(sorted(commits))}', '']
   lines += ['```', *commands, '```', '']

@@ -7,7 +7,8 @@ is printed; its numbers are written to `measure.output`, or speed_torch.json in 
 
 Both sides get the same parameters, batch, losses, optimiser and number of threads. Their forward
 passes are first checked to agree. Then windows of calls alternate, so that other load on the
-machine affects both equally.
+machine affects both equally. Where the processor has no bfloat16, PyTorch emulates it, dozens of
+times slower than float32: that column is left out. What is measured is told on stderr.
 """
 
 import contextlib
@@ -16,6 +17,8 @@ import importlib.metadata
 import json
 import math
 import multiprocessing
+import os
+import pathlib
 import statistics
 import sys
 import time
@@ -45,6 +48,7 @@ from oldphoto_jax.training import parallel, runs, train
 
 DIP_SIDES = (128, 256)
 DIP_ITERATIONS = 10  # in one program, as a fit runs its chunks of 100
+ROUNDS_SECONDS = 120  # of a row; where calls are so slow that all windows take longer, fewer do
 TOLERANCE = 1e-3  # of the outputs' largest value; float32 through some 40 layers
 
 
@@ -74,7 +78,7 @@ class Row:
   side: int
   ours: float
   torch: float
-  torch_bfloat16: float
+  torch_bfloat16: float | None  # None: the processor has none
   ratio: float
   least: float
   most: float
@@ -120,9 +124,10 @@ def table(rows: list[Row], mean: float, threads: int) -> str:
     '|---|---|---|---|---|---|---|',
   ]
   for x in rows:
+    half = 'none' if x.torch_bfloat16 is None else f'{x.torch_bfloat16:.1f}'
     lines.append(
       f'| {x.stage} | {x.what} | {x.batch} x {x.side}² | {x.ours:.1f} | {x.torch:.1f} | '
-      f'{x.torch_bfloat16:.1f} | {x.ratio:.2f} ({x.least:.2f} to {x.most:.2f}) |'
+      f'{half} | {x.ratio:.2f} ({x.least:.2f} to {x.most:.2f}) |'
     )
   return '\n'.join([*lines, '', f'Geometric mean of the ratios: {mean:.2f}'])
 
@@ -136,14 +141,39 @@ def _compare(
     ours(n)
     return time.perf_counter() - start
 
-  sides = (seconds, lambda n: ask(n, False), lambda n: ask(n, True))
+  def tell(text):
+    print(f'{name} {what}: {text}', file=sys.stderr, flush=True)
+
+  sides = [seconds, lambda n: ask(n, False)] + [lambda n: ask(n, True)] * has_bfloat16()
+  tell('compiling and first calls')
   for side_of in sides:  # compiles, and lets PyTorch choose its kernels
     side_of(1)
-  calls = [max(1, round(plan.seconds / max(side_of(1), 1e-9))) for side_of in sides]
-  rounds = [[side_of(n) / n for side_of, n in zip(sides, calls)] for _ in range(plan.count)]
-  ratios = [torch / own for own, torch, _ in rounds]
+  once = [max(side_of(1), 1e-9) for side_of in sides]
+  calls = [max(1, round(plan.seconds / each)) for each in once]
+  expected = sum(n * each for n, each in zip(calls, once))
+  count = min(plan.count, max(1, int(ROUNDS_SECONDS / expected)))
+  tell(f'{count} windows, about {count * expected:.0f} s')
+  rounds = [[side_of(n) / n for side_of, n in zip(sides, calls)] for _ in range(count)]
+  ratios = [torch / own for own, torch, *_ in rounds]
   medians = [1e3 * statistics.median(times) / steps_a_call for times in zip(*rounds)]
-  return Row(name, what, batch, side, *medians, statistics.median(ratios), min(ratios), max(ratios))
+  own, torch, half = medians if len(medians) == 3 else (*medians, None)
+  ends = statistics.median(ratios), min(ratios), max(ratios)
+  return Row(name, what, batch, side, own, torch, half, *ends)
+
+
+def has_bfloat16(cpuinfo: str | os.PathLike = '/proc/cpuinfo') -> bool:
+  """Whether PyTorch finds a processor with bfloat16; if nothing says so, it has none."""
+  if 'AVX2' in (
+    os.environ.get('ONEDNN_MAX_CPU_ISA', '').upper(),
+    os.environ.get('ATEN_CPU_CAPABILITY', '').upper(),
+  ):
+    return False
+  try:
+    text = pathlib.Path(cpuinfo).read_text()
+  except OSError:
+    return False
+  line = next((x for x in text.splitlines() if x.lower().startswith(('flags', 'features'))), '')
+  return bool({'avx512_bf16', 'amx_bf16', 'bf16'} & set(line.split()))
 
 
 def _check(name: str, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:

@@ -67,7 +67,7 @@ class Judge:
     """The distance of a restored photo to that of another system; both are padded to few shapes."""
     if self.squeezenet is None and self.lpips is None:
       return {}
-    shape = shapes.needed(photo.shape[:2], 1, tile=max(photo.shape))
+    shape = shapes.needed(photo.shape[:2], 1, tile=max(photo.shape), overlap=0)
     padded = (shapes.pad(x, shape)[None] for x in (photo, reference))
     found = _distances((self.squeezenet, self.lpips), *padded)
     return {name: float(value) for name, value in found.items()}

@@ -309,6 +309,11 @@ class Program:
     arrays = (np.asarray(array, np.float32) for array in arrays)
     return jax.tree.map(np.asarray, compiled(self._params, *arrays))
 
+  @property
+  def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
+    """The shapes of the arrays that it was compiled for."""
+    return list(self._compiled)
+
   def prepare(self, *sizes: tuple[int, ...]) -> Callable:
     """Compiles it for arrays of these shapes; waits if another thread is about to."""
     with self._lock:

@@ -1,0 +1,185 @@
+"""What an accelerator does with this code, in minutes and without network: see README.md.
+
+python -m benchmarks.accelerator.check -o measured.json --minutes 9
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import pathlib
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oldphoto_jax import data, weights
+from oldphoto_jax.degradation import recipes, worn
+from oldphoto_jax.evaluation import speed
+from oldphoto_jax.models import repair
+from oldphoto_jax.nn import prefill
+from oldphoto_jax.restoring import engine, restore, shapes
+from oldphoto_jax.systems import build, cyclegan, detector, pix2pix, triplet
+from oldphoto_jax.systems import repair as repair_system
+
+STAGES = {
+  'repair': repair_system.stages,
+  'pix2pix': pix2pix.stages,
+  'vae': triplet.stages,
+  'cyclegan': cyclegan.stages,
+  'detector': detector.stages,
+}
+DTYPES = ('bfloat16', 'float32')
+TOLERANCE = 2e-2  # of [-1, 1], of products in the accelerator's own precision
+WINDOWS = speed.Windows(3, 0.7)
+
+Section = tuple[str, Callable[[], Any]]
+
+
+def device() -> dict[str, Any]:
+  """What there is, and the products of matrices that it does in a second."""
+  facts = speed.describe() | {'platform': jax.default_backend()}
+  side = 512 if jax.default_backend() == 'cpu' else 8192
+  for dtype in DTYPES:
+    a = jnp.ones((side, side), dtype)
+    product = jax.jit(jnp.matmul)
+
+    def run(n, a=a, product=product):
+      for _ in range(n):
+        last = product(a, a)
+      last.block_until_ready()
+
+    run(1)
+    facts[f'tflops_{dtype}'] = 2 * side**3 / min(speed.windows(run, WINDOWS)) / 1e12
+  if importlib.util.find_spec('torch') is not None:
+    import torch
+
+    facts['torch'] = torch.__version__
+    facts['torch_cuda'] = torch.cuda.is_available()
+  return facts
+
+
+def agreement() -> dict[str, float]:
+  """Largest differences between this device and the CPU, of what restoring and training compute.
+
+  Raises:
+    AssertionError: one is larger than TOLERANCE; those of recipes may move pixels by a level.
+  """
+  model = repair.Repair(widths=(8, 16), blocks=1)
+  params = repair.init(model, jax.random.key(0)).g
+  photo = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+  holes = np.zeros((2, 64, 64, 1), bool)
+  holes[:, 20:30, 10:50] = True
+  keys = jax.random.split(jax.random.key(1), 2)
+  whole = {
+    'look': lambda: repair.look(model, params, photo)[0],
+    'fill': lambda: repair.fill(model, params, photo, jnp.float32(holes)),
+    'prefill': lambda: prefill.prefill(jnp.asarray(photo), jnp.asarray(holes)),
+    'report': lambda: recipes.degrade_batch(recipes.Report(), keys, photo).old,
+    'worn': lambda: recipes.degrade_batch(worn.Worn(), keys, photo).mask,
+  }
+  found = {}
+  for name, function in whole.items():
+    here = np.asarray(jax.jit(function)())
+    with jax.default_device(jax.devices('cpu')[0]):
+      there = np.asarray(jax.jit(lambda function=function: function())())
+    found[name] = float(np.abs(here - there).max())
+    median = float(np.median(np.abs(here - there)))
+    assert np.isfinite(here).all() and median < TOLERANCE, f'{name}: {found[name]}'
+    if name in ('look', 'fill', 'prefill'):
+      assert found[name] < TOLERANCE, f'{name} differs by {found[name]}'
+  return found
+
+
+def restoring(side: int) -> dict[str, float]:
+  """Megapixels a second of the whole of `oldphoto restore`, without files."""
+  restorer = weights.load_restorer(weights.SHIPPED)
+  size = (side, side * 3 // 4)
+  system = engine.compiled(restorer, [size])
+  photo = shapes.resized(data.sample_photos()[0].astype(np.float32) / 127.5 - 1, *size)
+  photo[:, size[1] // 2 : size[1] // 2 + side // 100 + 1] = 1  # a fold
+  seconds = []
+  for _ in range(3):
+    start = time.perf_counter()
+    restore.restore_array(system, photo, None, restore.usual(restorer))
+    seconds.append(time.perf_counter() - start)
+  megapixels = size[0] * size[1] / 1e6
+  return {
+    'megapixels': megapixels,
+    'first_seconds': seconds[0],
+    'megapixels_per_second': megapixels / min(seconds),
+  }
+
+
+def steps(name: str, dtype: str, variant: str) -> list[dict[str, Any]]:
+  """The train steps of a system, as --mode=speed measures them: speed, memory, degradation."""
+  config = importlib.import_module(f'configs.{name}').get_config(variant)
+  if 'dtype' in config.model:
+    config.model.dtype = dtype
+  elif dtype != 'float32':
+    return []
+  opened = STAGES[name](config, build.stand_ins(config), build.UNTRAINED)
+  peak = speed.matmul_peak(WINDOWS)
+  names = build.stage_names(config)
+  return [vars(speed.measure_stage(opened[stage](), peak, WINDOWS)) for stage in names]
+
+
+def sections(tiny: bool, systems: list[str]) -> Iterator[Section]:
+  """What is done, the most wanted first."""
+  yield 'device', device
+  yield 'agreement', agreement
+  if not tiny:
+    yield 'restoring', lambda: restoring(2048)
+  for name in systems:
+    for dtype in DTYPES[1:] if tiny else DTYPES:
+      variant = 'tiny' if tiny else 'paper' if name != 'repair' else ''
+      yield f'{name} {dtype}', lambda args=(name, dtype, variant): steps(*args)
+
+
+def run(path: pathlib.Path, plan: Iterator[Section], seconds: float) -> int:
+  """Does one section after the other, and writes the results after each.
+
+  A section that fails leaves its traceback in the results, and the next one is begun. One that does
+  not fit any more, as its like took longer than is left, is named there, too.
+
+  Returns:
+    The number of sections that failed.
+  """
+  begun, results, longest, failed = time.monotonic(), {}, 0.0, 0
+  for name, section in plan:
+    start = time.monotonic()
+    left = begun + seconds - start
+    state = 'done'
+    if left < longest:
+      state, results[name] = 'left out', {'left_out': f'{left:.0f} s were left'}
+    else:
+      try:
+        results[name] = section()
+      except Exception:
+        state, results[name] = 'failed', {'failed': traceback.format_exc()}
+        failed += 1
+      longest = max(longest, time.monotonic() - start)
+    print(f'{time.monotonic() - begun:5.0f} s  {name}: {state}', flush=True)
+    path.write_text(json.dumps(results, indent=1, default=str) + '\n')
+  return failed
+
+
+def main(argv: list[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('-o', '--output', type=pathlib.Path, required=True)
+  parser.add_argument('--minutes', type=float, default=9.0)
+  parser.add_argument('--systems', default=','.join(STAGES), help='of which to measure train steps')
+  parser.add_argument('--tiny', action='store_true', help='networks for tests')
+  args = parser.parse_args(argv)
+  systems = args.systems.split(',') if args.systems else []
+  failed = run(args.output, sections(args.tiny, systems), 60 * args.minutes)
+  return 1 if failed else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
