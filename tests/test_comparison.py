@@ -404,9 +404,7 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
   changed['systems']['again']['identity'] = 'pix2pix 0123456789ab'
   table.write_text(json.dumps(changed))
   config.verify_seconds = 0.0  # the cheapest row alone
-  with pytest.raises(
-    UserError, match=r'1 of \d numbers moved, most of all psnr of do noth'
-  ):
+  with pytest.raises(UserError, match=r'1 of \d numbers moved, most of all psnr of do noth'):
     system.run(config)
   said = (tmp_path / 'verified' / 'verification.md').read_text()
   assert 'again: pix2pix' in said and '| 0.5 | 0.05 | moved |' in said
