@@ -12,10 +12,19 @@ from ml_collections import config_flags
 from oldphoto_jax.errors import ConfigError, UserError
 from oldphoto_jax.evaluation import compile_report, speed
 from oldphoto_jax.restoring import compile_cache
-from oldphoto_jax.systems import comparison, cyclegan, detector, dip, pix2pix, repair, triplet
+from oldphoto_jax.systems import (
+  archive,
+  comparison,
+  cyclegan,
+  detector,
+  dip,
+  pix2pix,
+  repair,
+  triplet,
+)
 from oldphoto_jax.training import parallel
 
-MODULES = (triplet, pix2pix, cyclegan, detector, repair, dip, comparison)
+MODULES = (triplet, pix2pix, cyclegan, detector, repair, archive, dip, comparison)
 SYSTEMS = {module.SYSTEM.name: module.SYSTEM for module in MODULES}
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'File of settings.', lock_config=True)

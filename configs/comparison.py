@@ -4,6 +4,7 @@ python launch.py --config=configs/comparison.py           # small; anywhere, fro
 python launch.py --config=configs/comparison.py:smoke     # tiny networks: does it all run?
 python launch.py --config=configs/comparison.py:cpu       # hours on a few cores, your own photos
 python launch.py --config=configs/comparison.py:paper     # the published sizes, for accelerators
+python launch.py --config=configs/comparison.py:report    # the student report's study, likewise
 
 Systems are trained into WORKDIR/NAME. A stopped one goes on, and a finished one is loaded. Other
 weights are given by --config.load.NAME=PATH. The scores of each photo are stored in
@@ -15,12 +16,20 @@ import ml_collections
 
 from configs import cyclegan, dip, pix2pix, sections, vae
 
-OWN = {'': '', 'smoke': 'tiny', 'cpu': 'cpu', 'paper': 'paper'}  # variant -> the systems' variant
+OWN = {
+  '': '',
+  'smoke': 'tiny',
+  'cpu': 'cpu',
+  'paper': 'paper',
+  'report': 'report',
+}  # variant -> the systems' variant
 
 
 def get_config(variant=''):
   if variant not in OWN:
-    raise ValueError(f'configs/comparison.py has no variant {variant!r}: smoke, cpu, paper')
+    raise ValueError(
+      f'configs/comparison.py has no variant {variant!r}: {", ".join(filter(None, OWN))}'
+    )
   own = OWN[variant]
   c = ml_collections.ConfigDict()
   c.system = 'comparison'
@@ -57,7 +66,8 @@ def get_config(variant=''):
   c.systems.triplet = vae.get_config(own)
   c.systems.triplet.stages = 'vae_rx,vae_y,mapping,mapping_masked,fusion'  # they share `images`
   c.systems.triplet.fusion.masked = True
-  c.systems.dip = dip.get_config('denoise' if variant == 'paper' else 'small')
+  presets = {'paper': 'denoise', 'report': 'report'}
+  c.systems.dip = dip.get_config(presets.get(variant, 'small'))
 
   c.evaluate = sections.evaluate()
   c.evaluate.recipes = 'report,wan2020,print'  # one table per recipe
@@ -68,10 +78,13 @@ def get_config(variant=''):
   c.evaluate.lpips_alexnet = ''  # torchvision's AlexNet, for LPIPS; '': no such column
   c.evaluate.lpips_linear = ''  # and weights/v0.1/alex.pth of the package lpips
   c.evaluate.niqe = ''  # NIQE's statistics; '': no such column
+  c.evaluate.figure = ''  # rows of a figure between input and target, one column each; '': none
   c.evaluate.pictures = 6  # photos in the grids and on the page
   c.evaluate.resamples = 10_000  # of the bootstrap
 
-  return sections.variants(c, variant, {'smoke': (smoke,), 'cpu': (cpu,), 'paper': (paper,)})
+  return sections.variants(
+    c, variant, {'smoke': (smoke,), 'cpu': (cpu,), 'paper': (paper,), 'report': (report,)}
+  )
 
 
 def smoke(c):
@@ -114,3 +127,23 @@ def paper(c):
   c.recipe = 'wan2020'
   c.evaluate.dip_photos = 0
   c.evaluate.dip_masked = True
+
+
+def report(c):
+  """The study of the student report: its photos, damage and settings, and its figure 13.
+
+  They are those of the variants `report` of the systems. The triplet is trained here; the report
+  took published weights (oldphoto import bopbtl gives them: --config.load.triplet=FILE).
+  """
+  c.workdir = 'runs/comparison_report'
+  c.images = 0
+  c.data.crop = 256
+  c.data.scale = (0.76, 0.76)  # 286x286, then a crop of 256
+  c.data.threads = 16
+  c.data.subset_train, c.data.subset_val, c.data.subset_test = 400, 100, 50
+  c.recipe = 'report'
+  c.systems.triplet.stages = 'vae_rx,vae_y,mapping'
+  c.systems.triplet.fusion.masked = False
+  c.evaluate.recipes = 'report'
+  c.evaluate.figure = 'triplet,dip,pix2pix,cyclegan'  # in the order of its ranking
+  c.evaluate.dip_photos = 6  # those of the figure

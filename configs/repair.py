@@ -2,6 +2,7 @@
 
 python launch.py --config=configs/repair.py            # small; anywhere, from nothing, in minutes
 python launch.py --config=configs/repair.py:cpu        # hours on a few cores, your own photos
+python launch.py --config=configs/repair.py:archive --config.data.old=SCANS  # hours; one archive
 
 Labelled prints are folders of masks NAME.png (0 sound, 128 undecidable, 255 damaged) and of the
 photos with these names: --config.data.labels=MASKS --config.data.prints=PHOTOS
@@ -58,7 +59,7 @@ def get_config(variant=''):
   c.evaluate.recipes = 'report,wan2020,print'
   c.measure = sections.measure()
 
-  return sections.variants(c, variant, {'cpu': (cpu,), 'tiny': (tiny,)})
+  return sections.variants(c, variant, {'cpu': (cpu,), 'archive': (archive,), 'tiny': (tiny,)})
 
 
 def cpu(c):
@@ -67,6 +68,28 @@ def cpu(c):
   c.repair.steps = 30000
   c.repair.ema = 0.999
   c.train.evaluate_every = 1000
+
+
+def archive(c):
+  """48,000 examples: 1.5 CPU-hours at the speed of `cpu`. Ends with a verdict: systems/archive.py.
+
+  data.old is the folder of the archive's prints, start the weights to learn on from ('': those of
+  the package), data.photos good photos, if there are any. The networks have the sizes of `start`.
+  """
+  c.system = 'archive'
+  c.workdir = 'runs/archive'
+  c.stages = 'repair'
+  c.repair.steps = 6000
+  c.repair.lr = 1e-4  # a tenth of what trains from nothing
+  c.repair.ema = 0.999
+  c.train.evaluate_every = 1000
+  c.archive = ml_collections.ConfigDict()
+  c.archive.aside = 0.3  # share of the prints that nothing is learnt from, to judge by
+  c.archive.strict = 0.8  # probability of damage from which on a find is a label
+  c.archive.longest = 2000  # pixels; larger scans are shrunk to this
+  c.archive.p_print_alone = 0.9  # as data.p_print, where there are no good photos
+  c.archive.sheet = 12  # prints on the blind sheet
+  c.archive.resamples = 10_000  # of the bootstrap
 
 
 def tiny(c):

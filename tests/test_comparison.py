@@ -371,6 +371,7 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
       ('more', f'again={tiny / weights.FILE}'),
       ('evaluate.crop', 64),
       ('evaluate.pictures', 1),
+      ('evaluate.figure', 'again,pix2pix'),
       ('data.old_test', str(old)),
       ('data.old_reference', str(reference)),
     )
@@ -386,7 +387,13 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
   assert rows['again']['minus pix2pix']['psnr']['mean'] == 0  # the same weights
   assert rows['pix2pix']['photos'] == len(reports[0]['tests']['report']['photos']) == 2
   assert reports[0]['systems']['pix2pix']['training']['images'] == 20
-  for name in ('comparison.md', 'comparison.html', 'grid_report.png', 'grid_old_photos.png'):
+  for name in (
+    'comparison.md',
+    'comparison.html',
+    'grid_report.png',
+    'grid_old_photos.png',
+    'figure_report.png',
+  ):
     assert (tmp_path / 'run0' / name).stat().st_size > 200
   assert '| pix2pix | 2 |' in (tmp_path / 'run0' / 'comparison.md').read_text()
   assert (tmp_path / 'run0' / 'comparison.html').read_text().count('After: pix2pix') == 2
@@ -418,6 +425,32 @@ def rows_identity(report):
   name, digest = report['systems']['again']['identity'].split()
   assert name == 'pix2pix' and len(digest) == 12
   return f'{name} {digest}'
+
+
+def test_the_study_of_the_student_report_is_one_command():
+  config = config_of(variant='report')
+  for name, images in (('pix2pix', 6000 * 10), ('cyclegan', 30 * 400)):
+    own = system.own_config(config, name)
+    stage = own[name]
+    assert own.recipe == 'report' and stage.steps * stage.batch_size == images
+    assert (own.data.subset_train, own.data.subset_val, own.data.subset_test) == (400, 100, 50)
+  assert system.own_config(config, 'triplet').mapping.lr == 2e-4
+  assert system.own_config(config, 'dip').fit.iterations == 3001
+  changed = config_of(('evaluate.figure', 'triplet,bm3d'), variant='report')
+  with pytest.raises(UserError, match="no row 'bm3d'"):
+    system.check(changed)
+
+
+def test_the_figure_has_the_columns_of_the_report(tmp_path):
+  tests = [a_test(), a_test(truth=False)]
+  results, _ = compared(tmp_path, tests)
+  columns = {}
+  for test in tests:
+    picture = tables.figure(test, results[test.name], ['half'], 2)
+    columns[test.name] = round(picture.shape[1] / 32)
+  assert columns['report'] > columns['old']  # the target
+  missing = tables.figure(tests[0], results['report'], ['half', 'told'], 3)
+  assert missing.shape[1] > tables.figure(tests[0], results['report'], ['half'], 3).shape[1]
 
 
 @pytest.mark.parametrize(

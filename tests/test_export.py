@@ -66,7 +66,7 @@ def photo_of(size):
 
 def mask_of(size):
   mask = np.zeros((*size, 1), np.float32)
-  mask[5:9] = 1
+  mask[5:9] = 0.7
   mask[20:40, 30:44] = 0.5
   return mask
 

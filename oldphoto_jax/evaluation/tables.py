@@ -287,3 +287,18 @@ def grid(test: Test, results: dict[str, Results], rows: int) -> np.ndarray:
     [column[i] if i < len(column) else None for column in columns.values()] for i in range(rows)
   ]
   return sheets.grid(lines, list(columns), test.photos[:rows])
+
+
+def figure(test: Test, results: dict[str, Results], labels: Sequence[str], rows: int) -> np.ndarray:
+  """The first photos, each in a row: input, restored by some of the rows, target if there is one.
+
+  The columns of figure 13 of the student report.
+  """
+  rows = min(rows, len(test.photos))
+  columns = {'input': test.old} | {label: results[label].pictures for label in labels}
+  if test.truth is not None:
+    columns['target'] = test.truth
+  lines = [
+    [column[i] if i < len(column) else None for column in columns.values()] for i in range(rows)
+  ]
+  return sheets.grid(lines, list(columns), test.photos[:rows])

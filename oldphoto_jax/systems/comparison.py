@@ -78,6 +78,11 @@ def check(config: ConfigDict) -> None:
     raise ConfigError(f'reference is {config.reference!r}: choose from {known}')
   if config.data.old_reference and not config.data.old_test:
     raise ConfigError('data.old_reference belongs to data.old_test: set data.old_test as well')
+  for name in filter(None, build.names(config.evaluate.figure)):
+    if name not in (*names, *more):
+      raise ConfigError(
+        f'evaluate.figure: there is no row {name!r}; choose from {", ".join([*names, *more])}'
+      )
   _judge(config)
 
 
@@ -447,6 +452,10 @@ def _write(
     grid = tables.grid(test, results[test.name], config.evaluate.pictures)
     name = f'grid_{test.name.replace(" ", "_")}.png'
     sheets.save_png(folder / name, grid)
+    if config.evaluate.figure:
+      columns = build.names(config.evaluate.figure)
+      figure = tables.figure(test, results[test.name], columns, config.evaluate.pictures)
+      sheets.save_png(folder / name.replace('grid', 'figure'), figure)
     place = next(i for i, s in enumerate(sections) if s.title == test.name)
     shown = _entries(test, results[test.name], config)
     sections[place] = dataclasses.replace(sections[place], picture=grid, entries=shown)

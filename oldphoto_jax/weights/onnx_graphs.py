@@ -261,11 +261,13 @@ def _look(g: Graph, model: repair.Repair, params, photo: str) -> tuple[str, str]
 
 
 def _fill(g: Graph, model: repair.Repair, params, photo: str, mask: str) -> tuple[str]:
-  """repair.fill of a mask that is trusted."""
+  """repair.fill; the largest value of the mask says how far it is to be trusted."""
   photo, holes = g.signed(photo), g.op('Greater', mask, g.const(0))
   filled = _prefill(g, photo, holes)
-  trust = g.plus(g.times(mask, 0), 1)
-  out = _repair_unet(g, model, params, photo, filled, mask, trust)
+  marked = g.op('Cast', holes, to=g.onnx.TensorProto.FLOAT)
+  trust = g.op('ReduceMax', mask, axes=[1, 2, 3], keepdims=1)
+  trust = g.op('Add', g.times(mask, 0), trust)
+  out = _repair_unet(g, model, params, photo, filled, marked, trust)
   return (g.unsigned(g.op('Add', filled, g.channels(out, 0, 3))),)
 
 
