@@ -78,7 +78,10 @@ def run(config: ConfigDict) -> None:
   new = _engine(candidate)
   if made:
     decided, judged = verdict.judge(
-      *(verdict.scores(e, made) for e in (before, new)), config.seed, config.archive.resamples
+      verdict.scores(before, made),
+      verdict.scores(new, made),
+      config.seed,
+      config.archive.resamples,
     )
   else:
     decided, judged = verdict.EQUAL, []
