@@ -269,6 +269,9 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
   mask[100:110, 40:200] = 1
   both = [restore.restore_array(s, photo, mask, restore.Wishes()).photo for s in (shared, plain)]
   np.testing.assert_allclose(*both, atol=1e-5)
+  found, told = (shared.fill(photo, photo, trust * mask) for trust in (0.5, 1.0))
+  np.testing.assert_allclose(found, plain.fill(photo, photo, 0.5 * mask), atol=1e-5)
+  assert np.abs(found - told).max() > 1e-4  # it does not believe both alike
   for a, b in zip(shared.look(photo), plain.look(photo)):
     np.testing.assert_allclose(a, b, atol=1e-5)
   # The photo and its holes have one shape, its copy takes it, too: no other program was needed.

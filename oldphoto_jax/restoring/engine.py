@@ -344,8 +344,9 @@ class Programs:
     return self.answer(photo, photo, nothing, nothing)
 
   def fill(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mask = mask.astype(np.float32)
-    filled, _ = self.answer(photo, self.start(photo, mask), mask, np.ones_like(mask))
+    holes = (mask > 0).astype(np.float32)
+    trust = np.full_like(holes, mask.max())
+    filled, _ = self.answer(photo, self.start(photo, holes), holes, trust)
     return filled, filled
 
   def prepare(
