@@ -22,6 +22,7 @@ from oldphoto_jax.restoring import manifest
 # Errors that may be caused by a photo rather than the program.
 FAILURES = (UserError, MemoryError, jax.errors.JaxRuntimeError)
 CHANGED = 'The original has changed since; --overwrite does it again.'
+REPLACED = 'What was written has been changed since, and is kept as it is.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -413,7 +414,8 @@ def _kept(item: Item, plan: Plan, journal: manifest.Journal) -> Result:
     manifest.unchanged(path, entry, key) for key, path in outputs.items() if entry.get(key)
   )
   if not same:
-    return _finished(item, Done(None), 'kept', 0.0, None)
+    warnings = () if entry is None else (REPLACED,)
+    return _finished(item, Done(None, warnings), 'kept', 0.0, None)
   names = (*outputs, 'input')
   known = {f'{name}{end}' for name in names for end in ('', '_bytes', '_sha256')} | _COMMON
   warnings = tuple(w for w in entry['warnings'] if w != CHANGED)

@@ -8,6 +8,7 @@ report is put there once a minute, so that a lost machine costs little.
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -98,8 +99,12 @@ class Place:
     return True
 
   def put(self, content: bytes, name: str) -> None:
+    """Writes a file, completely or not at all. A store has no folders that must be made."""
+    if not is_remote(self.url):
+      images.make_folder(pathlib.Path(self.path(name)).parent)
+      images.write_bytes(self.path(name), content, overwrite=True)
+      return
     with self.told(f'{name} cannot be written'):
-      self.system.makedirs(self.path(name).rpartition('/')[0], exist_ok=True)
       self.system.pipe_file(self.path(name), content)
 
 
@@ -147,16 +152,18 @@ class Mirror:
     return after
 
   def rename(self, text: str) -> str:
-    """A text that names files, with the places that they stand for."""
-    text = text.replace(str(self.photos), self.source.url)
-    return text.replace(str(self.out), self.target.url)
+    """A text or JSON that names files, with the places that they stand for."""
+    for folder, place in ((self.photos, self.source), (self.out, self.target)):
+      # In JSON, a path is escaped letter by letter, so its beginning can be replaced.
+      for written in {str(folder), json.dumps(str(folder))[1:-1]}:
+        text = text.replace(written, place.url)
+    return text
 
   def put_report(self) -> None:
     """Puts the report and its journal into the place of the results, as far as they exist."""
     for name in _report_names(self.shard):
       path = self.out / name
       if path.exists():
-        # Paths in JSON are escaped, but letter by letter: the beginning can be replaced.
         text = path.read_text('utf-8', 'surrogateescape')
         self.target.put(self.rename(text).encode('utf-8', 'surrogateescape'), name)
       elif name.endswith('.journal'):

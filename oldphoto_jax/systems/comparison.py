@@ -349,7 +349,9 @@ def training(
   return Training(
     images=total,
     seconds=seconds,
-    photos=d['tfds_name'] or pathlib.PurePath(d['photos']).name or 'sample photos',
+    photos=d['tfds_name']
+    or pathlib.PurePath(d.get('pairs') or d['photos']).name
+    or 'sample photos',
     recipe=' + '.join(dict.fromkeys(recipes)),
     crop=d['crop'],
     perceptual=network['network'] if used else '',
