@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import filelock
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -192,6 +193,16 @@ def test_a_second_run_on_the_same_report_is_refused(tmp_path):
     return folder.Done((8, 12))
 
   assert folder.run(todo, folder.each(meanwhile), {}, 'copied', '').count('copied') == 1
+
+
+def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, caplog):
+  def none(lock):
+    raise OSError(errno.ENOLCK, 'No locks available')
+
+  monkeypatch.setattr(filelock.FileLock, 'acquire', none)
+  copy(plan(save(tmp_path / 'in/a.png'), tmp_path / 'out'))
+  assert 'this file system has no locks' in caplog.text
+  assert len(report(tmp_path / 'out')['photos']) == 1
 
 
 def test_what_another_run_has_done_meanwhile_is_kept(tmp_path):

@@ -475,7 +475,7 @@ def write(todo: Plan, photo: images.Photo, output: pathlib.Path) -> None:
 
 
 # What a photo says of itself. Paths of masks and the like are nobody else's business.
-_TOLD = ('weights', 'weights_sha256', 'strength', 'only_damage', 'find', 'tone')
+_TOLD = ('weights', 'weights_sha256', 'strength', 'only_damage', 'find', 'tone', 'descreen')
 
 
 def with_history(

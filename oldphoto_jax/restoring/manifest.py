@@ -14,9 +14,11 @@ import contextlib
 import csv
 import dataclasses
 import datetime
+import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import pathlib
 import re
@@ -35,6 +37,8 @@ REPORT = 'report.json'
 SOFTWARE = f'oldphoto_jax {oldphoto_jax.__version__}'
 
 Entry = dict[str, Any]
+
+_log = logging.getLogger(__name__)
 
 
 class Shard(NamedTuple):
@@ -351,7 +355,11 @@ def journal(
       'photos with --shard.'
     ) from error
   except OSError as error:
-    raise PhotoError(f'{folder}: cannot write to this folder ({images.reason(error)}).') from error
+    if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+      raise PhotoError(
+        f'{folder}: cannot write to this folder ({images.reason(error)}).'
+      ) from error
+    _log.warning('%s: this file system has no locks; let no two runs write %s.', folder, name)
   try:
     made = Journal(folder, shard, made_by, inputs, left, skipped)
     try:

@@ -1,6 +1,7 @@
 """The record of a run (settings, versions, device, commit), and the guard against mixing runs."""
 
 import contextlib
+import errno
 import fnmatch
 import importlib.metadata
 import json
@@ -113,7 +114,9 @@ def alone(workdir: str | os.PathLike) -> Iterator[None]:
       '--config.workdir'
     ) from error
   except OSError as error:
-    raise ConfigError(f'{folder} cannot be written ({error.strerror}): choose another') from error
+    if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+      raise ConfigError(f'{folder} cannot be written ({error.strerror}): choose another') from error
+    logging.warning('%s: this file system has no locks; start no second run in it', folder)
   try:
     yield
   finally:
