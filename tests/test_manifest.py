@@ -176,6 +176,7 @@ def test_four_processes_on_one_folder_one_of_them_killed(tmp_path, say):
   # A job on all photos makes one report of the four.
   assert copy(plan(source, out)).count('kept') == 40
   assert len(report(out)['photos']) == 40 and report(out)['photos'][0]['mean'] > 0
+  assert (report(out)['copied'], report(out)['kept']) == (0, 40)
   left_over = [path.name for path in out.rglob('.*') if not path.name.endswith('.lock')]
   assert len(left_over) <= 1  # the temporary file of the photo in work
 

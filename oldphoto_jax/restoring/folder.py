@@ -346,7 +346,7 @@ def run(
 
   try:
     with manifest.journal(
-      plan.folder, plan.shard, made_by, inputs, plan.left, plan.skipped
+      plan.folder, plan.shard, made_by, inputs, done, plan.left, plan.skipped
     ) as journal:
       for result in each_result(journal):
         results[result.input] = result

@@ -239,10 +239,12 @@ class Journal:
     shard: Shard | None,
     made_by: Mapping[str, Any],
     inputs: Sequence[str],
+    done: str,
     left: int,
     skipped: Iterable[tuple[pathlib.Path, str]],
   ):
-    self._folder, self._name, self._inputs = folder, report_name(shard), inputs
+    self._folder, self._name = folder, report_name(shard)
+    self._inputs, self._done = inputs, done
     self.run = run_id(made_by)
     own = read_one(folder, self._name)
     self._own = [] if own is None else list(own.photos)
@@ -314,7 +316,7 @@ class Journal:
 
     rest = [entry for entry in old if stays(entry)]
     photos = new + rest
-    counts = {status: 0 for status in ('kept', 'failed')}
+    counts = {status: 0 for status in (self._done, 'kept', 'failed')}
     for entry in photos:
       counts[entry['status']] = counts.get(entry['status'], 0) + 1
     report = {**head, **counts, 'left': left, 'photos': photos}
@@ -329,6 +331,7 @@ def journal(
   shard: Shard | None,
   made_by: Mapping[str, Any],
   inputs: Sequence[str],
+  done: str,
   left: int = 0,
   skipped: Iterable[tuple[pathlib.Path, str]] = (),
 ) -> Iterator[Journal]:
@@ -339,6 +342,7 @@ def journal(
     shard: the part of the photos that the job does.
     made_by: software, weights and settings, as JSON values.
     inputs: the absolute paths of the originals that it will do or keep, in the order of the report.
+    done: the status of a photo that it has processed.
     left: the number of further photos, which it has found but will not do.
     skipped: the paths that are no photos, and why.
 
@@ -361,7 +365,7 @@ def journal(
       ) from error
     _log.warning('%s: this file system has no locks; let no two runs write %s.', folder, name)
   try:
-    made = Journal(folder, shard, made_by, inputs, left, skipped)
+    made = Journal(folder, shard, made_by, inputs, done, left, skipped)
     try:
       yield made
     except BaseException:
