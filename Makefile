@@ -28,7 +28,7 @@ else
 endif
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not web'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not web'
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -21,6 +21,18 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+# They start processes or compile the largest programs. With several workers, each of which takes a
+# file at a time, they come first: one that is left to the end would keep one worker busy alone.
+LONG = (
+  'test_launch', 'test_processes', 'test_triplet_models', 'test_damage', 'test_pix2pix',
+  'test_cyclegan', 'test_train', 'test_detector', 'test_worn', 'test_fusion', 'test_comparison',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items) -> None:
+  items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 def count_parameters(params) -> int:
   """How many numbers a tree of arrays holds."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))

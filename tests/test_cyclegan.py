@@ -321,7 +321,7 @@ def test_each_update_leaves_the_other_networks_alone(run):
 
 
 def test_a_stage_resumes_exactly(run):
-  state, position, metrics = run.go_on(run.state, START, 2, devices=4)
+  state, position, metrics = run.go_on(run.state, START, 2, devices=1)
   assert all(np.isfinite(value) for values in metrics for value in values.values())
   folder = f'{run.config.workdir}/cyclegan/checkpoints'
   with checkpoints.manager(folder, run.stage.score) as saved:
@@ -329,8 +329,8 @@ def test_a_stage_resumes_exactly(run):
     saved.wait_until_finished()
     _, loaded, position = checkpoints.restore(saved, state)
   assert same(loaded.pool, state.pool) and int(loaded.pool.count) == 6
-  straight, _, _ = run.go_on(state, position, 2, devices=4)
-  resumed, _, _ = run.go_on(loaded, position, 2, devices=4)
+  straight, _, _ = run.go_on(state, position, 2, devices=1)
+  resumed, _, _ = run.go_on(loaded, position, 2, devices=1)
   assert same(straight, resumed)
   assert build.is_trained(run.config, 'cyclegan')
 

@@ -202,12 +202,13 @@ def test_training_on_a_batch_finds_its_lines(trained):
   assert set(last) == {'bce', 'dice', 'norm'}
   assert last['bce'] < 0.2 * first['bce'] and last['dice'] < 0.3 * first['dice']
   assert int(state.step) == 101
-  scores, shown = jax.jit(partial(detector.eval_step, MODEL))(state, {}, batch())
+  evaluate = jax.jit(partial(detector.eval_step, MODEL))
+  scores, shown = evaluate(state, {}, batch())
   assert float(scores['f1'].min()) > 0.8
   np.testing.assert_allclose(scores['damaged'], 1 / 16)
   blind = jax.tree.map(jnp.zeros_like, state)
   blind.ema['params']['conv_out']['bias'] -= 1
-  nothing, _ = detector.eval_step(MODEL, blind, {}, batch())
+  nothing, _ = evaluate(blind, {}, batch())
   np.testing.assert_allclose(nothing['f1'], scores['f1_nothing'], rtol=1e-5)
   assert float(scores['f1_nothing'].max()) < 0.01
   assert {name: image.shape for name, image in shown.items()} == {

@@ -138,14 +138,13 @@ def test_steps_learn_with_and_without_holes_and_leave_the_triplet_alone(frozen):
   assert (scores['psnr_filled'] > scores['psnr']).all()
 
 
-@pytest.mark.parametrize(('devices', 'parts'), [(4, 1), (1, 2)])
-def test_one_device_and_many_parts_give_the_same_parameters(float64, frozen, g, devices, parts):
+def test_one_device_and_many_parts_give_the_same_parameters(float64, frozen, g):
   frozen, g = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (frozen, g))
   model = in_float64(MODEL)
   state = fusion.init(model, jax.random.key(1)).replace(g=g)
   one, terms = run(model, frozen, photos(), 1, 3, state)
-  model = dataclasses.replace(model, accumulate=parts)
-  four, terms4 = run(model, frozen, photos(), devices, 3, state)
+  model = dataclasses.replace(model, accumulate=2)
+  four, terms4 = run(model, frozen, photos(), 2, 3, state)
   jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-12), one.g, four.g)
   np.testing.assert_allclose(terms[0]['hole_l1'], terms4[0]['hole_l1'], rtol=1e-9)
 

@@ -86,14 +86,27 @@ def same(a, b):
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-def test_a_run_logs_evaluates_and_saves(tmp_path):
-  state = train.train(stage(), tmp_path, seed=0)
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The state and the folder of a run that nothing disturbed; the folder is not to be changed."""
+  folder = tmp_path_factory.mktemp('whole')
+  return jax.device_get(train.train(stage(), folder, seed=0)), folder
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+  """A copy of its folder."""
+  return shutil.copytree(whole[1], tmp_path / 'copied')
+
+
+def test_a_run_logs_evaluates_and_saves(whole):
+  state, folder = whole
   assert int(state.step) == 7
-  rows = lines(tmp_path)
+  rows = lines(folder)
   assert [r['step'] for r in rows if 'eval_psnr' in r] == [3, 6, 7]
   assert [r['step'] for r in rows if 'loss' in r][-1] == 7
   assert all(np.isfinite(r['loss']) and r['images_per_second'] > 0 for r in rows if 'loss' in r)
-  assert sorted(p.name for p in (tmp_path / 'sheets').iterdir()) == [
+  assert sorted(p.name for p in (folder / 'sheets').iterdir()) == [
     '0000003.png',
     '0000006.png',
     '0000007.png',
@@ -128,16 +141,13 @@ def test_without_a_terminal_the_log_says_what_the_run_does(tmp_path, caplog):
   assert ' left' not in caplog.text
 
 
-def test_the_same_command_gives_the_same_numbers_and_another_seed_others(tmp_path):
-  a = train.train(stage(), tmp_path / 'a', seed=0)
-  same(a, train.train(stage(), tmp_path / 'b', seed=0))
-  assert not np.array_equal(a.w, train.train(stage(), tmp_path / 'c', seed=1).w)
+def test_the_same_command_gives_the_same_numbers_and_another_seed_others(tmp_path, whole):
+  same(whole[0], train.train(stage(), tmp_path / 'b', seed=0))
+  assert not np.array_equal(whole[0].w, train.train(stage(), tmp_path / 'c', seed=1).w)
 
 
 @pytest.mark.parametrize('at', [2, 4, 6])
-def test_sigterm_saves_and_the_same_command_goes_on_exactly(tmp_path, at):
-  whole = train.train(stage(), tmp_path / 'whole', seed=0)
-
+def test_sigterm_saves_and_the_same_command_goes_on_exactly(tmp_path, whole, at):
   def terminate(drawn):
     if drawn == at:
       os.kill(os.getpid(), signal.SIGTERM)
@@ -147,19 +157,19 @@ def test_sigterm_saves_and_the_same_command_goes_on_exactly(tmp_path, at):
     train.train(stage(after_step=terminate), tmp_path / 'cut', seed=0)
   assert stopped.value.code == ExitStatus.STOPPED
   assert signal.getsignal(signal.SIGTERM) == handler
-  same(whole, train.train(stage(), tmp_path / 'cut', seed=0))
+  same(whole[0], train.train(stage(), tmp_path / 'cut', seed=0))
   drop_speed = [
-    [{k: v for k, v in row.items() if k != 'images_per_second'} for row in lines(tmp_path / run)]
-    for run in ('whole', 'cut')
+    [{k: v for k, v in row.items() if k != 'images_per_second'} for row in lines(run)]
+    for run in (whole[1], tmp_path / 'cut')
   ]
   evaluations = [[row for row in rows if 'eval_psnr' in row] for rows in drop_speed]
   assert evaluations[0] == evaluations[1]
 
 
-def test_a_longer_run_goes_on_and_a_finished_one_is_left_alone(tmp_path):
+def test_a_longer_run_goes_on_and_a_finished_one_is_left_alone(tmp_path, whole):
   train.train(stage(steps=4), tmp_path, seed=0)
   longer = train.train(stage(steps=7), tmp_path, seed=0)
-  same(longer, train.train(stage(steps=7), tmp_path / 'other', seed=0))
+  same(longer, whole[0])
   before = (tmp_path / 'metrics.jsonl').read_bytes()
   same(longer, train.train(stage(steps=7), tmp_path, seed=0))
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
@@ -172,29 +182,26 @@ def test_a_loss_that_is_not_finite_stops_with_its_examples(tmp_path):
     assert saved.all_steps() == [3]  # from before it
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
-  whole = train.train(stage(), tmp_path, seed=0)
-  for path in (tmp_path / 'checkpoints' / '7' / 'state').rglob('*'):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(whole, copied, caplog):
+  for path in (copied / 'checkpoints' / '7' / 'state').rglob('*'):
     if path.is_file():
       path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  same(whole, train.train(stage(), tmp_path, seed=0))
+  same(whole[0], train.train(stage(), copied, seed=0))
   assert 'checkpoint 7' in caplog.text and 'cannot be read' in caplog.text
 
 
-def test_when_no_checkpoint_can_be_read_training_does_not_start_anew(tmp_path):
-  train.train(stage(), tmp_path, seed=0)
-  for step in (tmp_path / 'checkpoints').iterdir():
+def test_when_no_checkpoint_can_be_read_training_does_not_start_anew(copied):
+  for step in (copied / 'checkpoints').iterdir():
     shutil.rmtree(step / 'state')
   with pytest.raises(checkpoints.CheckpointError, match='none of the checkpoints'):
-    train.train(stage(), tmp_path, seed=0)
+    train.train(stage(), copied, seed=0)
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-  train.train(stage(), tmp_path, seed=0)
+def test_a_checkpoint_of_another_network_is_refused(copied):
   with pytest.raises(
     checkpoints.CheckpointError, match=r'to a different network: w is \(3,\) there'
   ):
-    train.train(stage(size=4), tmp_path, seed=0)
+    train.train(stage(size=4), copied, seed=0)
 
 
 def test_latest_two_and_best_are_kept(tmp_path):
@@ -211,14 +218,13 @@ def test_latest_two_and_best_are_kept(tmp_path):
     assert checkpoints.restore(saved, state, step=2)[2] == {'next_example': 2}
 
 
-def test_a_checkpoint_of_four_devices_resumes_on_one(tmp_path):
+def test_a_checkpoint_of_four_devices_resumes_on_one(whole, copied):
   """The same numbers, too: keys and batches do not depend on the devices."""
   assert jax.local_device_count() == 4
-  four = train.train(stage(), tmp_path, seed=0)
-  with checkpoints.manager(tmp_path / 'checkpoints', 'psnr') as saved:
+  with checkpoints.manager(copied / 'checkpoints', 'psnr') as saved:
     _, state, _ = checkpoints.restore(saved, jax.eval_shape(stage().init, jax.random.key(0)))
   assert len(state.w.sharding.device_set) == 1
-  same(four, state)
+  same(whole[0], state)
 
 
 def test_a_batch_that_does_not_divide_is_a_sentence():
