@@ -6,6 +6,7 @@ go through imagecodecs and tifffile. What a file says beside its pixels is up to
 
 import dataclasses
 import io
+import mmap
 import re
 from typing import NamedTuple
 
@@ -66,12 +67,9 @@ def size(file: io.BufferedIOBase, suffix: str, most: int) -> tuple[int, int]:
       page = tiff.pages[_photos_of(tiff)[0][0]]
       _refuse_unusual(page)
       found = (page.imagelength, page.imagewidth)
-      tag, xmp = (page.tags.get(code) for code in (directories.ORIENTATION, metadata.TIFF_XMP))
-      if tag is not None:
-        turned = tag.value in (5, 6, 7, 8)
-      else:
-        xmp = xmp.value if xmp is not None and isinstance(xmp.value, bytes) else None
-        turned = Metadata(xmp=xmp).orientation >= 5
+      first = tiff.pages.first.offset if page.index else None
+      with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        turned = metadata.of_tiff(data, page.offset, first).orientation >= 5
   elif form == 'PNG':
     found, turned = _png_size(file)
   elif form in _PILLOW:
