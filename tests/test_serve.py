@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from oldphoto_jax import cli
 from oldphoto_jax.errors import OptionError, PhotoError
-from oldphoto_jax.photos import formats, images
+from oldphoto_jax.photos import decoding, formats, images
 from oldphoto_jax.restoring import finding, restore
 from oldphoto_jax.serving import app, box, brush, names, pictures, studio
 from oldphoto_jax.serving.limits import Limits
@@ -216,7 +216,7 @@ def test_depth_profile_tags_and_gray_stay(client):
   state = until(client, idle)
   assert one(state)['looked']['bits'] == 16
   content = restored(client, id).content
-  after = formats.decode(content, '.png', 10**6)
+  after = decoding.decode(content, '.png', 10**6)
   assert (after.bits, after.icc) == (16, icc)
   assert title in after.parts
   small = Image.open(io.BytesIO(client.get(f'/api/photos/{id}/small/before/small').content))

@@ -215,29 +215,38 @@ def orientation(data: bytes) -> int:
   return value if 1 <= value <= 8 else 1
 
 
-def _orientation(data: bytes, offset: int | None = None) -> _Place | None:
+def _orientation(data: bytes) -> _Place | None:
   try:
     form = layout(data)
-    places, _ = _places(data, _first(data, form) if offset is None else offset, form)
+    places, _ = _places(data, _first(data, form), form)
   except ValueError:
     return None
-  return next((place for place in places if place.code == ORIENTATION), None)
+  return next((p for p in places if p.code == ORIENTATION and is_number(p.kind, p.count)), None)
+
+
+def is_number(kind: int, count: int) -> bool:
+  """Whether a tag of this kind is one whole number of 16 or 32 bits, as orientations are."""
+  return kind in (3, 4) and count == 1
 
 
 def names_orientation(data: bytes) -> bool:
-  """Whether EXIF data names an orientation, be it a valid one or not."""
+  """Whether EXIF data names an orientation."""
   return _orientation(data) is not None
 
 
 def without_orientation(data: bytes, offset: int) -> bytes:
   """A TIFF file in which the orientation of the page whose directory lies at `offset` is 1."""
-  place = _orientation(data, offset)
-  if place is None or not any(data[place.value : place.value + place.size]):
+  try:
+    order, big = layout(data)
+    places, _ = _places(data, offset, Layout(order, big))
+  except ValueError:
     return data
-  changed = bytearray(data)
-  order, big = layout(data)
-  struct.pack_into(f'{order}H{"Q" if big else "I"}H', changed, place.entry + 2, 3, 1, 1)
-  return bytes(changed)
+  changed = None
+  for place in places:
+    if place.code == ORIENTATION:  # also one that is damaged, which Pillow may understand
+      changed = changed or bytearray(data)
+      struct.pack_into(f'{order}H{"Q" if big else "I"}H', changed, place.entry + 2, 3, 1, 1)
+  return data if changed is None else bytes(changed)
 
 
 def upright(

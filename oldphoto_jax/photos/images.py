@@ -15,7 +15,7 @@ import numpy as np
 
 from oldphoto_jax import colour
 from oldphoto_jax.errors import PhotoError
-from oldphoto_jax.photos import formats, metadata
+from oldphoto_jax.photos import decoding, formats, metadata
 from oldphoto_jax.photos.formats import Photo, reason
 
 # Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself refuses: 13,000 x 13,000.
@@ -45,7 +45,7 @@ def read(
   try:
     with path.open('rb') as file:
       modified = os.fstat(file.fileno()).st_mtime_ns
-      photo = formats.decode(file.read(), path.suffix, max_pixels, all_pages)
+      photo = decoding.decode(file.read(), path.suffix, max_pixels, all_pages)
     return dataclasses.replace(photo, modified=modified)
   except PhotoError as error:
     raise PhotoError(f'{path}: {error}') from error.__cause__
@@ -69,7 +69,7 @@ def size(path: str | os.PathLike) -> tuple[int, int]:
   path = pathlib.Path(path)
   try:
     with path.open('rb') as file:
-      return formats.size(file, path.suffix, MAX_PIXELS)
+      return decoding.size(file, path.suffix, MAX_PIXELS)
   except PhotoError as error:
     raise PhotoError(f'{path}: {error}') from error.__cause__
   except Exception as error:
