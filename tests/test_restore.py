@@ -431,6 +431,20 @@ def test_only_damage_keeps_every_other_pixel(tmp_path, dtype, tile):
   assert (result.fields['damaged'], result.outputs['mask']) == (0.25, str(out / 'masks/a.png'))
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_kept_pixels_stay_to_the_level(dtype):
+  photo = images.Photo(random_array(20, 32, 3, dtype=dtype))
+  mask, keep = np.zeros((20, 32, 1), np.float32), np.zeros((20, 32, 1), bool)
+  mask[:10], keep[5:15] = 1, True
+  system = engine.compiled(filler(around=0.5))
+  plain, _ = restore.restore_photo(system, photo, mask)
+  kept, _ = restore.restore_photo(system, photo, mask, keep=keep)
+  np.testing.assert_array_equal(kept.pixels[5:15], photo.pixels[5:15])
+  np.testing.assert_array_equal(kept.pixels[:5], plain.pixels[:5])
+  np.testing.assert_array_equal(kept.pixels[15:], plain.pixels[15:])
+  assert (plain.pixels[5:15] != photo.pixels[5:15]).any(-1).mean() > 0.9
+
+
 def test_systems_without_networks_for_holes_give_what_they_make_of_the_photo(tmp_path):
   """Which is moved to fit what is around it."""
   pixels = np.full((20, 30, 3), 200, np.uint8)

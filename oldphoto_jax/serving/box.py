@@ -119,6 +119,7 @@ class Box:
     self._entries: dict[str, Entry] = {}
     self._versions: dict[str, int] = {}
     self._removed: dict[str, int] = {}
+    self._edits: dict[str, Edits] = {}
     self._bytes = 0
     for place in self._photos.iterdir():
       self._reopen(place)
@@ -198,11 +199,14 @@ class Box:
 
   def edits(self, entry: Entry) -> Edits:
     """What is wanted of a photo."""
-    value = read_json(self.place(entry) / 'edits.json')
-    if value is None:
-      return Edits()
-    drawn = tuple(brush.Stroke(s[0], s[1], tuple(s[2])) for s in value['strokes'])
-    return Edits(value['revision'], Settings(**value['settings']), drawn)
+    with self._lock:
+      if entry.id not in self._edits:
+        edits, value = Edits(), read_json(self.place(entry) / 'edits.json')
+        if value is not None:
+          drawn = tuple(brush.Stroke(s[0], s[1], tuple(s[2])) for s in value['strokes'])
+          edits = Edits(value['revision'], Settings(**value['settings']), drawn)
+        self._edits[entry.id] = edits
+      return self._edits[entry.id]
 
   # Changes -------------------------------------------------------------------------------------
 
@@ -310,6 +314,7 @@ class Box:
         'strokes': [[s.kind, s.size, s.points] for s in edits.strokes],
       }
       write_json(self.place(entry) / 'edits.json', value)
+      self._edits[entry.id] = edits
       self.touch(entry.id)
     return edits
 
@@ -322,12 +327,19 @@ class Box:
       if entry.source is None:
         self._bytes -= self.original(entry).stat().st_size
       self._versions.pop(id, None)
+      self._edits.pop(id, None)
       self.changed += 1
       self._removed[id] = self.changed
       # At first away from where a restart would find half of it.
       gone = self.temporary / secrets.token_hex(8)
       os.replace(self.place(entry), gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+  def sweep(self, entry: Entry) -> None:
+    """Removes what was still written of a photo while it was removed."""
+    with self._lock:
+      if entry.id not in self._entries:
+        shutil.rmtree(self.place(entry), ignore_errors=True)
 
   def new_result(self, entry: Entry) -> pathlib.Path:
     """A folder for a result, which counts once `set_result` names it."""

@@ -1,6 +1,7 @@
 """The one thread that restores: photos wait in turn, tell their progress, and can be cancelled."""
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import statistics
@@ -197,17 +198,21 @@ class Worker:
           return
         looks = (i for i, job in enumerate(self._waiting) if job.kind == LOOK)
         self._now = job = self._waiting.pop(next(looks, 0))
-      self._one(studio, job)
+      entry = self._box.entry(job.id)
+      if entry is not None:
+        self._one(studio, job, entry)
+        self._box.sweep(entry)
       with self._condition:
         self._now = None
         if not self._stopping:
-          self._save()
-      self._box.touch(job.id) if self._box.entry(job.id) else None
+          try:
+            self._save()
+          except PhotoError:  # such as a full disk: the queue goes on without
+            _log.exception('what waits could not be saved')
+      if self._box.entry(job.id):
+        self._box.touch(job.id)
 
-  def _one(self, studio: Studio, job: Job) -> None:
-    entry = self._box.entry(job.id)
-    if entry is None:
-      return
+  def _one(self, studio: Studio, job: Job, entry: box.Entry) -> None:
     try:
       if entry.size is None:
         raise PhotoError(entry.problem or f'{entry.name}: the photo cannot be read.')
@@ -243,11 +248,6 @@ class Worker:
           )
           if not known:
             _log.exception('%s could not be restored', entry.name)
-    finally:
-      if job.kind == LOOK:
-        self._failed_look(entry, job)
-
-  def _failed_look(self, entry: box.Entry, job: Job) -> None:
-    """A photo that cannot be looked at is looked at once only."""
-    if job.id in self._failed and self._box.entry(job.id):
-      self._box.set_looked(entry, {'problem': self._failed[job.id]})
+      if job.kind == LOOK and job.id in self._failed:  # once is enough
+        with contextlib.suppress(PhotoError):
+          self._box.set_looked(entry, {'problem': self._failed[job.id]})
