@@ -264,7 +264,7 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
   shared = engine.compiled(restorer, [size])
   plain = engine.compiled(dataclasses.replace(restorer, answer=None, start=None), [size])
   photo = _photos(1, 330)[0, :, :310]
-  shared.programs.prepare(shared.plan, size, search=True, fill=True, revive=True)
+  shared.programs.prepare(shared.plan, size, search=True, fill=True, revive=True).shutdown()
   mask = np.zeros((*size, 1), np.float32)
   mask[100:110, 40:200] = 1
   both = [restore.restore_array(s, photo, mask, restore.Wishes()).photo for s in (shared, plain)]
@@ -278,3 +278,22 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
   assert shared.programs.answer.shapes == [
     tuple((1, 384, 320, channels) for channels in (3, 3, 1, 1))
   ]
+
+
+def test_a_program_that_could_not_be_compiled_is_tried_again():
+  from oldphoto_jax.restoring import engine
+
+  tries = []
+
+  def apply(params, x):
+    tries.append(x.shape)
+    if len(tries) == 1:
+      raise MemoryError('no more')
+    return x + 1
+
+  program = engine.Program(apply, None)
+  photo = np.zeros((2, 3), np.float32)
+  with pytest.raises(MemoryError):
+    program(photo)
+  np.testing.assert_array_equal(program(photo), photo + 1)
+  assert len(tries) == 2 and program.shapes == [((2, 3),)]

@@ -2,10 +2,12 @@
 
 import argparse
 import collections
+import contextlib
 import os
 import sys
 import time
 import typing
+from collections.abc import Iterator
 
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, OptionError, PhotoError
@@ -169,27 +171,20 @@ def _restore(args: argparse.Namespace, mirror: 'remote.Mirror | None' = None) ->
     return _list(todo, engine.compiled(restorer, [(_PROBE, _PROBE)]), wishes)
   pages = before_after.Pages(todo) if args.page and todo.shard is None else None
   system = engine.compiled(restorer, todo.sizes, tile=args.tile)
-  if isinstance(system, engine.Repairing) and system.programs is not None and todo.sizes:
-    system.programs.prepare(  # while the first photo is decoded
-      system.plan,
-      todo.sizes[0],
-      search=find is not None,
-      fill=find is not None or mask is not None,
-      revive=wishes.tone > 0 and not wishes.only_damage,
-    )
   rename = mirror.rename if mirror else str
   progress = options.progress(todo, args.json, rename=rename)
-  summary = restore.restore_photos(
-    system,
-    todo,
-    wishes,
-    settings=settings,
-    history=args.provenance,
-    mask=mask,
-    all_pages=args.pages == 'all',
-    progress=mirror.progress(progress) if mirror else progress,
-    show=mirror.put_results if mirror else pages.show if pages else None,
-  )
+  with _compiling(system, todo.sizes, wishes, mask is not None):
+    summary = restore.restore_photos(
+      system,
+      todo,
+      wishes,
+      settings=settings,
+      history=args.provenance,
+      mask=mask,
+      all_pages=args.pages == 'all',
+      progress=mirror.progress(progress) if mirror else progress,
+      show=mirror.put_results if mirror else pages.show if pages else None,
+    )
   options.conclude(todo, summary, 'restored', args.json, rename)
   if pages:
     path = pages.write(summary)
@@ -243,6 +238,27 @@ def _list(todo, probe, wishes) -> int:
       f'takes {seconds:.2f} s on this machine.'
     )
   return ExitStatus.SOME_FAILED if counts['fails'] else ExitStatus.OK
+
+
+@contextlib.contextmanager
+def _compiling(system, sizes, wishes, marked: bool) -> Iterator[None]:
+  """Compiles for the first photo in threads, while it is decoded; stops when the job ends."""
+  from oldphoto_jax.restoring import engine
+
+  if not (sizes and isinstance(system, engine.Repairing) and system.programs is not None):
+    yield
+    return
+  pool = system.programs.prepare(
+    system.plan,
+    sizes[0],
+    search=wishes.find is not None,
+    fill=wishes.find is not None or marked,
+    revive=wishes.tone > 0 and not wishes.only_damage,
+  )
+  try:
+    yield
+  finally:
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _damage(args, loaded, restorer, sizes) -> tuple[options.Damage | None, float | None]:

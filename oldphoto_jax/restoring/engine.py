@@ -326,6 +326,8 @@ class Program:
       shapes_of = (jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes)
       future.set_result(self._jitted.lower(self._params, *shapes_of).compile())
     except BaseException as error:
+      with self._lock:
+        del self._compiled[sizes]  # the next one may have more luck, or more memory
       future.set_exception(error)
       raise
     return future.result()
@@ -351,8 +353,12 @@ class Programs:
 
   def prepare(
     self, plan: shapes.Plan, size: tuple[int, int], *, search: bool, fill: bool, revive: bool
-  ) -> None:
-    """Compiles what a photo of this size will probably need. Returns at once: threads do it."""
+  ) -> concurrent.futures.Executor:
+    """Compiles what a photo of this size will probably need. Returns at once: threads do it.
+
+    Returns:
+      The threads. Their shutdown with cancel_futures leaves out what is not begun.
+    """
 
     def of(shape, *channels):
       return ((1, *shape, c) for c in channels)
@@ -367,7 +373,7 @@ class Programs:
       pool.submit(self.start.prepare, *of(hole, 3, 1))
     if revive and self.correction is not None:
       pool.submit(self.correction.prepare, *of((toning.SIDE, toning.SIDE), 3, 1))
-    pool.shutdown(wait=False)
+    return pool
 
 
 def program(apply: Callable, params: Any) -> Callable:
