@@ -62,7 +62,7 @@ def run(config: ConfigDict) -> None:
   folder, start = pathlib.Path(config.workdir), _start(config)
   names, photos = _photos(config)
   aside = _aside(len(photos), config)
-  before = _engine(start)
+  before = _engine(start, photos)
   found = [before.look(photo)[1] for photo in photos]
   used = [i for i in range(len(photos)) if i not in aside]
   places = _write_finds(folder / 'found', [(names[i], photos[i], found[i]) for i in used], config)
@@ -75,14 +75,10 @@ def run(config: ConfigDict) -> None:
   made = verdict.trials(
     [photos[i] for i in aside], [found[i] for i in aside], config.archive.strict, config.seed
   )
-  new = _engine(candidate)
+  new = _engine(candidate, photos)
   if made:
-    decided, judged = verdict.judge(
-      verdict.scores(before, made),
-      verdict.scores(new, made),
-      config.seed,
-      config.archive.resamples,
-    )
+    old_scores, new_scores = verdict.scores(before, made), verdict.scores(new, made)
+    decided, judged = verdict.judge(old_scores, new_scores, config.seed, config.archive.resamples)
   else:
     decided, judged = verdict.EQUAL, []
   _write(folder, config, decided, judged, [start.name, candidate.name], len(aside))
@@ -155,8 +151,10 @@ def _aside(count: int, config: ConfigDict) -> list[int]:
   return sorted(int(i) for i in order[: min(max(share, LEAST_ASIDE), count - LEAST_ASIDE)])
 
 
-def _engine(loaded: weights.Loaded) -> engine.Repairing:
-  return engine.compiled(loaded.restorer(), [(512, 512)], tile=512, max_shapes=1)
+def _engine(loaded: weights.Loaded, photos: list[np.ndarray]) -> engine.Repairing:
+  """In tiles of 512 pixels, as few programs serve all prints then."""
+  sizes = [photo.shape[:2] for photo in photos]
+  return engine.compiled(loaded.restorer(), sizes, tile=512, max_shapes=2)
 
 
 def _write_finds(
