@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from oldphoto_jax.errors import ConfigError, PhotoError
-from oldphoto_jax.photos import folders, formats, images
+from oldphoto_jax.photos import decoding, folders, formats, images
 
 # The colour photographs inside scikit-image's wheel. Its other images are drawings, test patterns,
 # microscopy, astronomy, gray textures, and motorcycle_right.png, the partner of the left one.
@@ -113,7 +113,7 @@ class Records:
 
   def __getitem__(self, i: int) -> np.ndarray:
     try:  # as from a folder: of 16 bits, for example, Pillow would only keep white
-      return images.to_rgb8(formats.decode(self.encoded(i), '', images.MAX_PIXELS))
+      return images.to_rgb8(decoding.decode(self.encoded(i), '', images.MAX_PIXELS))
     except Exception as error:  # on damaged data, decoders can raise anything
       raise PhotoError(
         f'photo {i} of split {self._arguments[1]} in {self._arguments[0]} cannot be decoded: '
