@@ -148,30 +148,24 @@ def settings(tmp_path, photos, cast):
   config.data.crop = 32
   config.shares = dict(sound=1.0)
   config.distractors.lines = config.distractors.border = 0.0
-  config.repair.steps, config.repair.batch_size, config.repair.ema = 60, 8, 0.0
-  config.repair.lr = 1e-3
-  config.repair.weights = dict(l1=10.0, hole_l1=4.0)  # the hand-made finder stays as it is
-  config.archive.p_print_alone = 1.0
-  config.train.log_every = config.train.evaluate_every = 60
+  config.repair.steps, config.repair.batch_size, config.repair.ema = 4, 8, 0.0
+  config.train.log_every = config.train.evaluate_every = 4
   config.train.eval_batch = 4
   config.archive.aside = 0.5
   return config
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('cast', 'right'), [(0.05, {verdict.BETTER}), (0.0, None)])
-def test_an_archive_that_helps_and_one_that_cannot(tmp_path, cast, right):
-  """A start that casts a colour learns to leave it; a perfect one on flat prints cannot improve."""
-  photos = prints(16)
-  if not cast:
-    photos = [np.where(photo == 1, photo, np.float32(0.2)) for photo in photos]
-  config = settings(tmp_path, photos, cast)
+def test_an_archive_that_cannot_help_ends_without_a_recommendation(tmp_path):
+  """Flat prints, which the start fills without a fault: whatever is learnt cannot be better."""
+  photos = [np.where(photo == 1, photo, np.float32(0.2)) for photo in prints(16)]
+  config = settings(tmp_path, photos, 0.0)
   archive.SYSTEM.check(config)
   archive.SYSTEM.modes['run'](config)
   folder = tmp_path / 'run'
   record = json.loads((folder / 'verdict.json').read_text())
-  assert record['verdict'] in (right or {verdict.WORSE, verdict.EQUAL})
-  assert (folder / weights.FILE).is_file() == (record['verdict'] == verdict.BETTER)
+  assert record['verdict'] in (verdict.WORSE, verdict.EQUAL)
+  assert not (folder / weights.FILE).exists()
   assert 'The new weights' in (folder / 'verdict.md').read_text()
   assert (folder / 'blind.png').is_file() and (folder / 'blind_key.json').is_file()
   weights.read(folder / archive.CANDIDATE).restorer()

@@ -16,8 +16,9 @@ from oldphoto_jax.evaluation.rows import Row, Test
 from oldphoto_jax.evaluation.tables import Table, digest
 
 ROUNDING = 1e-6  # scores are stored with six digits
-# How far the score of one photo may move on another processor, whose sums are rounded
-# differently. benchmarks/quality/README.md has what was measured.
+# How far the score of one photo may move on another processor, whose sums are rounded differently.
+# Chosen, far below the intervals over photos. With AVX2 instead of AVX-512 (--xla_cpu_max_isa) on
+# one machine no score moved: classical rows and the package's weights, three photos of `report`.
 TOLERANCE = {
   'psnr': 0.05,
   'ssim': 0.001,
