@@ -387,10 +387,17 @@ def test_cancel_and_progress(tmp_path):
     assert (work['now']['id'], work['now']['kind']) == (ids[0], 'restore')
     assert 0 < work['now']['share'] < 1
     assert [job['id'] for job in work['waiting']] == ids[1:]
-    client.post('/api/cancel', json={'ids': ids})
+    # The photo that somebody looks at comes before those that many wait for.
+    more = [add(client, f'{n}.png') for n in range(2, 4)]
+    client.post('/api/restore', json={'ids': more})
+    client.post('/api/restore', json={'ids': more[1:]})
+    waiting = client.get('/api/state').json()['work']['waiting']
+    restoring = [job['id'] for job in waiting if job['kind'] == 'restore']
+    assert restoring == [more[1], ids[1], more[0]]
+    client.post('/api/cancel', json={'ids': ids + more})
     go.set()
     until(client, idle)
-    for id in ids:
+    for id in ids + more:
       assert client.get(f'/api/photos/{id}/download').status_code == 404
     assert not list(tmp_path.glob('photos/*/result-*'))
     assert restored(client, ids[0]).content
