@@ -415,7 +415,7 @@ def test_a_photo_that_takes_too_long_fails_in_plain_words(tmp_path):
 def test_a_mask_all_over_fails_in_plain_words(client):
   id = add(client)
   until(client, idle)
-  draw(client, id, stroke('mark', 0, 30, 90, 30, size=200))
+  draw(client, id, stroke('mark', 0, 60, 180, 60, size=400))
   client.post('/api/restore', json={'ids': [id]})
   assert one(until(client, idle))['problem'].startswith('a.png: its mask covers the whole photo')
 
@@ -556,16 +556,16 @@ def test_a_file_that_breaks_off_fails_alone(client):
 
 def test_limits_of_bytes_pixels_photos_and_queue(tmp_path):
   data = encoded(serving_engine.photo())
-  limits = Limits(file_bytes=len(data), pixels=60 * 90, photos=2, waiting=1, request_bytes=1000)
+  limits = Limits(file_bytes=len(data), pixels=120 * 180, photos=2, waiting=1, request_bytes=1000)
   post = lambda data, name='b.png': client.post('/api/photos', params={'name': name}, content=data)
   with serving(tmp_path, limits) as client:
     assert post(data + b'x').status_code == 413
     chunks = iter([data, b'x'])  # without a length in its head
     assert post(chunks).status_code == 413
-    big = encoded(np.zeros((61, 90, 3), np.uint8))
+    big = encoded(np.zeros((121, 180, 3), np.uint8))
     answer = post(big)
     assert answer.status_code == 422
-    assert '90 x 61 pixels are more than the limit' in answer.json()['error']
+    assert '180 x 121 pixels are more than the limit' in answer.json()['error']
     ids = [add(client, f'{n}.png') for n in range(2)]
     answer = post(data)
     assert answer.status_code == 422 and 'the limit' in answer.json()['error']
