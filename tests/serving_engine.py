@@ -5,7 +5,7 @@ import numpy as np
 from oldphoto_jax.restoring import engine, shapes
 
 SHIFT = 20  # levels
-SIZE = 60, 90  # height and width of `photo`
+SIZE = 120, 180  # height and width of `photo`
 
 
 def make(slow=lambda: None):

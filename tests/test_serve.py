@@ -387,10 +387,17 @@ def test_cancel_and_progress(tmp_path):
     assert (work['now']['id'], work['now']['kind']) == (ids[0], 'restore')
     assert 0 < work['now']['share'] < 1
     assert [job['id'] for job in work['waiting']] == ids[1:]
-    client.post('/api/cancel', json={'ids': ids})
+    # The photo that somebody looks at comes before those that many wait for.
+    more = [add(client, f'{n}.png') for n in range(2, 4)]
+    client.post('/api/restore', json={'ids': more})
+    client.post('/api/restore', json={'ids': more[1:]})
+    waiting = client.get('/api/state').json()['work']['waiting']
+    restoring = [job['id'] for job in waiting if job['kind'] == 'restore']
+    assert restoring == [more[1], ids[1], more[0]]
+    client.post('/api/cancel', json={'ids': ids + more})
     go.set()
     until(client, idle)
-    for id in ids:
+    for id in ids + more:
       assert client.get(f'/api/photos/{id}/download').status_code == 404
     assert not list(tmp_path.glob('photos/*/result-*'))
     assert restored(client, ids[0]).content
@@ -408,7 +415,7 @@ def test_a_photo_that_takes_too_long_fails_in_plain_words(tmp_path):
 def test_a_mask_all_over_fails_in_plain_words(client):
   id = add(client)
   until(client, idle)
-  draw(client, id, stroke('mark', 0, 30, 90, 30, size=200))
+  draw(client, id, stroke('mark', 0, 60, 180, 60, size=400))
   client.post('/api/restore', json={'ids': [id]})
   assert one(until(client, idle))['problem'].startswith('a.png: its mask covers the whole photo')
 
@@ -549,16 +556,16 @@ def test_a_file_that_breaks_off_fails_alone(client):
 
 def test_limits_of_bytes_pixels_photos_and_queue(tmp_path):
   data = encoded(serving_engine.photo())
-  limits = Limits(file_bytes=len(data), pixels=60 * 90, photos=2, waiting=1, request_bytes=1000)
+  limits = Limits(file_bytes=len(data), pixels=120 * 180, photos=2, waiting=1, request_bytes=1000)
   post = lambda data, name='b.png': client.post('/api/photos', params={'name': name}, content=data)
   with serving(tmp_path, limits) as client:
     assert post(data + b'x').status_code == 413
     chunks = iter([data, b'x'])  # without a length in its head
     assert post(chunks).status_code == 413
-    big = encoded(np.zeros((61, 90, 3), np.uint8))
+    big = encoded(np.zeros((121, 180, 3), np.uint8))
     answer = post(big)
     assert answer.status_code == 422
-    assert '90 x 61 pixels are more than the limit' in answer.json()['error']
+    assert '180 x 121 pixels are more than the limit' in answer.json()['error']
     ids = [add(client, f'{n}.png') for n in range(2)]
     answer = post(data)
     assert answer.status_code == 422 and 'the limit' in answer.json()['error']

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     raise OptionError(
       f"the page needs the package {error.name}: run pip install 'oldphoto_jax[web]'."
     ) from None
+  print('Starting ...', flush=True)  # JAX takes a few seconds
   from oldphoto_jax import weights
   from oldphoto_jax.serving import server
   from oldphoto_jax.serving.limits import Limits

@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,11 @@ class Tiles:
       while self._bytes > self._limit:
         self._bytes -= _bytes(self._found.popitem(last=False)[1])
     return result
+
+
+def for_page(sentences: Iterable[str]) -> list[str]:
+  """Remarks on a photo in the words of the page, which has a brush and no options."""
+  return [sentence.replace('by --mask', 'with the brush') for sentence in sentences]
 
 
 def marked(path: pathlib.Path) -> np.ndarray:
@@ -259,7 +264,7 @@ class Studio:
         'bits': photo.bits,
         'gray': bool((photo.pixels[..., :1] == photo.pixels[..., 1:]).all()),
         'format': photo.format,
-        'warnings': [*photo.warnings, *done.notes],
+        'warnings': for_page([*photo.warnings, *done.notes]),
         'kind': done.kind,
       },
     )
@@ -334,7 +339,7 @@ class Studio:
         {
           'file': str(name),
           'digest': edits.digest,
-          'warnings': list(result.warnings),
+          'warnings': for_page(result.warnings),
           'seconds': result.seconds,
           'sha256': result.files['output'].sha256,
           'weights': self.engine.name,

@@ -93,17 +93,22 @@ class Worker:
   def restore(self, ids: list[str]) -> None:
     """Asks for photos to be restored; one that is at work begins again, with its newest edits.
 
+    A single photo comes before many: somebody is looking at it.
+
     Raises:
       UserError: too many photos wait.
     """
     with self._condition:
+      if len(ids) == 1:  # in front of those that wait, even if it is one of them
+        self._waiting = [job for job in self._waiting if job.id != ids[0] or job.kind == LOOK]
       known = {job.id for job in self._waiting if job.kind == RESTORE}
       new = [id for id in dict.fromkeys(ids) if id not in known]
       if len(known) + len(new) > self._box.limits.waiting:
         raise UserError(f'more than {self._box.limits.waiting} photos would wait; try again later.')
       if self._now and self._now.kind == RESTORE and self._now.id in new:
         self._now.cancelled = True
-      self._waiting += [Job(RESTORE, id) for id in new]
+      jobs = [Job(RESTORE, id) for id in new]
+      self._waiting = jobs + self._waiting if len(ids) == 1 else self._waiting + jobs
       for id in new:
         self._failed.pop(id, None)
         self._box.touch(id)
