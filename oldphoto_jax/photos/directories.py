@@ -82,6 +82,8 @@ def is_exif(data: bytes) -> bool:
 def _places(data: bytes, offset: int, form: Layout) -> tuple[list[_Place], int]:
   """The tags of the directory at an offset, and the offset of the link to the next directory."""
   count_kind, entry_kind, size = ('Q', 'HHQ', 20) if form.big else ('H', 'HHI', 12)
+  if not 0 <= offset <= len(data):
+    raise ValueError('a directory is cut off.')
   try:
     (count,) = struct.unpack_from(form.order + count_kind, data, offset)
     first = offset + struct.calcsize('=' + count_kind)
