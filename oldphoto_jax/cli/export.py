@@ -4,7 +4,6 @@ import argparse
 
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, OptionError
-from oldphoto_jax.photos import images
 
 
 def add(verbs) -> None:
@@ -34,6 +33,7 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
   from oldphoto_jax import weights
+  from oldphoto_jax.photos import images
   from oldphoto_jax.weights import onnx_graphs, stablehlo
 
   if not args.onnx and not args.stablehlo:
