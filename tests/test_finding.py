@@ -62,13 +62,13 @@ def test_nothing_found_is_an_empty_mask():
 
 
 def test_wide_places_stay_and_cracks_that_lead_to_them_do_not():
-  mask = np.zeros((240, 300, 1), np.float32)
+  mask = np.zeros((360, 400, 1), np.float32)
   mask[100:104, :150] = 1  # a crack
-  mask[90:114, 150:200] = 1  # a place 24 pixels wide, more than 240 / 12
+  mask[90:124, 150:200] = 1  # a place 34 pixels wide, more than 360 / 12
   mask[:18] = 1  # a worn edge
   kept, sentence = finding.narrow(mask)
-  assert kept[90:114, 150:200].max() == 0 and '20 pixels' in sentence
-  assert kept[100:104, :140].all() and kept[:18].all()
+  assert kept[90:124, 150:200].max() == 0 and '30 pixels' in sentence
+  assert kept[100:104, :130].all() and kept[:18].all()
   mask[90:94] = 0
   same, sentence = finding.narrow(mask)
   np.testing.assert_array_equal(same, mask)

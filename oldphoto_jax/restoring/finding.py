@@ -26,6 +26,7 @@ SOUND, NOISY = 2 / 127.5, 4 / 127.5
 # Share of the shorter side: what is found and is wider stays, as so wide a filling is made up. It
 # may be a face that was lost, or a light window that was not.
 WIDEST = 1 / 12
+WIDEST_PIXELS = 24  # but so much is filled in small photos, too
 
 # A search that marks more has failed. Marks by hand cover up to 0.46 of 62 real prints.
 MOST = 0.5
@@ -84,14 +85,14 @@ def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def narrow(mask: np.ndarray) -> tuple[np.ndarray, str]:
-  """The mask without places wider than WIDEST, and a sentence if there were any.
+  """The mask without places wider than WIDEST and WIDEST_PIXELS, and a sentence if there were any.
 
   Cracks that lead to such a place stay in the mask.
 
   Args:
     mask: of `decide`.
   """
-  half = max(1, round(WIDEST * min(mask.shape[:2]) / 2))
+  half = round(max(WIDEST_PIXELS, WIDEST * min(mask.shape[:2])) / 2)
   # Chessboard distances: an upright square of this width fits in, or does not. The photo's edge
   # bounds a place as its other sides do.
   inside = np.pad(mask[..., 0] > 0, 1)
