@@ -121,7 +121,7 @@ def test_only_the_masked_pixels_change(tmp_path):
   summary = restore_files(job, [tmp_path / 'in'], tmp_path / 'out')
   said = {pathlib.Path(r.input).stem: r for r in summary.results}
   assert said['none'].status == 'failed' and 'no mask of that name' in said['none'].message
-  assert said['all'].status == 'failed' and 'covers the whole photo' in said['all'].message
+  assert said['all'].status == 'failed' and 'marks 100% of the photo' in said['all'].message
   assert (tmp_path / 'out/sound.png').read_bytes() == sound.read_bytes()
   assert 'iteration' not in said['sound'].fields and 'marks nothing' in said['sound'].warnings[0]
   before, after = images.read(photo).pixels, images.read(tmp_path / 'out/a.png').pixels
