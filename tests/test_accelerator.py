@@ -24,6 +24,7 @@ def packed(tmp_path_factory):
   return folder / 'data.zip'
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_its_newest_checkpoint_and_keeps_two(packed, tmp_path, capsys):
   words = [str(packed), '-o', str(tmp_path), '--minutes', '0.01', '--batch', '8', '--look', '1']
   words += ['--tiny', '--every', '0', '--threads', '1', '--dtype', 'float32']

@@ -32,6 +32,7 @@ def test_parts_that_are_not_equal_are_a_sentence(parts):
     accumulation.mean_over_parts(lambda batch, keys: batch.mean(), parts, jnp.zeros(6), None)
 
 
+@pytest.mark.slow
 def test_parts_need_the_memory_of_one():
   """Of the compiled train step: eight examples in eight parts beside all at once, and one alone."""
   weights = dict.fromkeys(vae.WEIGHTS, 0.0) | {'l1': 1.0}

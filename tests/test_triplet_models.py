@@ -210,6 +210,7 @@ def test_one_device_and_many_parts_train_the_vae_alike(float64):
   }
 
 
+@pytest.mark.slow
 def test_one_device_and_many_parts_train_the_mapping_alike(float64):
   v = vae.VAE(**TINY, dtype=jnp.float64)
   terms = dict(mapping.WEIGHTS, l1=10.0)
@@ -228,6 +229,7 @@ def test_one_device_and_many_parts_train_the_mapping_alike(float64):
   assert metrics == pytest.approx(metrics4, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_residual_blocks_are_computed_again_and_give_the_same_gradients(float64):
   v = vae.VAE(**TINY | {'blocks': 2}, norm=False, dtype=jnp.float64)
   model = mapping.Mapping(v.encoder, v.decoder, width=16, blocks=2, dtype=jnp.float64)
