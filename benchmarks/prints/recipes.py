@@ -1,4 +1,4 @@
-"""The recipes of the comparison, restored by `oldphoto restore` without options.
+"""The recipes of the comparison, restored by `oldphoto restore` without options, and with --tone 0.
 
   python benchmarks/prints/recipes.py --photos TEST [--squeezenet FILE] NAME=RUN_OR_FILE ...
 
@@ -6,6 +6,7 @@ PSNR in dB, mean over the central squares of 256 pixels of the photos in TEST. A
 """
 
 import argparse
+import dataclasses
 
 import numpy as np
 
@@ -29,7 +30,12 @@ def main() -> None:
   restorers = {
     name: weights.load_restorer(path) for name, path in (x.split('=', 1) for x in args.weights)
   }
-  systems = {name: (engine.compiled(r), restore.usual(r)) for name, r in restorers.items()}
+  systems = {}
+  for name, restorer in restorers.items():
+    system, wishes = engine.compiled(restorer), restore.usual(restorer)
+    systems[name] = system, wishes
+    if restorer.correction is not None:
+      systems[f'{name}, --tone 0'] = system, dataclasses.replace(wishes, tone=0.0)
   source, judging = data.folder(args.photos), judge.load_judge(args.squeezenet, '')
   print('| | ' + ' | '.join(['do nothing', *systems]) + ' |')
   print('|---' * (len(systems) + 2) + '|')
