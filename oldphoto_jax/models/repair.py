@@ -28,8 +28,8 @@ from oldphoto_jax.nn.prefill import prefill
 # Terms of weight 0 are not computed.
 WEIGHTS = {
   'l1': 10.0,  # over all pixels whose true value is known
-  'hole_l1': 4.0,  # over those of them in told holes
-  'gradient': 2.0,  # of differences between neighbours in told holes
+  'hole_l1': 1.0,  # over those of them in told holes
+  'gradient': 0.25,  # of differences between neighbours in told holes
   'bce': 1.0,  # of the damage
   'dice': 0.3,
   'error': 0.05,  # of the scale of the error
