@@ -32,7 +32,7 @@ def get_config(variant=''):
   c.data.scale = (0.25, 1.0)  # photos are shrunk by a random factor first: more content in a crop
 
   # How often each recipe damages a clean photo.
-  # print: its fading is not this network's to undo, and only blurred what it learns.
+  # print: its fading is not this network's to undo.
   c.shares = dict(worn=0.3, print=0.0, report=0.3, wan2020=0.22, sound=0.18)
   c.distractors = ml_collections.ConfigDict()
   c.distractors.lines = 0.15  # probability of wires or railings in a training photo, not damage
@@ -46,7 +46,7 @@ def get_config(variant=''):
   # Constant, then down over the last fifth: a run may be cut at any time by fewer steps.
   c.repair = sections.optimiser(500, batch_size=8, b2=0.99, decay=0.2)
   c.repair.clip = 1.0  # global norm of the gradient
-  # Holes are few pixels: with more weight, the noise of their gradients drowns the rest.
+  # A hole's pixel weighs a few times as much as another: benchmarks/prints.
   c.repair.weights = dict(l1=10.0, hole_l1=1.0, gradient=0.25, bce=1.0, dice=0.3, error=0.05)
 
   c.tone = sections.optimiser(3000, batch_size=16, b2=0.99)  # minutes, whatever the machine

@@ -109,6 +109,16 @@ def test_cleaning_keeps_the_brightness(darker, expected, said):
   assert ('by -30 levels' in str(done.notes)) == said
 
 
+def test_scratches_that_go_make_no_photo_darker():
+  clean = images.to_float(gray(scene())) * 0.5
+  photo = clean.copy()
+  photo[::12] = 1  # one row of 12 is a white scratch: the mean falls by more than eight levels
+  assert 127.5 * (clean - photo).mean() < -8
+  kept, sentence = restore.kept_brightness(photo, clean, None)
+  np.testing.assert_array_equal(kept, clean)
+  assert not sentence
+
+
 def test_a_search_that_finds_too_much_fills_nothing():
   photo = images.to_float(gray(scene()))
   assert restore.restore_array(Engine(damage=0.5), photo, None, LOOKING).mask.any()

@@ -23,13 +23,13 @@ def store(tmp_path, monkeypatch):
   system = fsspec.filesystem('memory')
   system.store.clear()
   monkeypatch.setattr(weights, 'read', lambda path: Half())
-  (tmp_path / 'work').mkdir()
-  monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'work'))
+  (tmp_path / 'scratch').mkdir()
+  monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'scratch'))
   for i, name in enumerate(NAMES):
     path = save(tmp_path / 'scans' / name, seed=i)
     system.pipe_file(f'/archive/scans/{name}', path.read_bytes())
   yield system
-  assert not list((tmp_path / 'work').iterdir())
+  assert not list((tmp_path / 'scratch').iterdir())
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def say(capsys):
     except SystemExit as error:
       code = error.code
     shown = capsys.readouterr()
-    assert '/work/' not in shown.out + shown.err  # nobody knows the temporary folders
+    assert '/scratch/' not in shown.out + shown.err  # nobody knows the temporary folders
     return code, shown.out, shown.err
 
   return command

@@ -174,11 +174,9 @@ def of_png(data: bytes) -> tuple[Metadata, bytes]:
     ValueError: a profile is larger than `MOST`.
   """
   icc = exif = xmp = photoshop = None
-  parts, pixels, end = [], data[:8], 8
-  for name, content, whole in chunks(data):
-    end += len(whole)
+  parts = []
+  for name, content, _ in chunks(data):
     if not name[0] & 0x20 or name == b'tRNS':  # critical chunks have a capital
-      pixels += whole if name != b'IDAT' else b''
       continue
     key, _, _ = content.partition(b'\0')
     if name == b'iCCP':
@@ -295,12 +293,6 @@ def webp_chunks(data: bytes) -> dict[bytes, bytes]:
     found.setdefault(data[at : at + 4], data[at + 8 : at + 8 + size])
     at += 8 + size + size % 2
   return found
-
-
-def of_webp(data: bytes) -> Metadata:
-  found = webp_chunks(data)
-  exif = found.get(b'EXIF', b'').removeprefix(_EXIF)
-  return Metadata(found.get(b'ICCP'), exif or None, found.get(b'XMP ') or None)
 
 
 # TIFF --------------------------------------------------------------------------------------------

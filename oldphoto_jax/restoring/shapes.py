@@ -11,9 +11,9 @@ from PIL import Image
 
 from oldphoto_jax.restoring import tiles
 
-# Sides to which photos are padded. Steps are a third to a half at first, later a quarter or less.
 COMMON = 512  # side of the tiles in which repair fills holes
 FEW = 8  # photos up to which a program less saves more than tight shapes: see Plan.tight
+# Sides to which photos are padded. Steps are a third to a half at first, later a quarter or less.
 LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
 
 
