@@ -27,6 +27,7 @@ def get_config(variant=''):
   c.data.prints = ''  # folders with the prints of these masks
   c.data.p_print = 0.5  # share of the examples that are labelled prints
   c.data.p_over = 0.6  # share of these that are damaged once more
+  c.data.p_transplant = 0.4  # share of these that get the damage of another print
   c.data.print_scale = (0.4, 1.2)  # as data.scale, of prints
   c.data.crop = 128  # pixels, a multiple of 2**levels
   c.data.scale = (0.25, 1.0)  # photos are shrunk by a random factor first: more content in a crop

@@ -152,6 +152,8 @@ def test_prints_teach_what_was_damaged_here_and_where_damage_is():
     'image': np.full((2, 32, 32, 3), 90, np.uint8),
     'damaged': damaged * np.array([1, 0], np.uint8)[:, None, None, None],
     'ignored': ignored * np.array([1, 0], np.uint8)[:, None, None, None],
+    'donor': np.zeros((2, 32, 32, 3), np.uint8),
+    'moved': np.zeros((2, 32, 32, 1), np.uint8),
     'is_print': np.array([True, False]),
   }
   ready = jax.tree.map(np.asarray, prepare(batch, jax.random.split(jax.random.key(0), 2)))
@@ -160,6 +162,38 @@ def test_prints_teach_what_was_damaged_here_and_where_damage_is():
   assert damage[3, 3] == 1 and damage[21, 21] == 1 and damage[10, 10] == 0
   assert judged[29:].max() == 0 and judged[19, 21] == 0 and judged[10, 10] == 1
   assert ready['known'][1].min() == 1 and ready['damage'][1].max() == 0
+
+
+def test_the_damage_of_one_print_is_laid_on_the_sound_parts_of_another():
+  host, donor = np.full((32, 32, 3), 60, np.uint8), np.full((32, 32, 3), 140, np.uint8)
+  donor[4:8, :] = 220
+  label, moved = np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
+  label[:, 24:], moved[4:8, :] = 255, 255
+  stream = prints.CleanAndPrints(
+    [np.zeros((32, 32, 3), np.uint8)],
+    prints.Prints(['donor', 'host'], [donor, host], [moved, label]),
+    pipeline.Crop(size=32),
+    pipeline.Crop(size=32, flip=0.0),
+    p_print=1.0,
+    p_transplant=1.0,
+  )
+  drawn = [stream.draw(0, np.random.default_rng(n)) for n in range(40)]
+  # Of what was drawn: the damage of the first laid over the second.
+  drawn = [x for x in drawn if x['photo'] == 1 and x['donor'][0, 0, 0] == 140]
+  batch = {name: np.stack([x[name] for x in drawn]) for name in drawn[0] if name != 'photo'}
+  untouched = lambda key, photo: recipes.Aged(photo, photo, jnp.zeros_like(photo[..., :1]))
+  prepare = jax.jit(system.prepare(recipes.Mixture((worn.Sound(),)), untouched, 0.0))
+  keys = jax.random.split(jax.random.key(0), len(drawn))
+  ready = jax.tree.map(np.asarray, prepare(batch, keys))
+  levels = lambda x: np.round(127.5 * (x + 1))
+  # Its own colours, or the change that it made; only where the host was sound.
+  inner = np.array([np.flatnonzero(x[:, 0, 0])[1:3] for x in batch['moved']])
+  inside = lambda name: ready[name][np.arange(len(drawn))[:, None], inner]  # [n, 2, 32, channels]
+  assert {round(v) for v in levels(inside('old')[:, :, 10]).mean((1, 2))} == {220, 140}
+  assert (inside('damage')[:, :, :20] == 1).all() and (inside('known')[:, :, :20] == 1).all()
+  np.testing.assert_allclose(levels(ready['old'][:, :, 28]), 60, atol=1)
+  assert (ready['known'][:, :, 24:] == 0).all()  # what lies below the host's own damage
+  np.testing.assert_allclose(levels(ready['clean']), 60, atol=1)
 
 
 def test_a_label_without_its_photo_is_an_error(tmp_path):

@@ -1,6 +1,7 @@
 """Real old prints with hand-made masks of damage, and clean photos, in one training stream."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import folders, images
 
 IGNORED, DAMAGED = 128, 255  # levels of a label; 0 is sound
+WORTH_MOVING = 0.002  # share of a print that is damaged, from which on its damage is transplanted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Prints:
 
   def __len__(self) -> int:
     return len(self.names)
+
+  @functools.cached_property
+  def donors(self) -> Sequence[int]:
+    """The prints whose damage is worth moving to others."""
+    shares = [(label == DAMAGED).mean() for label in self.labels]
+    return [i for i, share in enumerate(shares) if share >= WORTH_MOVING]
 
 
 NONE = Prints((), (), ())
@@ -85,7 +93,8 @@ class CleanAndPrints:
 
   Every example has `image`, `is_print`, and uint8 [size, size, 1] `damaged` and `ignored`, 255
   where they are true: 0 everywhere for clean photos. An epoch is every clean photo once. `photo`
-  counts in the clean photos or in the prints.
+  counts in the clean photos or in the prints. With probability `p_transplant` a print comes with a
+  square of another one, `donor`, whose damage `moved` is to be laid over it; else both are 0.
 
   Attributes:
     tries: squares cut from a print until one shows damage, at most; the last one is taken.
@@ -97,6 +106,7 @@ class CleanAndPrints:
   crop: Crop = Crop()
   print_crop: Crop = Crop()
   p_print: float = 0.3
+  p_transplant: float = 0.0
   tries: int = 4
   p_sought: float = 0.7
 
@@ -105,26 +115,36 @@ class CleanAndPrints:
 
   def draw(self, photo: int, rng: np.random.Generator) -> dict[str, Any]:
     is_print = bool(rng.random() < self.p_print)
+    donor = moved = None
     if is_print:
       photo = int(rng.integers(len(self.prints)))
-      image, label = self._cut_print(photo, rng)
+      donors = self.prints.donors
+      if donors and rng.random() < self.p_transplant:
+        donor, moved = self._cut_print(donors[rng.integers(len(donors))], rng, self.tries)
+        tries = 1  # any part of a print takes damage
+      else:
+        tries = self.tries if rng.random() < self.p_sought else 1
+      image, label = self._cut_print(photo, rng, tries)
     else:
       (image,) = self.crop(rng, self.clean[photo])
       label = np.zeros_like(image)
+    if donor is None:
+      donor = moved = np.zeros_like(image)
     return {
       'image': image,
       'damaged': label[..., :1],
       'ignored': label[..., 1:2],
+      'donor': donor,
+      'moved': moved[..., :1],
       'is_print': np.bool_(is_print),
       'photo': np.int32(photo),
     }
 
-  def _cut_print(self, photo, rng):
+  def _cut_print(self, photo, rng, tries):
     label = self.prints.labels[photo]
     # As a picture, so that it is cut and resized with the photo.
     marks = np.stack([label == DAMAGED, label == IGNORED, np.zeros_like(label, bool)], -1)
     marks = 255 * marks.astype(np.uint8)
-    tries = self.tries if rng.random() < self.p_sought else 1
     for _ in range(tries):
       image, cut = self.print_crop(rng, self.prints.photos[photo], marks)
       cut = 255 * (cut >= 128).astype(np.uint8)

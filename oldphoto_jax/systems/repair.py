@@ -14,6 +14,7 @@ from oldphoto_jax.data import prints
 from oldphoto_jax.degradation import damage, distractors, photographic, recipes, worn
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import repair, state, tone
+from oldphoto_jax.nn.prefill import prefill
 from oldphoto_jax.systems import build, system
 from oldphoto_jax.training import train
 
@@ -93,15 +94,18 @@ def prepare(
     p_over: see `over`.
   """
 
-  def one(key, image, damaged, ignored, is_print):
-    over_key, key, told_key = jax.random.split(key, 3)
-    image = photographic.from_levels(image)
-    damaged, ignored = (x.astype(jnp.float32) / 255 for x in (damaged, ignored))
+  def one(key, image, damaged, ignored, donor, moved, is_print):
+    over_key, key, told_key, moved_key = jax.random.split(key, 4)
+    image, donor = photographic.from_levels(image), photographic.from_levels(donor)
+    damaged, ignored, moved = (x.astype(jnp.float32) / 255 for x in (damaged, ignored, moved))
 
     def old_print():
-      more = over(key, image)
+      moved_here = moved * (1 - _widened(jnp.maximum(damaged, ignored), 2))
+      photo = _transplanted(moved_key, image, donor, moved, moved_here)
+      more = over(key, photo)
       used = jax.random.bernoulli(over_key, p_over)
-      return jnp.where(used, more.old, image), image, jnp.where(used, more.mask, 0.0)
+      mask = jnp.maximum(moved_here, jnp.where(used, more.mask, 0.0))
+      return jnp.where(used, more.old, photo), image, mask
 
     old, truth, mask = jax.lax.cond(is_print, old_print, lambda: tuple(clean(key, image)))
     # Of a print, only what was damaged here has a true value; and nobody drew masks to the pixel.
@@ -119,7 +123,7 @@ def prepare(
       'trust': trust,
     }
 
-  names = ('image', 'damaged', 'ignored', 'is_print')
+  names = ('image', 'damaged', 'ignored', 'donor', 'moved', 'is_print')
 
   def prepare(batch, keys):
     # One photo at a time on CPU: see recipes.degrade_batch.
@@ -131,6 +135,19 @@ def prepare(
     )
 
   return prepare
+
+
+def _transplanted(key, photo, donor, damaged, here):
+  """A print [S, S, 3] with another's damage, [S, S, 1], on the pixels `here` of it.
+
+  Half of the time in its own colours, as paint or bare paper; else by the change that it made to
+  the donor, as a crease or a veil through which the content shows.
+  """
+  filled = prefill(donor[None], _widened(damaged, 1)[None] > 0)[0]
+  covering = jax.random.bernoulli(key)
+  change = jnp.where(covering, donor - photo, donor - filled)
+  # A label ends at a pixel, the damage below it does not.
+  return (photo + photographic.soft_blur(here, 0.5) * change).clip(-1, 1)
 
 
 def _told(key, holes):
@@ -197,6 +214,7 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     build.crop(d),
     data.Crop(size=d.crop, scale=tuple(d.print_scale), flip=d.flip),
     d.p_print if len(labelled) else 0.0,
+    d.p_transplant,
   )
   net, mixture = model(config), recipe(config)
   worn_prints = build.recipe('worn', d.overlays)
