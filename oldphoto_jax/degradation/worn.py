@@ -46,6 +46,9 @@ class Worn:
   dust: tuple[float, Dust] = (0.5, Dust(count=(2, 120), radius=(0.004, 0.035)))
   # The tone of old photos, which the answer keeps.
   gray: float = 0.6
+  # Hard paper, and scans that were sharpened: leaves in the sun turn into white specks on black.
+  contrast: tuple[float, tuple[float, float]] = (0.35, (1.1, 2.2))  # probability, gain
+  sharpening: tuple[float, tuple[float, float]] = (0.2, (0.5, 2.0))  # probability, amount
   desaturation: tuple[float, float] = (0.0, 0.8)
   fading: tuple[float, Fading] = (
     0.6,
@@ -95,6 +98,10 @@ class Worn:
     photo = photographic.desaturate(
       photo, jnp.where(without_colour, 1.0, draw.uniform(self.desaturation))
     )
+    probability, gain = self.contrast
+    gain = jnp.where(draw.chance(probability), draw.uniform(gain), 1.0)
+    pivot = draw.uniform((-0.4, 0.4))
+    photo = (pivot + gain * (photo - pivot)).clip(-1, 1)
     surface = lambda chosen, photo: (
       artefact.apply(draw, chosen, True, artefact.unharmed(photo), None, mark=None).photo
     )
@@ -104,7 +111,11 @@ class Worn:
     photo = surface(self.yellowing, surface(self.texture, photo))
     probability, sigma = self.soft
     sigma = jnp.where(draw.chance(probability), draw.uniform(sigma), 0.2)
-    return photographic.soft_blur(photo, sigma).clip(-1, 1)
+    photo = photographic.soft_blur(photo, sigma)
+    probability, amount = self.sharpening
+    amount = jnp.where(draw.chance(probability), draw.uniform(amount), 0.0)
+    detail = photo - photographic.soft_blur(photo, draw.uniform((0.5, 1.5)))
+    return (photo + amount * detail).clip(-1, 1)
 
   def _damage(self, draw, photo, paper):
     harmed = ~draw.chance(self.unharmed)
