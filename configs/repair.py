@@ -52,6 +52,8 @@ def get_config(variant=''):
 
   c.tone = sections.optimiser(3000, batch_size=16, b2=0.99)  # minutes, whatever the machine
   c.tone.width = 128
+  # As shares above. What is noisy or gray, but not faded, teaches to leave tones alone.
+  c.tone.shares = dict(faded=0.45, print=0.25, wan2020=0.15, report=0.1, sound=0.05)
   c.tone.clip = 1.0
   c.tone.weights = dict(log_mse=1.0)
 
@@ -105,6 +107,7 @@ def tiny(c):
   c.repair.batch_size = 8
   c.tone.steps = 4
   c.tone.batch_size = 4
+  c.tone.shares = dict(faded=1.0)
   c.train.log_every = 2
   c.train.evaluate_every = 2
   c.train.eval_batch = 4

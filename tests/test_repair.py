@@ -1,5 +1,8 @@
 """The repair network: it begins with doing nothing, and learns from what is known only."""
 
+import pathlib
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +11,12 @@ import pytest
 
 from oldphoto_jax.data import pipeline, prints
 from oldphoto_jax.degradation import recipes, worn
-from oldphoto_jax.errors import PhotoError
+from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.models import repair
 from oldphoto_jax.systems import repair as system
 from oldphoto_jax.training import parallel
 
+ROOT = pathlib.Path(__file__).parent.parent
 SMALL = repair.Repair(widths=(4, 8), blocks=1, g_tx=optax.sgd(0.1))
 
 
@@ -194,6 +198,17 @@ def test_the_damage_of_one_print_is_laid_on_the_sound_parts_of_another():
   np.testing.assert_allclose(levels(ready['old'][:, :, 28]), 60, atol=1)
   assert (ready['known'][:, :, 24:] == 0).all()  # what lies below the host's own damage
   np.testing.assert_allclose(levels(ready['clean']), 60, atol=1)
+
+
+def test_shares_name_known_recipes_and_zero_leaves_one_out():
+  config = runpy.run_path(str(ROOT / 'configs' / 'repair.py'))['get_config']('tiny').unlock()
+  mixed = system.recipe(config, {'report': 3.0, 'faded': 1.0, 'print': 0.0})
+  assert mixed.shares == (0.75, 0.25)
+  assert [type(recipe) for recipe in mixed.recipes] == [recipes.Report, worn.Faded]
+  with pytest.raises(ConfigError, match="no recipe 'moon' in shares: choose from worn"):
+    system.recipe(config, {'report': 1.0, 'moon': 0.0})
+  with pytest.raises(ConfigError, match='all shares are 0'):
+    system.recipe(config, {'report': 0.0})
 
 
 def test_a_label_without_its_photo_is_an_error(tmp_path):

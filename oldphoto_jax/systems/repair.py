@@ -54,7 +54,7 @@ def tone_model(config: ConfigDict) -> tone.Tone:
   )
 
 
-def recipe(config: ConfigDict) -> recipes.Shares:
+def recipe(config: ConfigDict, shares: ConfigDict) -> recipes.Shares:
   """How clean photos are damaged: each by one recipe, as often as `shares` says.
 
   Raises:
@@ -68,18 +68,19 @@ def recipe(config: ConfigDict) -> recipes.Shares:
     'report': recipes.Report(),
     'wan2020': recipes.Wan2020(),
     'sound': distracted(worn.Sound()),
+    'faded': worn.Faded(),
   }
-  shares = {name: share for name, share in config.shares.items() if share > 0}
-  unknown = sorted(set(config.shares) - set(known))
+  unknown = sorted(set(shares) - set(known))
   if unknown:
     raise ConfigError(
       f'there is no recipe {unknown[0]!r} in shares: choose from {", ".join(known)}'
     )
-  if not shares:
+  used = {name: share for name, share in shares.items() if share > 0}
+  if not used:
     raise ConfigError('all shares are 0: give at least one recipe a share')
-  total = sum(shares.values())
+  total = sum(used.values())
   return recipes.Shares(
-    tuple(known[name] for name in shares), tuple(share / total for share in shares.values())
+    tuple(known[name] for name in used), tuple(share / total for share in used.values())
   )
 
 
@@ -216,7 +217,7 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     d.p_print if len(labelled) else 0.0,
     d.p_transplant,
   )
-  net, mixture = model(config), recipe(config)
+  net, mixture = model(config), recipe(config, config.shares)
   worn_prints = build.recipe('worn', d.overlays)
   assert isinstance(worn_prints, worn.Worn)
   return build.stage(
@@ -256,7 +257,8 @@ def _tone_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     photos,
     'tone',
     stream=data.Photos(photos.train, whole),
-    prepare=build.prepare_pairs(worn.Faded()),
+    prepare=build.prepare_pairs(recipe(config, config.tone.shares)),
+    prepare_eval=build.prepare_pairs(worn.Faded()),
     columns=('old', 'restored', 'clean'),
     eval_crop=tone.SIDE,
   )
