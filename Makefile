@@ -37,9 +37,10 @@ $(WITH_BROWSER): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	touch $(WITH_BROWSER)
 
-# The page in a real browser; needs Chromium, such as `apt install chromium`.
+# The page in real browsers: Chromium and Firefox, such as `apt install chromium firefox-esr`. The
+# tests of a browser that is not there are skipped.
 test-web: $(WITH_BROWSER)
-	$(BIN)/python -m pytest tests/test_browser.py
+	$(BIN)/python -m pytest tests/test_browser.py tests/test_firefox.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
