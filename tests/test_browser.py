@@ -17,6 +17,7 @@ import serving_engine
 from PIL import Image
 from served import SIZE, STROKES, check, scratched, serving
 
+from benchmarks.page import measure
 from oldphoto_jax.photos import images, masks
 from oldphoto_jax.serving import studio
 
@@ -370,8 +371,10 @@ def test_a_large_photo_is_shown_in_parts(browser, tmp_path):
     page.on('request', lambda request: '/tile/' in request.url and fetched.append(request.url))
     page.set_input_files('#files', [payload('large.png', pixels)])
     page.locator('.thumb').first.wait_for()
+    page.locator('.chip', has_text='about').or_(page.locator('.chip', has_text='found')).wait_for()
     page.locator('.thumb').first.click()
     page.wait_for_selector('canvas')
+    page.get_by_text('In the whole photo, less or more damage may be found').wait_for()
     page.wait_for_timeout(500)
     assert not fetched  # the small picture suffices
     page.locator('canvas').focus()
@@ -379,6 +382,15 @@ def test_a_large_photo_is_shown_in_parts(browser, tmp_path):
     page.wait_for_timeout(1500)
     assert 0 < len(fetched) < 40
     assert all('/before/0/' in address for address in fetched)
+
+
+def test_waits_are_measured(browser, tmp_path):
+  Image.fromarray(measure.photo(400, 300)).save(tmp_path / 'photo.jpg')
+  with serving(tmp_path) as address, contextlib.closing(browser.new_page()) as page:
+    figures = list(measure.measured(page, address, tmp_path / 'photo.jpg', restoring=True))
+  assert all(value > 0 for one in figures[:-1] for value in one.values)
+  assert len([one for one in figures if one.name.startswith('preview after')]) == 4
+  assert all(f'| {one.name} | {one.unit} |' in measure.table(figures) for one in figures)
 
 
 def test_the_page_comes_back_with_the_server(browser, tmp_path):

@@ -137,6 +137,29 @@ def test_a_photo_is_looked_at_and_restored_as_the_command_does(client, tmp_path)
   assert result['damaged'] == pytest.approx(mask.mean(), abs=1e-6)
 
 
+def test_a_first_look_finds_what_restoring_finds_or_says_that_it_saw_a_copy(client, monkeypatch):
+  # An image of one byte a pixel: where damage is.
+  marks = lambda id: np.asarray(
+    Image.open(io.BytesIO(client.get(f'/api/photos/{id}/mask').content))
+  )
+  id = add(client)
+  looked = one(until(client, idle))['looked']
+  before = marks(id)
+  restored(client, id)
+  photo = one(client.get('/api/state').json())
+  assert looked['whole'] and looked['damaged'] == pytest.approx(
+    photo['result']['damaged'], abs=1e-6
+  )
+  assert before.any()
+  np.testing.assert_array_equal(before, marks(id))
+
+  monkeypatch.setattr(studio, 'LOOKED', 90)
+  id = add(client, 'b.png')
+  (photo,) = (p for p in until(client, idle)['photos'] if p['name'] == 'b.png')
+  assert not photo['looked']['whole']
+  assert marks(id).shape[:2] == serving_engine.SIZE
+
+
 def test_strokes_mark_clear_and_protect(client):
   id = add(client)
   until(client, idle)
@@ -204,6 +227,17 @@ def test_a_preview_agrees_with_the_result(client):
   again = client.post(f'/api/photos/{id}/preview', json=values)
   shown = np.asarray(Image.open(io.BytesIO(again.content))).astype(float)
   assert shown[21, 20:70].mean() > 200
+
+
+def test_a_preview_does_not_decode_the_photo_again(client, monkeypatch):
+  id, read, paths = add(client), images.read, []
+  until(client, idle)
+  monkeypatch.setattr(
+    images, 'read', lambda path, *rest: (paths.append(path), read(path, *rest))[1]
+  )
+  values = {'settings': SETTINGS, 'strokes': [stroke('mark', 30, 40, 50, 40)]}
+  assert client.post(f'/api/photos/{id}/preview', json=values).status_code == 200
+  assert paths and not any(path.stem == 'original' for path in paths)
 
 
 def test_depth_profile_tags_and_gray_stay(client):

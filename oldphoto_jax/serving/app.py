@@ -219,12 +219,10 @@ def make(setup: Setup) -> guard.Guard:
 
     def drawn() -> bytes:
       edits = photos.edits(entry)
-      base = shown(entry, 'damage')
-      if base is None:
-        values = np.zeros((*entry.size, 1), np.float32)
-      else:
-        values = studio.marked(base)
-      values, _ = brush.draw(values, edits.strokes)
+      base = np.zeros((*entry.size, 1), np.float32)
+      if edits.settings.find:
+        base = studio.found(photos.place(entry), entry.size)
+      values, _ = brush.draw(base, edits.strokes)
       return formats.encode(masks.to_photo(values), 'PNG')
 
     name = pathlib.PurePath(entry.name).with_suffix('.png').name

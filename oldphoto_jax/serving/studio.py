@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import hashlib
 import pathlib
+import re
 import shutil
 import threading
 import types
@@ -26,7 +27,8 @@ TILE = 512  # the one shape that is compiled for photos of all sizes
 LOOKED = 960  # pixels of the longer side of the copy that is looked at first: four tiles
 PREVIEW = 1280  # the same of previews after a photo was restored
 FOUND = 'found.png'
-SMALL_MASK, SMALL_AFTER = 'looked-mask.png', 'looked-after.jpg'
+# The copy that a first look saw, and what it found in it.
+SMALL, SMALL_MASK = 'looked.png', 'looked-mask.png'
 
 
 class Tiles:
@@ -64,12 +66,29 @@ class Tiles:
 
 def for_page(sentences: Iterable[str]) -> list[str]:
   """Remarks on a photo in the words of the page, which has a brush and no options."""
-  return [sentence.replace('by --mask', 'with the brush') for sentence in sentences]
+  brushed = [sentence.replace('by --mask', 'with the brush') for sentence in sentences]
+  # The pixels of a first look are not those of the photo.
+  return [re.sub(r'over \d+ pixels wide', 'very wide', sentence) for sentence in brushed]
 
 
 def marked(path: pathlib.Path) -> np.ndarray:
   """A mask of the box, which holds black and white only: float32 [H, W, 1], 0 or 1."""
   return (images.read(path).pixels[..., :1] > 127).astype(np.float32)
+
+
+def found(place: pathlib.Path, size: tuple[int, int]) -> np.ndarray:
+  """The mask that was found in a photo, at another size, float32 [h, w, 1], 0 or 1.
+
+  That of the whole photo if it is known, else that of a first look.
+
+  Args:
+    place: folder of the photo.
+    size: height and width of the mask.
+  """
+  for path in (place / FOUND, place / SMALL_MASK):
+    if path.exists():
+      return (shapes.resized(marked(path), *size) > 0.5).astype(np.float32)
+  return np.zeros((*size, 1), np.float32)
 
 
 def _bytes(result) -> int:
@@ -126,14 +145,10 @@ def work(engine: engines.Engine, size: tuple[int, int], searching: bool) -> int:
   return total
 
 
-class Recorder:
-  """An engine that also keeps small copies of what it makes of one photo, for previews."""
+class _Standing:
+  """What stands for an engine, and makes of a photo what it wants. All else is the engine's."""
 
-  def __init__(self, engine: engines.Engine, size: tuple[int, int]):
-    """`size`: height and width of the copies."""
-    self.engine, self.size = engine, size
-    self.clean: np.ndarray | None = None
-    self.filled: np.ndarray | None = None
+  engine: engines.Engine
 
   @property
   def plan(self) -> shapes.Plan:
@@ -146,6 +161,19 @@ class Recorder:
   @property
   def revives(self) -> bool:
     return self.engine.revives
+
+  def revive(self, photo, mask, strength):
+    return self.engine.revive(photo, mask, strength)
+
+
+class Recorder(_Standing):
+  """An engine that also keeps small copies of what it makes of one photo, for previews."""
+
+  def __init__(self, engine: engines.Engine, size: tuple[int, int]):
+    """`size`: height and width of the copies."""
+    self.engine, self.size = engine, size
+    self.clean: np.ndarray | None = None
+    self.filled: np.ndarray | None = None
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
     clean = self.engine.restore(photo)
@@ -162,12 +190,9 @@ class Recorder:
     self.filled = shapes.resized(filled, *self.size)
     return filled
 
-  def revive(self, photo, mask, strength):
-    return self.engine.revive(photo, mask, strength)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Record:
+class Record(_Standing):
   """What a Recorder kept, as an engine of the small photo: it gives previews without a network.
 
   Attributes:
@@ -189,18 +214,6 @@ class Record:
   drawn: tuple[brush.Stroke, ...]
   find: bool
 
-  @property
-  def plan(self) -> shapes.Plan:
-    return self.engine.plan
-
-  @property
-  def name(self) -> str:
-    return self.engine.name
-
-  @property
-  def revives(self) -> bool:
-    return self.engine.revives
-
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self.clean
 
@@ -209,9 +222,6 @@ class Record:
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     return around if self.filled is None else self.filled
-
-  def revive(self, photo, mask, strength):
-    return self.engine.revive(photo, mask, strength)
 
 
 class Studio:
@@ -242,6 +252,9 @@ class Studio:
   def look(self, entry: box.Entry, tick: Callable[[int], None]) -> None:
     """Looks at a small copy: what is wrong with the photo, and what could become of it.
 
+    In the whole photo the network sees more, and may find less damage than in the copy, or more.
+    `whole` says that the copy has all pixels of the photo: then restoring finds the same.
+
     Raises:
       PhotoError: the photo cannot be read.
     """
@@ -249,6 +262,7 @@ class Studio:
     place = self.box.place(entry)
     pictures.write_small(photo, place, 'before')
     small = pictures.shrunk(photo, LOOKED)
+    images.write(small, place / SMALL, overwrite=True)  # previews need not decode the photo again
     wishes = self.wishes(box.Settings())
     engine = watched(self.engine, self._tiles, tick)
     after, done = restore.restore_photo(engine, small, None, wishes)
@@ -258,6 +272,7 @@ class Studio:
     self.box.set_looked(
       entry,
       {
+        'whole': small.size == photo.size,
         'damaged': float((mask > 0).mean()) if self.finds else None,
         'faded': min(1.0, done.tone / restore.TONE) if self.finds else None,
         'noisy': self._noise(engine, photo),
@@ -403,7 +418,9 @@ class Studio:
       PhotoError: the photo cannot be read, or the mask covers all of it.
     """
     wishes, record = self.wishes(edits.settings), self._records.get(entry.id)
-    photo = self.cache.small(self.box.original(entry), LOOKED)
+    looked = self.box.place(entry) / SMALL
+    source = looked if looked.exists() else self.box.original(entry)
+    photo = self.cache.small(source, LOOKED)
     if record and record.drawn == edits.strokes and record.find == edits.settings.find:
       before, keep, mask = record.original, record.keep, record.mask
       values = restore.restore_array(record, before, mask, dataclasses.replace(wishes, find=None))
@@ -413,19 +430,12 @@ class Studio:
       if edits.strokes or wishes.find is None:
         base = np.zeros((*photo.size, 1), np.float32)
         if wishes.find is not None:
-          base = self._small_found(entry, photo.size)
+          base = found(self.box.place(entry), photo.size)
         mask, keep = brush.draw(base, edits.strokes, photo.size[1] / entry.size[1])
       values = restore.restore_array(watched(self.engine, self._tiles), before, mask, wishes)
     after = images.keep_gray(np.where(keep, before, values.photo), photo.pixels)
     levels = np.rint((after.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
     return pictures.jpeg(images.Photo(levels, gray=photo.gray, icc=photo.icc))
-
-  def _small_found(self, entry: box.Entry, size: tuple[int, int]) -> np.ndarray:
-    place = self.box.place(entry)
-    for name in (FOUND, SMALL_MASK):
-      if (place / name).exists():
-        return (shapes.resized(marked(place / name), *size) > 0.5).astype(np.float32)
-    return np.zeros((*size, 1), np.float32)
 
   def forget(self, id: str) -> None:
     """Forgets what is kept in memory of a photo."""

@@ -13,7 +13,8 @@ export function findings(photo) {
   if (!looked) return [];
   const found = [];
   const damaged = result ? result.damaged : looked.damaged;
-  if (damaged > 0) found.push(say('foundDamage', {percent: percent(damaged)}));
+  const words = result ? 'repaired' : looked.whole ? 'foundDamage' : 'foundAbout';
+  if (damaged > 0) found.push(say(words, {percent: percent(damaged)}));
   else if (damaged === 0) found.push(say('foundNone'));
   if (looked.faded > 0.1) found.push(say('foundFaded'));
   if (looked.noisy > 0.3) found.push(say('foundNoisy'));

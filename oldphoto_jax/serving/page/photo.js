@@ -381,13 +381,13 @@ export function photoView(id) {
     const {width, height} = one;
     const values = {name: one.name, width, height, found: found.join(', ')};
     viewer.canvas.setAttribute('aria-label', say('picture', values));
-    const said = [...(one.looked?.warnings ?? []), ...(one.result?.warnings ?? [])];
-    setText(warnings, [...new Set(said)].join(' '));
+    setText(warnings, ((one.result ?? one.looked)?.warnings ?? []).join(' '));
     const {now, waiting} = known.work;
     const current = now?.id === id && now.kind === 'restore' ? now : null;
     const waits = waiting.some((job) => job.id === id && job.kind === 'restore');
     const text = current || waits || now?.id === id || one.problem ? status(one)
-      : one.result ? say(stale ? 'stale' : 'done') : one.looked ? say('unrestored') : status(one);
+      : one.result ? say(stale ? 'stale' : 'done')
+        : one.looked ? say(one.looked.whole ? 'unrestored' : 'unrestoredCopy') : status(one);
     setText(state, text);
     state.classList.toggle('bad', Boolean(one.problem) && !current && !waits);
     progress.hidden = !current;

@@ -51,13 +51,13 @@ const WORDS = {
   cancelAll: 'Cancel all',
   restored: 'restored',
   changedSince: 'changed since',
-  failed: 'could not be restored',
 
   foundDamage: 'damage {percent}',
+  foundAbout: 'damage about {percent}',
+  repaired: 'repaired {percent}',
   foundNone: 'no damage found',
   foundFaded: 'faded',
   foundNoisy: 'noisy',
-  sound: 'looks sound',
   foundHelp: 'Share of the photo that looks scratched, torn or stained.',
 
   back: 'All photos',
@@ -76,7 +76,6 @@ const WORDS = {
   full: 'Single pixels',
   showDamage: 'Show marks',
 
-  found: 'What was found',
   correct: 'Correct by hand',
   correctHint: 'Paint over what should be repaired, or erase marks that are no damage.',
   hand: 'Move',
@@ -107,7 +106,9 @@ const WORDS = {
 
   restore: 'Restore',
   restoreAgain: 'Restore again',
-  unrestored: 'This is a quick preview of a smaller copy. Press Restore for the whole photo.',
+  unrestored: 'This is a preview. Press Restore to restore the photo.',
+  unrestoredCopy: 'This is a quick preview of a smaller copy. In the whole photo, less or more damage '
+    + 'may be found. Press Restore to see.',
   stale: 'You changed something: press Restore again for the whole photo.',
   done: 'This is the restored photo, at full size.',
   guess: 'A restored photo is a good guess, not a record: keep the original.',
