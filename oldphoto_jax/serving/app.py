@@ -1,4 +1,4 @@
-"""What the server answers. Photos and settings go in and out; the walk of a photo is elsewhere."""
+"""What the server answers: photos and settings go in and out. It restores nothing itself."""
 
 import contextlib
 import dataclasses
@@ -62,27 +62,41 @@ def page_files() -> dict[str, tuple[bytes, str]]:
   return files
 
 
-def make(setup: Setup) -> guard.Guard:
-  """The application, behind its guard. It works while its lifespan lasts."""
-  photos, limits = setup.photos, setup.photos.limits
-  cache = pictures.Cache(limits.decoded_bytes, limits.pixels)
-  worker = Worker(photos, lambda: studio.Studio(photos, cache, setup.engine(), setup.made_by))
-  files = page_files()
-  # Decoding, previews and packing are few at a time: each may need much memory.
-  heavy = threading.BoundedSemaphore(2)
+class Answers:
+  """What the server answers: a method for each address.
 
-  def find(request: Request) -> box.Entry:
-    entry = photos.entry(request.path_params['id'])
+  Attributes:
+    setup: what it is made of; `photos` and `limits` are its box, and the limits of that.
+    cache: decoded photos.
+    worker: restores in a thread of its own.
+    files: what the browser gets, see page_files.
+    id: a page notices by it that it speaks to another server.
+  """
+
+  def __init__(self, setup: Setup):
+    self.setup, self.photos, self.limits = setup, setup.photos, setup.photos.limits
+    self.cache = pictures.Cache(self.limits.decoded_bytes, self.limits.pixels)
+    self.worker = Worker(self.photos, self._studio)
+    self.files = page_files()
+    self.id = secrets.token_hex(8)
+    # Decoding, previews and packing are few at a time: each may need much memory.
+    self._heavy = threading.BoundedSemaphore(2)
+
+  def _studio(self) -> studio.Studio:
+    return studio.Studio(self.photos, self.cache, self.setup.engine(), self.setup.made_by)
+
+  def _find(self, request: Request) -> box.Entry:
+    entry = self.photos.entry(request.path_params['id'])
     if entry is None:
       raise HTTPException(404, 'This photo is not in the box any more.')
     return entry
 
-  async def body(request: Request) -> dict[str, Any]:
+  async def _body(self, request: Request) -> dict[str, Any]:
     data = b''
     async for chunk in request.stream():
       data += chunk
-      if len(data) > limits.request_bytes:
-        raise HTTPException(413, f'The request has more than {limits.request_bytes} bytes.')
+      if len(data) > self.limits.request_bytes:
+        raise HTTPException(413, f'The request has more than {self.limits.request_bytes} bytes.')
     try:
       value = json.loads(data)
     except ValueError:  # also text that is not UTF-8
@@ -93,47 +107,51 @@ def make(setup: Setup) -> guard.Guard:
       raise OptionError('the request is no object.')
     return value
 
-  async def ids_of(request: Request) -> tuple[dict[str, Any], list[str]]:
-    value = await body(request)
+  async def _ids(self, request: Request) -> tuple[dict[str, Any], list[str]]:
+    value = await self._body(request)
     ids = value.get('ids')
     if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
       raise OptionError('the request names no photos.')
-    return value, [id for id in ids if photos.entry(id)]
+    return value, [id for id in ids if self.photos.entry(id)]
 
-  async def apart(function: Callable, *args) -> Any:
+  async def _apart(self, function: Callable, *args) -> Any:
     """Runs a function that takes long in another thread."""
 
     def run():
-      with heavy:
+      with self._heavy:
         return function(*args)
 
     return await run_in_threadpool(run)
 
   # The page ------------------------------------------------------------------------------------
 
-  async def index(request: Request) -> Response:
-    data, kind = files['index.html']
+  async def index(self, request: Request) -> Response:
+    """The page."""
+    data, kind = self.files['index.html']
     return Response(data, media_type=kind)
 
-  async def file(request: Request) -> Response:
+  async def file(self, request: Request) -> Response:
+    """A file of the page."""
     name = request.path_params['name']
-    if name not in files:
+    if name not in self.files:
       raise HTTPException(404, 'There is no such file.')
-    data, kind = files[name]
+    data, kind = self.files[name]
     return Response(data, media_type=kind)
 
   # What there is -------------------------------------------------------------------------------
 
-  def describe(entry: box.Entry) -> dict[str, Any]:
-    result, edits, looked = photos.result(entry), photos.edits(entry), photos.looked(entry)
+  def _describe(self, entry: box.Entry) -> dict[str, Any]:
+    result, edits = self.photos.result(entry), self.photos.edits(entry)
+    looked = self.photos.looked(entry) or {}
+    problem = entry.problem or looked.get('problem', '') or self.worker.problem_of(entry.id)
     return {
       'id': entry.id,
       'name': entry.name,
-      'version': photos.version(entry.id),
+      'version': self.photos.version(entry.id),
       'height': entry.size and entry.size[0],
       'width': entry.size and entry.size[1],
       'mine': entry.source is not None,
-      'problem': entry.problem or (looked or {}).get('problem', '') or worker.problem_of(entry.id),
+      'problem': problem,
       'looked': looked if looked and 'problem' not in looked else None,
       'revision': edits.revision,
       'digest': edits.digest,
@@ -142,280 +160,298 @@ def make(setup: Setup) -> guard.Guard:
       'result': result,
     }
 
-  async def state(request: Request) -> Response:
+  async def state(self, request: Request) -> Response:
+    """What changed since a version that the page knows, and what is being done."""
     try:
       since = int(request.query_params.get('since', '0'))
     except ValueError:
       raise OptionError('since is no number.') from None
 
     def collect():
-      now = photos.changed
-      changed = [e for e in photos.entries() if photos.version(e.id) > since]
+      now = self.photos.changed
+      changed = [e for e in self.photos.entries() if self.photos.version(e.id) > since]
       return {
         'version': now,
-        'photos': [describe(entry) for entry in changed],
-        'removed': photos.removed_since(since),
-        'work': worker.state(),
-        'out': None if setup.out is None else str(setup.out),
+        'photos': [self._describe(entry) for entry in changed],
+        'removed': self.photos.removed_since(since),
+        'work': self.worker.state(),
+        'out': None if self.setup.out is None else str(self.setup.out),
         'limits': {
-          'bytes': limits.file_bytes,
-          'photos': limits.photos,
+          'bytes': self.limits.file_bytes,
+          'photos': self.limits.photos,
           'endings': list(formats.FORMATS),
         },
-        'finds': worker.studio is None or worker.studio.finds,
+        'finds': self.worker.studio is None or self.worker.studio.finds,
         'tile': pictures.TILE,
         'large': pictures.SIDES['large'],
         'software': f'oldphoto_jax {oldphoto_jax.__version__}',
-        'server': server_id,
+        'server': self.id,
       }
 
     return JSONResponse(await run_in_threadpool(collect))
 
   # Photos in and out ---------------------------------------------------------------------------
 
-  async def upload(request: Request) -> Response:
+  async def upload(self, request: Request) -> Response:
+    """Takes a photo into the box."""
     name = request.query_params.get('name', '')
-    target = photos.temporary / secrets.token_hex(16)
+    target = self.photos.temporary / secrets.token_hex(16)
     try:
       size = 0
       with target.open('xb') as out:
         async for chunk in request.stream():
           size += len(chunk)
-          if size > limits.file_bytes:
+          if size > self.limits.file_bytes:
             raise HTTPException(
-              413, f'The file is larger than the limit of {limits.file_bytes // 2**20} MB.'
+              413, f'The file is larger than the limit of {self.limits.file_bytes // 2**20} MB.'
             )
           await run_in_threadpool(out.write, chunk)
-      entry = await apart(photos.add_upload, name, target)
+      entry = await self._apart(self.photos.add_upload, name, target)
     except ClientDisconnect:
       return Response(status_code=400)
     except OSError as error:
       raise PhotoError(f'the photo could not be stored ({error.strerror}).') from error
     finally:
       target.unlink(missing_ok=True)
-    worker.look([entry.id])
+    self.worker.look([entry.id])
     return JSONResponse({'id': entry.id}, 201)
 
-  async def remove(request: Request) -> Response:
-    _, ids = await ids_of(request)
+  async def remove(self, request: Request) -> Response:
+    """Removes photos from the box."""
+    _, ids = await self._ids(request)
     for id in ids:
-      worker.forget(id)
-      if worker.studio is not None:
-        worker.studio.forget(id)
-      await run_in_threadpool(photos.remove, id)
+      self.worker.forget(id)
+      if self.worker.studio is not None:
+        self.worker.studio.forget(id)
+      await run_in_threadpool(self.photos.remove, id)
     return JSONResponse({})
 
-  async def download(request: Request) -> Response:
-    entry = find(request)
-    restored = photos.restored(entry)
+  async def download(self, request: Request) -> Response:
+    """The newest result of a photo."""
+    entry = self._find(request)
+    restored = self.photos.restored(entry)
     if restored is None:
       raise HTTPException(404, 'This photo is not restored yet.')
-    name = saving.out_names(photos.entries())[entry.id].name
+    name = saving.out_names(self.photos.entries())[entry.id].name
     return FileResponse(restored, filename=name, media_type='application/octet-stream')
 
-  async def mask(request: Request) -> Response:
+  async def mask(self, request: Request) -> Response:
     """What is filled, as a picture that `oldphoto restore --mask` takes."""
-    entry = find(request)
+    entry = self._find(request)
 
     def drawn() -> bytes:
-      edits = photos.edits(entry)
+      edits = self.photos.edits(entry)
       base = np.zeros((*entry.size, 1), np.float32)
       if edits.settings.find:
-        base = studio.found(photos.place(entry), entry.size)
+        base = studio.found(self.photos.place(entry), entry.size)
       values, _ = brush.draw(base, edits.strokes)
       return formats.encode(masks.to_photo(values), 'PNG')
 
     name = pathlib.PurePath(entry.name).with_suffix('.png').name
     headers = {'content-disposition': f"attachment; filename*=utf-8''{quote(name)}"}
-    return Response(await apart(drawn), media_type='image/png', headers=headers)
+    return Response(await self._apart(drawn), media_type='image/png', headers=headers)
 
-  async def pack(request: Request) -> Response:
-    _, ids = await ids_of(request)
-    target = await apart(saving.zipped, photos, ids)
+  async def pack(self, request: Request) -> Response:
+    """Packs results, and says where they can be fetched once."""
+    _, ids = await self._ids(request)
+    target = await self._apart(saving.zipped, self.photos, ids)
     return JSONResponse({'address': f'/api/packed/{target.stem}'})
 
-  async def packed(request: Request) -> Response:
-    target = photos.temporary / f'{request.path_params["ticket"]}.zip'
+  async def packed(self, request: Request) -> Response:
+    """A packed file, which is removed after that."""
+    target = self.photos.temporary / f'{request.path_params["ticket"]}.zip'
     if not request.path_params['ticket'].isalnum() or not target.exists():
       raise HTTPException(404, 'These photos were downloaded already.')
     gone = BackgroundTask(target.unlink, missing_ok=True)
     kind = 'application/zip'
     return FileResponse(target, filename='restored.zip', media_type=kind, background=gone)
 
-  async def save(request: Request) -> Response:
-    _, ids = await ids_of(request)
-    if setup.out is None:
+  async def save(self, request: Request) -> Response:
+    """Writes results into the output folder."""
+    _, ids = await self._ids(request)
+    if self.setup.out is None:
       raise OptionError('no output folder was given: start `oldphoto serve` with -o.')
-    summary = await apart(saving.save, photos, ids, setup.out, setup.overwrite)
+    summary = await self._apart(saving.save, self.photos, ids, self.setup.out, self.setup.overwrite)
     return JSONResponse(
       {
         'saved': summary.count('restored') + summary.count('kept'),
         'problems': [r.message for r in summary.results if r.status == 'failed'],
-        'out': str(setup.out),
+        'out': str(self.setup.out),
       }
     )
 
   # Pictures ------------------------------------------------------------------------------------
 
-  def shown(entry: box.Entry, kind: str) -> pathlib.Path | None:
+  def _shown(self, entry: box.Entry, kind: str) -> pathlib.Path | None:
     """The file that a kind of picture is cut from at full size; None: there is none."""
     if kind == 'before':
-      return photos.original(entry)
+      return self.photos.original(entry)
     if kind == 'after':
-      return photos.restored(entry)
-    found = photos.place(entry) / studio.FOUND
-    return found if photos.edits(entry).settings.find and found.exists() else None
+      return self.photos.restored(entry)
+    found = self.photos.place(entry) / studio.FOUND
+    return found if self.photos.edits(entry).settings.find and found.exists() else None
 
-  async def small(request: Request) -> Response:
+  async def small(self, request: Request) -> Response:
     """A small picture: before, after, or looked, what a first look made of it."""
-    entry, kind, side = find(request), request.path_params['kind'], request.path_params['side']
+    entry = self._find(request)
+    kind, side = request.path_params['kind'], request.path_params['side']
     if kind not in ('before', 'after', 'looked') or side not in pictures.SIDES:
       raise HTTPException(404, 'There is no such picture.')
-    place = photos.place(entry)
+    place = self.photos.place(entry)
     if kind == 'after':
-      restored = photos.restored(entry)
+      restored = self.photos.restored(entry)
       if restored is None:
         raise HTTPException(404, 'This photo is not restored yet.')
       place = restored.parent
     path = place / f'{kind}-{side}.jpg'
     if not path.exists() and kind == 'before':
-      original = photos.original(entry)
+      original = self.photos.original(entry)
 
       def make_small():
-        return pictures.jpeg(cache.small(original, pictures.SIDES[side]))
+        return pictures.jpeg(self.cache.small(original, pictures.SIDES[side]))
 
-      return Response(await apart(make_small), media_type='image/jpeg')
+      return Response(await self._apart(make_small), media_type='image/jpeg')
     if not path.exists():
       raise HTTPException(404, 'There is no such picture yet.')
     return FileResponse(path, media_type='image/jpeg')
 
-  async def stain(request: Request) -> Response:
+  async def stain(self, request: Request) -> Response:
     """What was found, red on nothing, as large as it is known or as the large small pictures."""
-    entry = find(request)
+    entry = self._find(request)
 
     def draw() -> bytes:
-      path = shown(entry, 'damage')
-      if path is None and photos.edits(entry).settings.find:
-        path = photos.place(entry) / studio.SMALL_MASK
+      path = self._shown(entry, 'damage')
+      if path is None and self.photos.edits(entry).settings.find:
+        path = self.photos.place(entry) / studio.SMALL_MASK
       if path is None or not path.exists():
         return pictures.stained(np.zeros((1, 1), np.uint8))
       mask = pictures.shrunk(images.read(path), pictures.SIDES['large'])
       return pictures.stained(mask.pixels[..., 0])
 
-    return Response(await apart(draw), media_type='image/png')
+    return Response(await self._apart(draw), media_type='image/png')
 
-  async def tile(request: Request) -> Response:
-    entry, kind = find(request), request.path_params['kind']
+  async def tile(self, request: Request) -> Response:
+    """A square of a photo, or of what was found in it, at one of its sizes."""
+    entry, kind = self._find(request), request.path_params['kind']
     level, x, y = (request.path_params[name] for name in ('level', 'x', 'y'))
     if entry.size is None or level >= pictures.levels(entry.size):
       raise HTTPException(404, 'There is no such part of the photo.')
-    path = shown(entry, kind) if kind in ('before', 'after', 'damage') else None
+    path = self._shown(entry, kind) if kind in ('before', 'after', 'damage') else None
     if path is None or not path.exists():
       raise HTTPException(404, 'There is no such picture yet.')
     if kind == 'damage':
-      data = await apart(cache.mask_tile, path, level, x, y)
+      data = await self._apart(self.cache.mask_tile, path, level, x, y)
       found = data and (data, 'image/png')
     else:
-      found = await apart(cache.tile, path, level, x, y)
+      found = await self._apart(self.cache.tile, path, level, x, y)
     if found is None:
       raise HTTPException(404, 'There is no such part of the photo.')
     return Response(found[0], media_type=found[1])
 
-  async def preview(request: Request) -> Response:
-    entry, value = find(request), await body(request)
-    if worker.studio is None:
+  async def preview(self, request: Request) -> Response:
+    """What would become of a photo, as a small picture."""
+    entry, value = self._find(request), await self._body(request)
+    if self.worker.studio is None:
       raise OptionError('the program is still getting ready; try again in a moment.')
-    wanted = _edits(value, entry, photos.edits(entry))
-    data = await apart(worker.studio.preview, entry, wanted)
+    wanted = _edits(value, entry, self.photos.edits(entry))
+    data = await self._apart(self.worker.studio.preview, entry, wanted)
     return Response(data, media_type='image/jpeg')
 
   # What is wanted ------------------------------------------------------------------------------
 
-  async def edits(request: Request) -> Response:
-    entry = find(request)
+  async def edits(self, request: Request) -> Response:
+    """What is wanted of a photo; PUT changes it."""
+    entry = self._find(request)
     if request.method == 'GET':
-      now = photos.edits(entry)
+      now = self.photos.edits(entry)
     else:
-      wanted = _edits(await body(request), entry, photos.edits(entry))
+      wanted = _edits(await self._body(request), entry, self.photos.edits(entry))
       try:
-        now = await run_in_threadpool(photos.set_edits, entry, wanted)
+        now = await run_in_threadpool(self.photos.set_edits, entry, wanted)
       except box.Outdated:
         sentence = 'This photo was changed in another window; its newest state is shown now.'
-        return JSONResponse({'error': sentence, 'edits': _json(photos.edits(entry))}, 409)
+        return JSONResponse({'error': sentence, 'edits': _json(self.photos.edits(entry))}, 409)
     return JSONResponse(_json(now))
 
-  async def apply(request: Request) -> Response:
+  async def apply(self, request: Request) -> Response:
     """Gives the settings of one photo to others. Strokes belong to one photo."""
-    value, ids = await ids_of(request)
+    value, ids = await self._ids(request)
     settings = box.settings(value.get('settings'))
 
     def give():
       for id in ids:
-        entry = photos.entry(id)
+        entry = self.photos.entry(id)
         if entry is not None:
           with contextlib.suppress(box.Outdated):  # someone changes it at this very moment
-            edits = dataclasses.replace(photos.edits(entry), settings=settings)
-            photos.set_edits(entry, edits)
+            edits = dataclasses.replace(self.photos.edits(entry), settings=settings)
+            self.photos.set_edits(entry, edits)
 
     await run_in_threadpool(give)
     return JSONResponse({})
 
-  async def restore(request: Request) -> Response:
-    _, ids = await ids_of(request)
-    worker.restore([id for id in ids if photos.entry(id).size])
+  async def restore(self, request: Request) -> Response:
+    """Lets photos wait to be restored."""
+    _, ids = await self._ids(request)
+    entries = (self.photos.entry(id) for id in ids)
+    self.worker.restore([entry.id for entry in entries if entry and entry.size])
     return JSONResponse({})
 
-  async def cancel(request: Request) -> Response:
-    _, ids = await ids_of(request)
-    worker.cancel(ids)
+  async def cancel(self, request: Request) -> Response:
+    """Gives up restoring photos."""
+    _, ids = await self._ids(request)
+    self.worker.cancel(ids)
     return JSONResponse({})
 
-  # All of it -----------------------------------------------------------------------------------
+
+def make(setup: Setup) -> guard.Guard:
+  """The application, behind its guard. It works while its lifespan lasts."""
+  answers, one = Answers(setup), '/api/photos/{id}'
 
   @contextlib.asynccontextmanager
   async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    worker.start()
+    answers.worker.start()
     try:
       yield
     finally:
-      await run_in_threadpool(worker.stop)
-      photos.close()
+      await run_in_threadpool(answers.worker.stop)
+      setup.photos.close()
 
-  async def sorry(request: Request, error: Exception) -> Response:
-    return JSONResponse({'error': str(error)}, 422)
-
-  async def refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({'error': error.detail}, error.status_code)
-
-  server_id = secrets.token_hex(8)  # a page notices that it speaks to another server
-  one = '/api/photos/{id}'
   routes = [
-    Route('/', index),
-    Route('/page/{name}', file),
-    Route('/api/state', state),
-    Route('/api/photos', upload, methods=['POST']),
-    Route('/api/remove', remove, methods=['POST']),
-    Route('/api/apply', apply, methods=['POST']),
-    Route('/api/restore', restore, methods=['POST']),
-    Route('/api/cancel', cancel, methods=['POST']),
-    Route('/api/save', save, methods=['POST']),
-    Route('/api/pack', pack, methods=['POST']),
-    Route('/api/packed/{ticket}', packed),
-    Route(f'{one}/edits', edits, methods=['GET', 'PUT']),
-    Route(f'{one}/preview', preview, methods=['POST']),
-    Route(f'{one}/download', download),
-    Route(f'{one}/mask', mask),
-    Route(f'{one}/damage', stain),
-    Route(f'{one}/small/{{kind}}/{{side}}', small),
-    Route(f'{one}/tile/{{kind}}/{{level:int}}/{{x:int}}/{{y:int}}', tile),
+    Route('/', answers.index),
+    Route('/page/{name}', answers.file),
+    Route('/api/state', answers.state),
+    Route('/api/photos', answers.upload, methods=['POST']),
+    Route('/api/remove', answers.remove, methods=['POST']),
+    Route('/api/apply', answers.apply, methods=['POST']),
+    Route('/api/restore', answers.restore, methods=['POST']),
+    Route('/api/cancel', answers.cancel, methods=['POST']),
+    Route('/api/save', answers.save, methods=['POST']),
+    Route('/api/pack', answers.pack, methods=['POST']),
+    Route('/api/packed/{ticket}', answers.packed),
+    Route(f'{one}/edits', answers.edits, methods=['GET', 'PUT']),
+    Route(f'{one}/preview', answers.preview, methods=['POST']),
+    Route(f'{one}/download', answers.download),
+    Route(f'{one}/mask', answers.mask),
+    Route(f'{one}/damage', answers.stain),
+    Route(f'{one}/small/{{kind}}/{{side}}', answers.small),
+    Route(f'{one}/tile/{{kind}}/{{level:int}}/{{x:int}}/{{y:int}}', answers.tile),
   ]
   app = Starlette(
     routes=routes,
     lifespan=lifespan,
-    exception_handlers={UserError: sorry, HTTPException: refused},
+    exception_handlers={UserError: _sorry, HTTPException: _refused},
   )
+  limits = answers.limits
   return guard.Guard(app, setup.hosts, setup.token, limits.request_bytes, limits.file_bytes)
+
+
+async def _sorry(request: Request, error: Exception) -> Response:
+  return JSONResponse({'error': str(error)}, 422)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+  assert isinstance(error, HTTPException)
+  return JSONResponse({'error': error.detail}, error.status_code)
 
 
 def _edits(value: dict[str, Any], entry: box.Entry, before: box.Edits) -> box.Edits:
