@@ -323,6 +323,8 @@ def test_a_phone_and_a_screen_reader(browser, tmp_path, scheme):
     for place in ('box', 'photo'):
       if place == 'photo':
         open_first(page)
+        for name in ('Before', 'Quick preview'):
+          assert page.locator('.tag', has_text=name).bounding_box()['width'] > 40
       assert page.evaluate('document.documentElement.scrollWidth') <= 390
       for one in page.locator('button:visible, .button:visible, .check:visible').all():
         area = one.bounding_box()

@@ -3,19 +3,24 @@
 import {announce, button, make, notice, setText} from './parts.js';
 import * as server from './server.js';
 import {act, known, refresh} from './state.js';
-import {duration, millions, percent, say} from './words.js';
+import {about, duration, millions, percent, say} from './words.js';
 
 const AT_ONCE = 2; // uploads
 
-// What was found in a photo, in words.
+// What was found in a photo, or what was done to it, in words.
 export function findings(photo) {
   const {looked, result} = photo;
   if (!looked) return [];
+  const {damaged} = result ?? looked;
   const found = [];
-  const damaged = result ? result.damaged : looked.damaged;
-  const words = result ? 'repaired' : looked.whole ? 'foundDamage' : 'foundAbout';
-  if (damaged > 0) found.push(say(words, {percent: percent(damaged)}));
-  else if (damaged === 0) found.push(say('foundNone'));
+  if (damaged === 0) found.push(say('foundNone'));
+  if (result) {
+    if (damaged > 0) found.push(say('repaired', {percent: percent(damaged)}));
+    if (result.tone > 0.05) found.push(say('revived'));
+    return found;
+  }
+  if (damaged > 0 && looked.whole) found.push(say('foundDamage', {percent: percent(damaged)}));
+  else if (damaged > 0) found.push(say('foundAbout', {percent: about(damaged)}));
   if (looked.faded > 0.1) found.push(say('foundFaded'));
   if (looked.noisy > 0.3) found.push(say('foundNoisy'));
   return found;

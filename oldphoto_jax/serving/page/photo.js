@@ -1,7 +1,8 @@
 // One photo: compare, correct by hand, change how much is done, restore, and take it home.
 
 import {findings, saveThose, status, workLine} from './box.js';
-import {announce, button, make, notice, setText} from './parts.js';
+import {Edits} from './edits.js';
+import {announce, button, make, setText} from './parts.js';
 import * as server from './server.js';
 import {act, known, refresh} from './state.js';
 import {Viewer} from './viewer.js';
@@ -13,16 +14,14 @@ const RESTORE_AFTER = 1200; // the same, of the whole photo, once it rests
 
 export function photoView(id) {
   const photo = () => known.photos.get(id);
-  let edits = null; // revision, settings and strokes, as the server has them or soon will
-  let undone = [];
-  let saving = false, unsaved = false; // a request is on its way, and more has changed since
+  const edits = new Edits(id, {changed, saved});
   let previewing = null, previewAgain = false, previewTimer = 0, restoreTimer = 0, previewUrl = '';
   let seenResult = photo().result?.folder;
 
   // What is seen ------------------------------------------------------------------------------
 
   const viewer = new Viewer({
-    stroke: addStroke,
+    stroke: drawn,
     compare: (share) => { compare.value = Math.round(100 * share); sayCompare(); },
     moved: () => setText(zoomText, percent(viewer.scale * viewer.ratio)),
   });
@@ -40,8 +39,8 @@ export function photoView(id) {
     make('a', {class: 'button', href: '#'}, `← ${say('back')}`), title,
     make('span', {class: 'grow'}), previous, next);
 
-  const beforeLabel = make('span', {class: 'tag left', 'aria-hidden': 'true'}, say('before'));
-  const afterLabel = make('span', {class: 'tag right', 'aria-hidden': 'true'}, say('after'));
+  const beforeLabel = make('span', {class: 'tag before', 'aria-hidden': 'true'}, say('before'));
+  const afterLabel = make('span', {class: 'tag after', 'aria-hidden': 'true'}, say('after'));
   const compare = make('input', {
     type: 'range', min: 0, max: 100, value: 50, 'aria-label': say('compare'), class: 'compare',
     input: () => { viewer.setSplit(compare.value / 100); sayCompare(); },
@@ -69,8 +68,7 @@ export function photoView(id) {
   const left = make('div', {class: 'left'}, stage,
     make('div', {class: 'under'},
       make('div', {class: 'comparing'},
-        make('span', {'aria-hidden': 'true'}, say('before')), compare,
-        make('span', {'aria-hidden': 'true'}, say('after'))),
+        make('span', {'aria-hidden': 'true'}, say('compareShort')), compare),
       zoom,
       make('label', {class: 'check'}, marksBox, make('span', {}, say('showDamage')))));
 
@@ -92,9 +90,9 @@ export function photoView(id) {
   const size = make('input', {type: 'range', min: 0, max: 100, id: 'size', input: () => {
     setSize(sizeOf(size.value));
   }});
-  const undoButton = button(say('undo'), undo);
-  const redoButton = button(say('redo'), redo);
-  const clearButton = button(say('clearAll'), () => addStroke({kind: 'empty', size: 1, points: []}));
+  const undoButton = button(say('undo'), () => draw(() => edits.undo()));
+  const redoButton = button(say('redo'), () => draw(() => edits.redo()));
+  const clearButton = button(say('clearAll'), () => drawn({kind: 'empty', size: 1, points: []}));
   const maskLink = make('a', {class: 'button', href: server.maskOf(photo()), download: ''},
     say('maskDownload'));
 
@@ -170,40 +168,29 @@ export function photoView(id) {
     viewer.redraw();
   }
 
-  function addStroke(stroke) {
-    undone = [];
-    setStrokes([...edits.strokes, stroke]);
+  function drawn(stroke) {
+    draw(() => edits.add(stroke));
   }
 
-  function undo() {
-    if (!edits?.strokes.length) return;
-    undone.push(edits.strokes.at(-1));
-    setStrokes(edits.strokes.slice(0, -1));
-  }
-
-  function redo() {
-    if (undone.length) setStrokes([...edits.strokes, undone.pop()]);
-  }
-
-  function setStrokes(strokes) {
-    edits = {...edits, strokes};
-    viewer.strokes = strokes;
-    viewer.redraw();
-    store();
-    // A result is corrected at its full size; a first look is only a preview anyway.
+  // Changes strokes by a function. A result is corrected at its full size; a first look is only a
+  // preview anyway.
+  function draw(action) {
+    if (!edits.loaded) return;
+    action();
     if (!photo().result) askPreview(500);
-    update();
   }
 
   function change(settings) {
-    edits = {...edits, settings: {...edits.settings, ...settings}};
-    showSettings();
+    if (!edits.loaded) return;
+    edits.change(settings);
     askPreview(PREVIEW_AFTER);
   }
 
   // After a slider came to rest: saves, and restores the whole photo behind the preview.
   function settle() {
-    store();
+    if (!edits.loaded) return;
+    edits.save();
+    update();
     clearTimeout(restoreTimer);
     if (photo().result) restoreTimer = setTimeout(restore, RESTORE_AFTER);
   }
@@ -218,45 +205,16 @@ export function photoView(id) {
     for (const [name, input] of Object.entries(checks)) input.checked = edits.settings[name];
   }
 
-  // Saves edits, one request after the other.
-  async function store() {
-    if (saving) {
-      unsaved = true;
-      return;
-    }
-    saving = true;
-    tools.setAttribute('aria-busy', 'true');
-    do {
-      unsaved = false;
-      try {
-        const {settings, strokes} = edits;
-        const answer = await server.setEdits(id, {revision: edits.revision, settings, strokes});
-        edits = {...edits, revision: answer.revision};
-      } catch (error) {
-        if (error instanceof server.Refused && error.status === 409) {
-          take(error.value.edits);
-          notice(error.message, [], say('dismiss'));
-        } else if (error instanceof server.Refused) {
-          notice(error.message, [], say('dismiss'));
-        } else { // the server does not answer: try again until it does
-          unsaved = true;
-          await new Promise((resolve) => setTimeout(resolve, 2000));
-        }
-      }
-    } while (unsaved);
-    saving = false;
-    tools.setAttribute('aria-busy', 'false');
-    refresh();
-  }
-
-  function take(value) {
-    edits = value;
-    unsaved = false;
-    undone = [];
+  function changed() {
     viewer.strokes = edits.strokes;
     showSettings();
     viewer.redraw();
     update();
+  }
+
+  function saved() {
+    tools.setAttribute('aria-busy', 'false');
+    refresh();
   }
 
   function askPreview(after) {
@@ -300,15 +258,15 @@ export function photoView(id) {
 
   async function restore() {
     clearTimeout(restoreTimer);
-    while (saving) await new Promise((resolve) => setTimeout(resolve, 50));
+    await edits.rest();
     await act(server.restore([id]));
   }
 
   // Gives these settings to other photos, too, and restores them.
   async function give(ids) {
-    while (saving) await new Promise((resolve) => setTimeout(resolve, 50));
+    await edits.rest();
     if (await act(server.apply(ids, edits.settings)) === null) return;
-    take(await server.edits(id));
+    await edits.load();
     await act(server.restore(ids));
   }
 
@@ -316,11 +274,11 @@ export function photoView(id) {
 
   function key(event) {
     const typing = event.target.closest('input:not([type=checkbox]), select, textarea');
-    if (event.altKey || !edits) return;
+    if (event.altKey || !edits.loaded) return;
     const letter = event.key.toLowerCase();
     if (event.ctrlKey || event.metaKey) {
-      if (letter === 'z') event.shiftKey ? redo() : undo();
-      else if (letter === 'y') redo();
+      if (letter === 'z') draw(() => (event.shiftKey ? edits.redo() : edits.undo()));
+      else if (letter === 'y') draw(() => edits.redo());
       else return;
       event.preventDefault();
       return;
@@ -367,15 +325,14 @@ export function photoView(id) {
     const one = photo();
     if (!one) return;
     work.update();
-    const stale = saving || one.result?.digest !== one.digest;
+    const stale = edits.saving || one.result?.digest !== one.digest;
     if (one.result && one.result.folder !== seenResult) {
       seenResult = one.result.folder;
       if (!stale) dropPreview();
     }
-    if (edits && !saving && !viewer.drawing && one.revision > edits.revision) {
-      server.edits(id).then((value) => saving || take(value), () => {}); // in another window
-    }
+    if (!viewer.drawing) edits.follow(one.revision);
     viewer.setPhoto(one);
+    tools.setAttribute('aria-busy', String(edits.saving));
     const found = findings(one);
     chips.replaceChildren(...found.map((text) => make('span', {class: 'chip'}, text)));
     const {width, height} = one;
@@ -402,8 +359,8 @@ export function photoView(id) {
     saveButton.hidden = !known.out;
     saveButton.title = known.out ?? '';
     everyPicture.hidden = !one.looked?.kind && !one.settings.every_picture;
-    undoButton.disabled = !edits?.strokes.length;
-    redoButton.disabled = !undone.length;
+    undoButton.disabled = !edits.strokes.length;
+    redoButton.disabled = !edits.undone.length;
     const others = known.photos.size;
     setText(forAll, say('useForAll', {n: others}));
     forAll.hidden = others < 2;
@@ -415,11 +372,11 @@ export function photoView(id) {
   sayCompare();
   addEventListener('keydown', key);
   addEventListener('keyup', keyUp);
-  const leaving = (event) => { if (unsaved || viewer.drawing) event.preventDefault(); };
+  const leaving = (event) => { if (edits.unsaved || viewer.drawing) event.preventDefault(); };
   addEventListener('beforeunload', leaving);
   viewer.setPhoto(photo());
   update();
-  server.edits(id).then(take, (error) => setText(state, error.message));
+  edits.load().catch((error) => setText(state, error.message));
   return {
     id,
     element,

@@ -9,7 +9,7 @@ const WORDS = {
   lost: 'The program does not answer. Start “oldphoto serve” again; nothing that was saved is lost.',
 
   drop: 'Drop photos here',
-  dropHint: 'JPEG, PNG, TIFF, WebP, BMP or GIF, of any size. Your own files are only read.',
+  dropHint: 'JPEG, PNG, TIFF and other formats of photos. Your own files are only read.',
   addPhotos: 'Add photos',
   addFolder: 'Add a folder',
   adding: ['Adding one photo …', 'Adding {n} photos …'],
@@ -57,8 +57,9 @@ const WORDS = {
   repaired: 'repaired {percent}',
   foundNone: 'no damage found',
   foundFaded: 'faded',
+  revived: 'tones revived',
   foundNoisy: 'noisy',
-  foundHelp: 'Share of the photo that looks scratched, torn or stained.',
+  foundHelp: 'How much of the photo looked scratched, torn or stained.',
 
   back: 'All photos',
   previous: 'Previous photo',
@@ -67,6 +68,7 @@ const WORDS = {
   after: 'After',
   preview: 'Quick preview',
   compare: 'Compare before and after',
+  compareShort: 'Compare',
   compareValue: '{percent} before',
   picture: 'Photo {name}, {width} by {height} pixels. {found}',
   zoom: 'Zoom',
@@ -147,6 +149,11 @@ export function percent(share) {
   const digits = share > 0 && share < 0.1 ? 1 : 0;
   const style = {style: 'percent', maximumFractionDigits: digits};
   return new Intl.NumberFormat(LANGUAGE, style).format(share > 0 ? Math.max(share, 0.001) : 0);
+}
+
+// A share that is not known well.
+export function about(share) {
+  return percent(share >= 0.01 ? Math.round(100 * share) / 100 : share);
 }
 
 export function millions(pixels) {
