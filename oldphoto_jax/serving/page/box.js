@@ -6,6 +6,7 @@ import {act, known, refresh} from './state.js';
 import {about, duration, millions, percent, say} from './words.js';
 
 const AT_ONCE = 2; // uploads
+const MOST_FILES = 10_000; // of a drop, so that a disk that was dropped is not read whole
 
 // What was found in a photo, or what was done to it, in words.
 export function findings(photo) {
@@ -71,6 +72,75 @@ export function workLine() {
       setText(stop, say(restoring.length > 1 ? 'cancelAll' : 'cancel'));
     },
   };
+}
+
+// One photo of the box; `changed` is called when it was chosen or is chosen no more.
+function photoCard(photo, changed) {
+  const image = make('img', {alt: '', loading: 'lazy', decoding: 'async', draggable: 'false'});
+  const link = make('a', {class: 'thumb', href: `#photo/${photo.id}`}, image);
+  const box = make('input', {type: 'checkbox', change: () => {
+    known.chosen[box.checked ? 'add' : 'delete'](photo.id);
+    changed();
+  }});
+  const chips = make('p', {class: 'chips'});
+  const line = make('p', {class: 'status'});
+  const progress = make('progress', {max: 1, value: 0, 'aria-hidden': 'true', hidden: true});
+  const stop = button(say('cancel'), () => act(server.cancel([photo.id])), {class: 'small'});
+  const name = photo.name.split('/');
+  const label = make('label', {class: 'check', title: say('choose', {name: photo.name})}, box,
+    make('span', {class: 'unseen'}, say('choose', {name: photo.name})));
+  const item = make('li', {class: 'card', id: `card-${photo.id}`}, link, label,
+    make('div', {class: 'about'},
+      make('a', {class: 'name', href: `#photo/${photo.id}`}, name.at(-1)),
+      name.length > 1 && make('span', {class: 'folder'}, name.slice(0, -1).join(' / ')),
+      chips, line, progress, stop));
+  return {item, update(photo) {
+    const source = photo.width
+      ? server.small(photo, photo.result ? 'after' : 'before', 'small') : '';
+    if (source && image.getAttribute('src') !== source) image.src = source;
+    link.toggleAttribute('inert', !photo.width);
+    link.setAttribute('aria-label', say('open', {name: photo.name}));
+    box.checked = known.chosen.has(photo.id);
+    const found = findings(photo);
+    if (chips.dataset.found !== found.join()) {
+      chips.dataset.found = found.join();
+      chips.replaceChildren(...found.map((text) => make('span', {class: 'chip'}, text)));
+    }
+    setText(line, status(photo));
+    const {now, waiting} = known.work;
+    const current = now?.id === photo.id ? now : null;
+    line.classList.toggle('bad', Boolean(photo.problem) && !current);
+    line.classList.toggle('good', line.textContent === say('restored'));
+    progress.hidden = !current;
+    progress.value = current?.share ?? 0;
+    stop.hidden = !(current?.kind === 'restore'
+      || waiting.some((job) => job.id === photo.id && job.kind === 'restore'));
+  }};
+}
+
+// The files of a drop with their paths, those of folders as well: [file, path] each.
+async function filesOf(transfer) {
+  const entries = [...transfer.items]
+    .filter((item) => item.kind === 'file').map((item) => item.webkitGetAsEntry?.());
+  if (!entries.every(Boolean)) return [...transfer.files].map((file) => [file, file.name]);
+  const pairs = [];
+  for (const entry of entries) await walk(entry, '', pairs);
+  return pairs;
+}
+
+async function walk(entry, path, pairs) {
+  if (pairs.length > MOST_FILES) return;
+  if (entry.isFile) {
+    const file = await new Promise((resolve) => entry.file(resolve, () => resolve(null)));
+    if (file) pairs.push([file, path + file.name]);
+    return;
+  }
+  const reader = entry.createReader();
+  for (;;) {
+    const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
+    if (!some.length) return;
+    for (const one of some) await walk(one, `${path}${entry.name}/`, pairs);
+  }
 }
 
 export function boxView(from) {
@@ -161,30 +231,7 @@ export function boxView(from) {
   async function dropped(event) {
     event.preventDefault();
     document.body.classList.remove('over');
-    const entries = [...event.dataTransfer.items]
-      .filter((item) => item.kind === 'file').map((item) => item.webkitGetAsEntry?.());
-    if (!entries.every(Boolean)) {
-      add([...event.dataTransfer.files].map((file) => [file, file.name]));
-      return;
-    }
-    const pairs = [];
-    for (const entry of entries) await walk(entry, '', pairs);
-    add(pairs);
-  }
-
-  async function walk(entry, path, pairs) {
-    if (pairs.length > 10000) return;
-    if (entry.isFile) {
-      const file = await new Promise((resolve) => entry.file(resolve, () => resolve(null)));
-      if (file) pairs.push([file, path + file.name]);
-      return;
-    }
-    const reader = entry.createReader();
-    for (;;) {
-      const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
-      if (!some.length) return;
-      for (const one of some) await walk(one, `${path}${entry.name}/`, pairs);
-    }
+    add(await filesOf(event.dataTransfer));
   }
 
   async function download() {
@@ -215,49 +262,6 @@ export function boxView(from) {
     await act(server.remove(ids));
   }
 
-  function card(photo) {
-    const image = make('img', {alt: '', loading: 'lazy', decoding: 'async', draggable: 'false'});
-    const link = make('a', {class: 'thumb', href: `#photo/${photo.id}`}, image);
-    const box = make('input', {type: 'checkbox', change: () => {
-      known.chosen[box.checked ? 'add' : 'delete'](photo.id);
-      update();
-    }});
-    const chips = make('p', {class: 'chips'});
-    const line = make('p', {class: 'status'});
-    const progress = make('progress', {max: 1, value: 0, 'aria-hidden': 'true', hidden: true});
-    const stop = button(say('cancel'), () => act(server.cancel([photo.id])), {class: 'small'});
-    const name = photo.name.split('/');
-    const label = make('label', {class: 'check', title: say('choose', {name: photo.name})}, box,
-      make('span', {class: 'unseen'}, say('choose', {name: photo.name})));
-    const item = make('li', {class: 'card', id: `card-${photo.id}`}, link, label,
-      make('div', {class: 'about'},
-        make('a', {class: 'name', href: `#photo/${photo.id}`}, name.at(-1)),
-        name.length > 1 && make('span', {class: 'folder'}, name.slice(0, -1).join(' / ')),
-        chips, line, progress, stop));
-    return {item, update(photo) {
-      const source = photo.width
-        ? server.small(photo, photo.result ? 'after' : 'before', 'small') : '';
-      if (source && image.getAttribute('src') !== source) image.src = source;
-      link.toggleAttribute('inert', !photo.width);
-      link.setAttribute('aria-label', say('open', {name: photo.name}));
-      box.checked = known.chosen.has(photo.id);
-      const found = findings(photo);
-      if (chips.dataset.found !== found.join()) {
-        chips.dataset.found = found.join();
-        chips.replaceChildren(...found.map((text) => make('span', {class: 'chip'}, text)));
-      }
-      setText(line, status(photo));
-      const {now, waiting} = known.work;
-      const current = now?.id === photo.id ? now : null;
-      line.classList.toggle('bad', Boolean(photo.problem) && !current);
-      line.classList.toggle('good', line.textContent === say('restored'));
-      progress.hidden = !current;
-      progress.value = current?.share ?? 0;
-      stop.hidden = !(current?.kind === 'restore'
-        || waiting.some((job) => job.id === photo.id && job.kind === 'restore'));
-    }};
-  }
-
   function update() {
     const photos = [...known.photos.values()];
     for (const [id, one] of cards) {
@@ -268,7 +272,7 @@ export function boxView(from) {
     }
     for (const photo of photos) {
       if (!cards.has(photo.id)) {
-        cards.set(photo.id, card(photo));
+        cards.set(photo.id, photoCard(photo, update));
         list.append(cards.get(photo.id).item);
       }
       cards.get(photo.id).update(photo);

@@ -42,6 +42,13 @@ onNews(() => {
   if (view?.id && !known.photos.has(view.id)) location.hash = '';
   view?.update();
 });
+// A file that is dropped beside the box must not be opened in place of the page.
+addEventListener('dragover', (event) => {
+  if (!view?.id) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = 'none';
+});
+addEventListener('drop', (event) => event.preventDefault());
 addEventListener('hashchange', show);
 document.addEventListener('visibilitychange', () => document.hidden || refresh());
 await refresh();

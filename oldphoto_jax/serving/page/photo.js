@@ -272,6 +272,26 @@ export function photoView(id) {
 
   // Keys --------------------------------------------------------------------------------------
 
+  const actions = {
+    b: () => setTool('mark'),
+    e: () => setTool('clear'),
+    k: () => setTool('protect'),
+    v: () => setTool('hand'),
+    '[': () => setSize(viewer.size / 1.25 - 0.5),
+    ']': () => setSize(viewer.size * 1.25 + 0.5),
+    d: () => marksBox.click(),
+    c: () => hold(true),
+    r: restore,
+    '+': () => viewer.zoomBy(1.5),
+    '=': () => viewer.zoomBy(1.5), // the same key without Shift
+    '-': () => viewer.zoomBy(1 / 1.5),
+    0: () => viewer.fit(),
+    1: () => viewer.full(),
+    pageup: () => go(at - 1),
+    pagedown: () => go(at + 1),
+    escape: () => { location.hash = ''; },
+  };
+
   function key(event) {
     const typing = event.target.closest('input:not([type=checkbox]), select, textarea');
     if (event.altKey || !edits.loaded) return;
@@ -293,22 +313,7 @@ export function photoView(id) {
       else viewer.step(...arrow, event.shiftKey);
     } else if (onCanvas && event.key === ' ' && viewer.tool !== 'hand') {
       announce(say(viewer.press() ? 'penDown' : 'penUp'));
-    } else if (letter === 'b') setTool('mark');
-    else if (letter === 'e') setTool('clear');
-    else if (letter === 'k') setTool('protect');
-    else if (letter === 'v') setTool('hand');
-    else if (event.key === '[') setSize(viewer.size / 1.25 - 0.5);
-    else if (event.key === ']') setSize(viewer.size * 1.25 + 0.5);
-    else if (letter === 'd') marksBox.click();
-    else if (letter === 'c') hold(true);
-    else if (letter === 'r') restore();
-    else if (event.key === '+' || event.key === '=') viewer.zoomBy(1.5);
-    else if (event.key === '-') viewer.zoomBy(1 / 1.5);
-    else if (event.key === '0') viewer.fit();
-    else if (event.key === '1') viewer.full();
-    else if (event.key === 'PageUp') go(at - 1);
-    else if (event.key === 'PageDown') go(at + 1);
-    else if (event.key === 'Escape') location.hash = '';
+    } else if (actions[letter]) actions[letter]();
     else return;
     event.preventDefault();
   }
