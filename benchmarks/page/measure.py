@@ -195,6 +195,8 @@ def main() -> None:
   from playwright.sync_api import sync_playwright
 
   chromium = shutil.which('chromium') or shutil.which('chromium-browser')
+  if chromium is None:
+    parser.error('there is no Chromium; install it, such as by `apt install chromium`.')
   with tempfile.TemporaryDirectory() as folder, sync_playwright() as tool:
     path = pathlib.Path(folder, 'photo.jpg')
     Image.fromarray(photo(width, height)).save(path, quality=92)

@@ -5,7 +5,7 @@ A photo has a folder of its own, named by random digits, never by the name that 
   photo.json    where it comes from
   original.*    a copy, if it was uploaded; a photo of a folder that was given is read where it is
   edits.json    settings and brush strokes, saved at each change
-  looked.json   what was found, with looked-*.png and *.jpg: small pictures
+  looked.json   what a first look found, with looked*.png and *.jpg: small pictures
   found.png     the mask that the search found, at full size
   result.json   the newest result, which is in a folder of its own beside it
 

@@ -346,8 +346,7 @@ class Studio:
         raise PhotoError(box.plain(PhotoError(result.message), source, entry.name))
       pictures.write_small(kept['after'], out, 'after')
       if searching:
-        found = (out / 'filled.png').read_bytes()
-        images.write_bytes(place / FOUND, found, overwrite=True)
+        images.write_bytes(place / FOUND, (out / 'filled.png').read_bytes(), overwrite=True)
       self.box.set_result(
         entry,
         out,
