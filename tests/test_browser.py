@@ -58,6 +58,9 @@ def opened(browser, address, **options):
   context.set_default_timeout(15_000)
   page, wrong = context.new_page(), []
   page.on('pageerror', lambda error: wrong.append(str(error)))
+  # Also what the policy forbids; but not each photo that the server refuses.
+  complaint = lambda one: one.type == 'error' and not one.text.startswith('Failed to load resource')
+  page.on('console', lambda one: complaint(one) and wrong.append(one.text))
   page.on('dialog', lambda dialog: (wrong.append('a dialog'), dialog.dismiss()))
   elsewhere = lambda request: not request.url.startswith((address, f'blob:{address}'))
   page.on('request', lambda request: elsewhere(request) and wrong.append(request.url))
