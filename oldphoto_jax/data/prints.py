@@ -120,7 +120,7 @@ class CleanAndPrints:
       photo = int(rng.integers(len(self.prints)))
       donors = self.prints.donors
       if donors and rng.random() < self.p_transplant:
-        donor, moved = self._cut_print(donors[rng.integers(len(donors))], rng, self.tries)
+        donor, moved = self._cut_print(donors[int(rng.integers(len(donors)))], rng, self.tries)
         tries = 1  # any part of a print takes damage
       else:
         tries = self.tries if rng.random() < self.p_sought else 1
