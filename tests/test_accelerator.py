@@ -2,12 +2,15 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks.accelerator import check, pack, train
 from oldphoto_jax import weights
+from oldphoto_jax.models import repair, state
 
 
 @pytest.fixture(scope='module')
@@ -24,19 +27,74 @@ def packed(tmp_path_factory):
   return folder / 'data.zip'
 
 
+def run(packed, place, *more):
+  """Trains to a number of steps; the weights, and what was said."""
+  words = [str(packed), '-o', str(place), '--batch', '8', '--look', '1', '--tiny', '--every', '0']
+  words += ['--threads', '1', '--dtype', 'float32', *more]
+  assert train.main(words) == 0
+  return weights.read(train.newest(place))
+
+
 @pytest.mark.slow
-def test_training_goes_on_from_its_newest_checkpoint_and_keeps_two(packed, tmp_path, capsys):
-  words = [str(packed), '-o', str(tmp_path), '--minutes', '0.01', '--batch', '8', '--look', '1']
-  words += ['--tiny', '--every', '0', '--threads', '1', '--dtype', 'float32']
-  assert train.main(words) == 0
-  first = train.newest(tmp_path)
-  step = weights.read(first).card['step']
-  assert first.stat().st_size < train.LARGEST and step >= 1
-  assert f'{first.name}: ' in capsys.readouterr().out
-  assert train.main(words) == 0
-  last = weights.read(train.newest(tmp_path))
-  assert last.card['step'] > step and last.weights.system == 'repair'
-  assert len(list(tmp_path.iterdir())) == train.KEPT
+def test_training_goes_on_with_its_optimiser_and_its_examples(
+  packed, tmp_path, capsys, monkeypatch
+):
+  whole = run(packed, tmp_path / 'whole', '--steps', '4')
+  monkeypatch.setattr(train, 'PART', 4000)  # so that the state has several files
+  place = tmp_path / 'cut'
+  assert run(packed, place, '--steps', '2').card['step'] == 2
+  assert 'repair-000000002.safetensors: ' in capsys.readouterr().out
+  last = run(packed, place, '--steps', '4')
+  assert 'going on from step 2' in capsys.readouterr().out
+  assert last.card['step'] == 4 and last.weights.system == 'repair'
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last.weights.params,
+    whole.weights.params,
+  )  # fmt: skip
+  names = {path.name.partition('.')[0] for path in place.glob('*.state-*')}
+  assert names == {'repair-000000004'} and len(list(place.glob('*.safetensors'))) == 1
+  for path in place.glob('*.state-*'):
+    path.unlink()
+  assert run(packed, place, '--steps', '5').card['step'] == 5
+  assert 'the optimiser begins anew' in capsys.readouterr().out
+
+
+def state_of(shape):
+  model = repair.Repair(ema=0.9)
+  return state.start(model, {'kernel': jnp.ones(shape)}).replace(step=jnp.int32(7))
+
+
+def test_a_state_travels_in_small_parts(tmp_path, monkeypatch):
+  monkeypatch.setattr(train, 'PART', 1000)
+  path = tmp_path / 'repair-000000007.safetensors'
+  begun = state_of((10, 12))
+  train.save_state(path, begun, train.Position(3, {'next_example': 56}), half=False)
+  parts = sorted(tmp_path.iterdir())
+  assert len(parts) >= 2 and all(part.stat().st_size <= 1000 for part in parts)
+  loaded, position = train.load_state(path, state_of((10, 12)))
+  assert position == train.Position(3, {'next_example': 56}) and loaded.step == 7
+  jax.tree.map(np.testing.assert_array_equal, loaded, begun.replace(ema=None))
+  with pytest.raises(train.CheckpointError, match='different network'):
+    train.load_state(path, state_of((12, 10)))
+  parts[-1].write_bytes(b'?' * len(parts[-1].read_bytes()))
+  with pytest.raises(train.CheckpointError, match='cannot be read'):
+    train.load_state(path, begun)
+  parts[0].unlink()
+  assert train.load_state(path, begun) is None
+
+
+def test_a_large_state_is_rounded_to_half_its_size(tmp_path):
+  path, begun = tmp_path / 'repair-000000007.safetensors', state_of((100, 12))
+  tiny = jax.tree.map(lambda x: x + 1e-12 if x.dtype == jnp.float32 else x, begun.g_opt)
+  begun = begun.replace(g=jax.tree.map(lambda x: x / 3, begun.g), g_opt=tiny)
+  train.save_state(path, begun, train.Position(0, {}), half=True)
+  (part,) = tmp_path.iterdir()
+  assert part.stat().st_size < 2 * 3 * 1200 + 1000
+  loaded, _ = train.load_state(path, begun)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=4e-3), loaded, begun.replace(ema=None)
+  )
+  assert {x.dtype for x in jax.tree.leaves(loaded.g)} == {np.dtype('float32')}
 
 
 def test_data_that_is_no_zip_is_a_sentence(tmp_path, capsys):
@@ -50,6 +108,14 @@ def test_a_packed_file_stays_small(packed, tmp_path, monkeypatch, capsys):
   words = ['-o', f'{tmp_path}/a.zip', '--photos', str(packed.parent / 'photos')]
   assert pack.main(words) == 2
   assert 'lower --side' in capsys.readouterr().err and not (tmp_path / 'a.zip').exists()
+
+
+def test_two_photos_of_one_name_are_a_sentence(packed, tmp_path, capsys):
+  folder = packed.parent / 'photos'
+  words = ['-o', f'{tmp_path}/a.zip', '--photos', f'{folder},{packed.parent}/val']
+  assert pack.main(words) == 2
+  assert 'would both be photos/0.jpg' in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())  # nothing half-written
 
 
 def test_a_section_that_fails_leaves_the_next_ones(tmp_path):
@@ -67,5 +133,7 @@ def test_the_check_in_miniature(tmp_path):
   path = tmp_path / 'm.json'
   assert check.main(['-o', str(path), '--tiny', '--systems', 'repair', '--minutes', '30']) == 0
   written = json.loads(path.read_text())
-  assert written['agreement']['prefill'] == 0 and written['device']['tflops_float32'] > 0
+  assert written['agreement']['prefill'] == 0 and written['agreement']['gradient'] < 1e-4
+  assert written['restoring']['megapixels_per_second'] > 0
+  assert written['device']['tflops_float32'] > 0
   assert {step['stage'] for step in written['repair float32']} == {'repair', 'tone'}

@@ -4,30 +4,124 @@ python -m benchmarks.accelerator.train data.zip -o out --minutes 9
 """
 
 import argparse
+import dataclasses
+import os
 import pathlib
+import re
 import sys
 import tempfile
 import time
 import zipfile
+from typing import Any
 
+import flax.serialization
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import repair as configs
 from oldphoto_jax import weights
-from oldphoto_jax.errors import ConfigError, UserError
+from oldphoto_jax.errors import CheckpointError, ConfigError, UserError
+from oldphoto_jax.models.state import State
 from oldphoto_jax.systems import build, repair
 from oldphoto_jax.training import parallel
+from oldphoto_jax.training.train import Terminated
 
-LARGEST = 16 << 20  # bytes of a checkpoint
+LARGEST = 16 << 20  # bytes of a file
+PART = 15 << 20  # bytes of a part of a state
 WIDE = (48, 96, 192, 288)
-KEPT = 2  # checkpoints
+STEPS = 10**9  # without end
+AT_MOST = 5.0  # seconds between looks at the losses, so that the end is not missed by more
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+  """Where a run is, besides its State.
+
+  Attributes:
+    began: the step whose weights it learnt on from without their optimiser, or 0. It makes the
+      random key, so that such a start does not see the examples of the steps before.
+    data: the state of the batches.
+  """
+
+  began: int
+  data: dict[str, int]
 
 
 def newest(folder: pathlib.Path) -> pathlib.Path | None:
-  """The checkpoint of the most steps in a folder."""
+  """The weights of the most steps in a folder."""
   return max(folder.glob('repair-*.safetensors'), default=None)  # their numbers have one length
+
+
+def save_state(path: pathlib.Path, state: State, position: Position, half: bool) -> None:
+  """Writes what the file of weights `path` lacks: the parameters and the state of the optimiser.
+
+  The moving average is in the file of weights. The parts are NAME.state-1-of-N and so on, each at
+  most PART bytes. With `half`, parameters are rounded to float16, and the rest to bfloat16, as
+  averages of squared gradients are too small for float16.
+  """
+  if half:
+    state = state.replace(g=_rounded(state.g, jnp.float16), g_opt=_rounded(state.g_opt))
+  tree = flax.serialization.to_state_dict(jax.device_get(state.replace(ema=None)))
+  content = {'state': tree, 'position': dataclasses.asdict(position)}
+  whole = flax.serialization.msgpack_serialize(content)
+  count = -(-len(whole) // PART)
+  for i in range(count):
+    part = path.with_name(f'{path.stem}.state-{i + 1}-of-{count}')
+    temporary = part.with_name(f'.{part.name}')
+    temporary.write_bytes(whole[i * PART : (i + 1) * PART])
+    os.replace(temporary, part)
+
+
+def _rounded(tree: Any, dtype: Any = jnp.bfloat16) -> Any:
+  return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, tree)
+
+
+def load_state(path: pathlib.Path, like: State) -> tuple[State, Position] | None:
+  """The state that belongs to the file of weights `path`, but without its moving average.
+
+  Args:
+    path: see `save_state`.
+    like: a state of the same network.
+
+  Returns:
+    None if there is no state, or a part of it is missing.
+
+  Raises:
+    CheckpointError: it is damaged, or belongs to a different network.
+  """
+  parts = _parts(path)
+  if not parts or sorted(parts) != list(range(1, len(parts) + 1)):
+    return None
+  try:
+    whole = b''.join(parts[i].read_bytes() for i in sorted(parts))
+    content = flax.serialization.msgpack_restore(whole)
+    bare = like.replace(ema=None)
+    state = flax.serialization.from_state_dict(bare, content['state'])
+    position = Position(**content['position'])
+  except Exception as error:  # msgpack raises errors of many kinds
+    raise CheckpointError(
+      f'the state beside {path} cannot be read ({type(error).__name__}): remove its files to go '
+      'on from the weights alone'
+    ) from error
+  shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (state, bare)]
+  if shapes[0] != shapes[1]:
+    raise CheckpointError(
+      f'the state beside {path} is of a different network: remove its files, or give the settings '
+      'of the run'
+    )
+  return jax.tree.map(lambda x, old: np.asarray(x, old.dtype), state, bare), position
+
+
+def _parts(path: pathlib.Path) -> dict[int, pathlib.Path]:
+  """The parts of a state by number; empty if their names do not agree on how many there are."""
+  found, counts = {}, set()
+  for part in path.parent.glob(f'{path.stem}.state-*-of-*'):
+    number, count = map(int, re.search(r'-(\d+)-of-(\d+)$', part.name).groups())
+    found[number] = part
+    counts.add(count)
+  return found if counts == {len(found)} else {}
 
 
 def settings(
@@ -42,7 +136,7 @@ def settings(
   c.data.threads = args.threads
   c.repair.batch_size = args.batch
   c.repair.lr = args.lr
-  c.repair.steps = 10**9
+  c.repair.steps = STEPS
   c.repair.ema = 0.999
   c.model.dtype = args.dtype
   if args.wide:
@@ -51,7 +145,7 @@ def settings(
 
 
 def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
-  """Trains until the time is over; gives the last checkpoint.
+  """Trains until the time or the steps are over, or SIGTERM comes; gives the last weights.
 
   Raises:
     UserError: the data or the checkpoint cannot be used.
@@ -60,37 +154,50 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   start = newest(args.output) or args.start
   loaded = None if start is None else weights.read(start)
   config = settings(args, data, start)
-  before = 0 if loaded is None else int(loaded.card.get('step', 0))
+  count = 0 if loaded is None else int(loaded.card.get('step', 0))
   opened = repair.stages(config, build.photos(config.data, config.seed), build.UNTRAINED)
   stage = opened['repair']()
-  # Other examples than those before: the stream of each start has a seed of its own.
-  key = jax.random.fold_in(jax.random.key(config.seed), before)
-  state = parallel.replicate(jax.jit(stage.init)(key))
+  batches = stage.batches()
+  state, position = jax.jit(stage.init)(jax.random.key(config.seed)), Position(count, {})
+  resumed = None if start is None else load_state(start, state)
+  if resumed is not None:
+    state, position = resumed[0].replace(ema=loaded.weights.params['repair']), resumed[1]
+    batches.set_state(position.data)
+    print(f'going on from step {count}', flush=True)
+  elif count:
+    print(f'going on from the weights of step {count}; the optimiser begins anew', flush=True)
+  key = jax.random.fold_in(jax.random.key(config.seed), position.began)
+  state, constants = parallel.replicate(state), parallel.replicate(stage.constants)
   step = parallel.train_step(stage.prepare, stage.train_step)
-  flow = parallel.prefetch(stage.batches())
-  count, saved, measured = 0, time.monotonic(), []
-  path = None
-  while True:
-    on_device, _, _ = next(flow)
-    state, metrics = step(state, stage.constants, on_device, key)
-    count += 1
-    if count % args.look and count > 1:
-      continue
-    metrics = jax.device_get(metrics)  # waits
-    now = time.monotonic()
-    measured.append((now, count))
-    total = {name: float(np.mean(value)) for name, value in metrics.items()}
-    if not all(np.isfinite(value) for value in total.values()):
-      raise ConfigError(f'step {before + count}: a loss is not finite; lower --lr')
-    over = now - begun > 60 * args.minutes
-    if over or now - saved > args.every:
-      path = save(args.output, config, state, loaded, before + count, now - begun)
-      saved = now
+  flow = parallel.prefetch(batches)
+  saved, looked, wait, measured = time.monotonic(), count, 1, []
+  with Terminated() as terminated:
+    while True:
+      on_device, _, place = next(flow)
+      state, metrics = step(state, constants, on_device, key)
+      count += 1
+      if count - looked < wait and not terminated.requested and count < args.steps:
+        continue
+      metrics = jax.device_get(metrics)  # waits
+      now = time.monotonic()
+      measured.append((now, count))
       rate = speed(measured, args.batch)
-      words = ', '.join(f'{name} {value:.4f}' for name, value in total.items())
-      print(f'{path.name}: {rate:.1f} photos/s, {words}', flush=True)
-    if over:
-      return path
+      # The first look waits for compiling, the second one for a step.
+      wait = max(1, min(args.look, int(AT_MOST * rate / args.batch)))
+      looked = count
+      total = {name: float(np.mean(value)) for name, value in metrics.items()}
+      if not all(np.isfinite(value) for value in total.values()):
+        raise ConfigError(f'step {count}: a loss is not finite; lower --lr')
+      over = terminated.requested or now - begun > 60 * args.minutes or count >= args.steps
+      if over or now - saved > args.every:
+        position = Position(position.began, place)
+        path = save(args.output, config, state, loaded, count, now - begun, position)
+        saved = now
+        words = ', '.join(f'{name} {value:.4f}' for name, value in total.items())
+        print(f'{path.name}: {rate:.1f} photos/s, {words}', flush=True)
+      if over:
+        batches.close()
+        return path
 
 
 def speed(measured: list[tuple[float, int]], batch: int) -> float:
@@ -99,8 +206,15 @@ def speed(measured: list[tuple[float, int]], batch: int) -> float:
   return batch * (last - first) / (end - start) if last > first else 0.0
 
 
-def save(folder, config, state, loaded, step: int, seconds: float) -> pathlib.Path:
-  """Writes a file of weights, which `oldphoto restore` and `config.start` take."""
+def save(
+  folder: pathlib.Path, config: ConfigDict, state: State, loaded: weights.Loaded | None,
+  step: int, seconds: float, position: Position,
+) -> pathlib.Path:  # fmt: skip
+  """Writes a file of weights, which `oldphoto restore` and `config.start` take, and the state.
+
+  The weights come after the state, so that where they are, the state is whole. Those of earlier
+  steps are removed at the end.
+  """
   net = repair.model(config)
   released = jax.device_get(state.released)
   sizes, params = repair.repair.sizes(net), {'repair': released}
@@ -111,9 +225,11 @@ def save(folder, config, state, loaded, step: int, seconds: float) -> pathlib.Pa
   size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
   card = {'step': step, 'seconds': round(seconds), 'config': config.to_json()}
   half = size > LARGEST - (1 << 20)
+  save_state(path, state, position, half)
   weights.save(path, weights.Weights('repair', sizes, params), card=card, half=half)
-  for old in sorted(folder.glob('repair-*.safetensors'))[:-KEPT]:
-    old.unlink()
+  for old in folder.glob('repair-*'):
+    if not old.name.startswith(f'{path.stem}.'):
+      old.unlink()
   return path
 
 
@@ -123,13 +239,16 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='of checkpoints')
   parser.add_argument('--start', type=pathlib.Path, help='weights, if OUTPUT holds no checkpoint')
   parser.add_argument('--minutes', type=float, default=9.0, help='in all, compiling included')
+  parser.add_argument('--steps', type=int, default=STEPS, help='in all, those before included')
   parser.add_argument('--every', type=float, default=60.0, help='seconds between checkpoints')
   parser.add_argument('--batch', type=int, default=256)
   parser.add_argument('--lr', type=float, default=1e-3)
   parser.add_argument('--dtype', choices=('bfloat16', 'float32'), default='bfloat16')
   parser.add_argument('--wide', action='store_true', help=f'widths {WIDE}')
   parser.add_argument('--threads', type=int, default=8, help='that cut crops')
-  parser.add_argument('--look', type=int, default=20, help='steps between looks at the losses')
+  parser.add_argument(
+    '--look', type=int, default=20, help='steps between looks at the losses, at most'
+  )
   parser.add_argument('--tiny', action='store_true', help='a network for tests')
   args = parser.parse_args(argv)
   args.output.mkdir(parents=True, exist_ok=True)
