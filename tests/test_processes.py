@@ -6,12 +6,14 @@ import runpy
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
+from oldphoto_jax.errors import ExitStatus
 from oldphoto_jax.models import vae
 from oldphoto_jax.systems import triplet
 from oldphoto_jax.training import checkpoints, parallel
@@ -44,12 +46,16 @@ def finish(*processes):
   return said
 
 
-def run_two(place, *flags):
+def start_two(place, *flags):
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
   pod = (f'--coordinator=localhost:{port}', '--num_processes=2')
-  return finish(*(start(place, 2, *pod, f'--process_id={i}', *flags) for i in range(2)))
+  return [start(place, 2, *pod, f'--process_id={i}', *flags) for i in range(2)]
+
+
+def run_two(place, *flags):
+  return finish(*start_two(place, *flags))
 
 
 def state(run, step):
@@ -92,6 +98,32 @@ def test_what_two_processes_saved_goes_on_on_one_and_on_two(runs):
   assert difference(one.g, resumed.g) < 1e-5
   said = run_two(place, f'--config.workdir={place}/two', '--config.vae_y.steps=9')
   assert all('vae_y: going on from step 6 of 9' in text for text in said)
+
+
+@pytest.mark.slow
+def test_a_run_that_loses_a_process_ends_with_a_sentence_and_goes_on(tmp_path):
+  flags = (f'--config.workdir={tmp_path}/lost', '--config.train.evaluate_every=1')
+  endless = start_two(tmp_path, *flags, '--config.vae_y.steps=100000')
+  folder = tmp_path / 'lost' / 'vae_y' / 'checkpoints'
+  while not any(path.name.isdecimal() for path in folder.glob('*')):
+    assert [process.poll() for process in endless] == [None, None]
+    time.sleep(0.5)
+  survivor, lost = endless
+  lost.kill()
+  said = survivor.communicate(timeout=60)[1]
+  assert survivor.returncode == ExitStatus.STOPPED, said
+  assert 'another process of this run has ended' in said and 'the same command' in said
+  lost.communicate()
+  newest = max(int(path.name) for path in folder.glob('*') if path.name.isdecimal())
+  said = run_two(tmp_path, *flags, f'--config.vae_y.steps={newest + 2}')
+  assert all(f'vae_y: going on from step {newest} of {newest + 2}' in text for text in said)
+
+
+def test_only_errors_of_other_processes_are_a_lost_process(monkeypatch):
+  lost = ValueError('UNKNOWN: Gloo all-reduce failed: Read error: Connection reset by peer')
+  assert not parallel.lost_process(lost)  # there is no other process
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  assert parallel.lost_process(lost) and not parallel.lost_process(ValueError('shapes differ'))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from oldphoto_jax.errors import ConfigError, OptionError
 from oldphoto_jax.nn.averaging import AXIS
 
 Batch = dict[str, Any]
+# Seconds without a sign of life after which JAX ends all processes of a run; its default is 100.
+HEARTBEAT = 50
 Step = Any  # a compiled function of (state, constants, batch, key), which can also be lowered
 
 
@@ -49,11 +51,13 @@ def initialize(
     )
   if coordinator is None:
     if multihost:
-      jax.distributed.initialize()
+      jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
     return
   if not 0 <= process_id < num_processes:
     raise OptionError(f'--process_id is {process_id}: give a number from 0 to {num_processes - 1}')
-  jax.distributed.initialize(coordinator, num_processes, process_id)
+  jax.distributed.initialize(
+    coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT
+  )
 
 
 def example_keys(key: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -208,6 +212,16 @@ def stop_requested(requested: bool, step: int) -> bool:
   if jax.process_count() == 1:
     return requested
   return multihost_utils.reached_preemption_sync_point(step)
+
+
+def lost_process(error: Exception) -> bool:
+  """Whether an error that JAX raised says that another process of the run has ended.
+
+  Where JAX notices only that signs of life are missing, it raises nothing, but ends this process
+  after HEARTBEAT seconds, with a message.
+  """
+  signs = ('Gloo', 'UNAVAILABLE', 'heartbeat', 'coordination service')
+  return any(sign in str(error) for sign in signs) and jax.process_count() > 1
 
 
 def is_main() -> bool:
