@@ -1,6 +1,7 @@
 """Trains, evaluates and exports all systems: `python launch.py --config=configs/vae.py`."""
 
 import logging
+import os
 import pathlib
 import sys
 
@@ -9,7 +10,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from oldphoto_jax.errors import ConfigError, UserError
+from oldphoto_jax import allocator
+from oldphoto_jax.errors import ConfigError, ExitStatus, UserError
 from oldphoto_jax.evaluation import compile_report, speed
 from oldphoto_jax.restoring import compile_cache
 from oldphoto_jax.systems import (
@@ -75,6 +77,7 @@ def launch(config, mode: str) -> None:
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  allocator.keep_memory()
   absl_logging.set_verbosity(max(absl_logging.INFO, flags.FLAGS.verbosity))
   absl_logging.get_absl_handler().addFilter(_is_ours)
   path = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
@@ -84,6 +87,18 @@ def main(argv):
     launch(CONFIG.value, _MODE.value)
   except UserError as error:
     sys.exit(f'{type(error).__name__}: {error}')
+  except (RuntimeError, ValueError) as error:
+    if not parallel.lost_process(error):
+      raise
+    print(
+      f'another process of this run has ended ({str(error).splitlines()[0]}): look at what it said '
+      'last, and start all processes again with the same command, which goes on from the newest '
+      'checkpoint',
+      file=sys.stderr,
+      flush=True,
+    )
+    # An ordinary end would wait for the process that is lost.
+    os._exit(ExitStatus.STOPPED)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

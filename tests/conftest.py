@@ -12,6 +12,8 @@ os.environ.setdefault('JAX_NUM_CPU_DEVICES', '4')
 os.environ['XLA_FLAGS'] = f'--xla_backend_optimization_level=0 {os.environ.get("XLA_FLAGS", "")}'
 # No test writes into the home folder of whoever runs it.
 os.environ['OLDPHOTO_CACHE'] = 'off'
+# Nor does one change the allocator of the tests after it.
+os.environ['OLDPHOTO_KEEP_MEMORY'] = 'off'
 
 import jax
 import jax.numpy as jnp

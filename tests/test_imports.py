@@ -9,8 +9,8 @@ ROOT = pathlib.Path(oldphoto_jax.__file__).parent
 
 # Rooms may import those on their left, and themselves.
 RULE = (
-  'colour, errors < nn, photos, degradation < metrics, data < models < training, restoring '
-  '< weights, dip < library, evaluation, serving < systems < cli < __main__'
+  'allocator, colour, errors < nn, photos, degradation < metrics, data < models '
+  '< training, restoring < weights, dip < library, evaluation, serving < systems < cli < __main__'
 )
 FLOORS = [{room.strip() for room in floor.split(',')} for floor in RULE.split('<')]
 

@@ -4,6 +4,7 @@ import argparse
 import functools
 import sys
 
+from oldphoto_jax import allocator
 from oldphoto_jax.cli import options
 
 
@@ -50,6 +51,7 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  allocator.keep_memory()
   import jax
 
   from oldphoto_jax import weights

@@ -9,6 +9,7 @@ import time
 import typing
 from collections.abc import Iterator
 
+from oldphoto_jax import allocator
 from oldphoto_jax.cli import options
 from oldphoto_jax.errors import ExitStatus, OptionError, PhotoError
 
@@ -106,6 +107,7 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  allocator.keep_memory()
   from oldphoto_jax.restoring import remote
 
   if not any(map(remote.is_remote, (*args.photos, str(args.output)))):
