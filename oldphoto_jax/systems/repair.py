@@ -35,10 +35,10 @@ def model(config: ConfigDict) -> repair.Repair:
     dtype=build.dtype(m.dtype),
   )
   build.check_crops(config, net.multiple)
-  if c.batch_size % (2 * jax.local_device_count()):
+  if c.batch_size % (2 * jax.device_count()):
     raise ConfigError(
       f'repair.batch_size is {c.batch_size}: every other example of a device gets a mask, so set '
-      f'a multiple of {2 * jax.local_device_count()}'
+      f'a multiple of {2 * jax.device_count()}'
     )
   return net
 
