@@ -25,7 +25,7 @@ class Detector:
   params: Any
   multiple: int  # H and W must be multiples of this
   name: str  # identifies the weights in the report
-  copies: bool = False  # whether smaller copies of a photo are examined, too: finding.with_copies
+  copies: bool = False  # whether smaller copies of a photo are examined, too: finding.on_copies
 
 
 def marker(
@@ -70,9 +70,8 @@ def marker(
     shape = plan.shape(photo.shape[:2])
     (found,) = engine.in_tiles(run, photo, plan, shape)
     if detector.copies:
-      found = finding.with_copies(
-        photo, found, lambda copies: engine.find_in(run, copies, plan, shape)
-      )
+      on_copies = finding.on_copies(photo, lambda copies: engine.find_in(run, copies, plan, shape))
+      found = finding.joined(found, on_copies)
     return np.clip(found, 0, 1)  # blended ones may slightly exceed 1
 
   return mark

@@ -20,7 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from oldphoto_jax.models import tone
-from oldphoto_jax.restoring import filling, finding, layerwise, shapes, tiles, toning
+from oldphoto_jax.restoring import (
+  compile_cache,
+  filling,
+  finding,
+  layerwise,
+  shapes,
+  tiles,
+  toning,
+)
 
 # Tiles of repair. Of 1792x1280 pixels they take 1.4 CPU seconds a megapixel, of 512x512 1.2. With
 # an overlap of 32 pixels the cleaned photo is within 73 dB of that in one tile, and finds differ in
@@ -57,6 +65,8 @@ class Restorer:
   # probability of damage). `start`: (photos, masks) -> the photos with a start in their holes.
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
   start: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+  # Identifies the functions above, so that their programs can be kept; '' if nothing does.
+  key: str = ''
 
 
 class Engine(Protocol):
@@ -194,13 +204,19 @@ class Repairing:
     return self._clean_and_find(photo)[0]
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    clean, probability = self._clean_and_find(photo)
     shape = self.plan.shape(photo.shape[:2])
 
     def find(copies: Sequence[np.ndarray]) -> list[np.ndarray]:
       return find_in(lambda tile: self.run_look(tile)[1], copies, self.plan, shape, self.workers)
 
-    return clean, finding.with_copies(photo, probability, find)
+    if self.workers == 1 or any(side > most for side, most in zip(photo.shape, shape)):
+      clean, probability = self._clean_and_find(photo)
+      return clean, finding.joined(probability, finding.on_copies(photo, find))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a small photo beside its copies
+      looking = pool.submit(self._clean_and_find, photo)
+      on_copies = finding.on_copies(photo, find)
+      clean, probability = looking.result()
+    return clean, finding.joined(probability, on_copies)
 
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shape = self.plan.shape(photo.shape[:2])
@@ -359,9 +375,12 @@ def compiled(
     return Layerwise(plan, restorer.name, *networks)
   if restorer.answer is not None:
     programs = Programs(
-      Program(restorer.answer, params),
-      Program(lambda _, *arrays: restorer.start(*arrays), None),
-      restorer.correction and Program(restorer.correction, params),
+      Program(restorer.answer, params, restorer.key and f'answer {restorer.key}'),
+      Program(
+        lambda _, *arrays: restorer.start(*arrays), None, restorer.key and f'start {restorer.key}'
+      ),
+      restorer.correction
+      and Program(restorer.correction, params, restorer.key and f'correction {restorer.key}'),
     )
     looking, filler, correction = programs.look, programs.fill, programs.correction
     return Repairing(plan, restorer.name, looking, filler, correction, programs, _workers())
@@ -381,12 +400,15 @@ CPU_OPTIONS = {'xla_backend_optimization_level': 1, 'xla_llvm_disable_expensive_
 
 
 class Program:
-  """`apply`, compiled for each shape when it is first needed, or earlier; from and to NumPy."""
+  """`apply`, compiled for each shape when it is first needed, or earlier; from and to NumPy.
 
-  def __init__(self, apply: Callable, params: Any):
+  With a `key` that identifies it, what was traced is kept on disk: see compile_cache.traced.
+  """
+
+  def __init__(self, apply: Callable, params: Any, key: str = ''):
     on_cpu = jax.default_backend() == 'cpu'
-    self._jitted = jax.jit(apply, compiler_options=CPU_OPTIONS if on_cpu else None)
-    self._params = jax.device_put(params)
+    self._jit = partial(jax.jit, compiler_options=CPU_OPTIONS if on_cpu else None)
+    self._apply, self._params, self._key = apply, jax.device_put(params), key
     self._compiled, self._lock = {}, threading.Lock()
 
   def __call__(self, *arrays: np.ndarray) -> Any:
@@ -408,8 +430,11 @@ class Program:
     if theirs is not None:
       return theirs.result()
     try:
-      shapes_of = (jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes)
-      future.set_result(self._jitted.lower(self._params, *shapes_of).compile())
+      args = self._params, *(jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes)
+      jitted = self._jit(self._apply)
+      if self._key and (program := compile_cache.traced(self._key, jitted, *args)):
+        jitted = self._jit(program.call)
+      future.set_result(jitted.lower(*args).compile())
     except BaseException as error:
       with self._lock:
         del self._compiled[sizes]  # the next one may have more luck, or more memory

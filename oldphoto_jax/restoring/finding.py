@@ -40,31 +40,30 @@ def copies(size: tuple[int, int]) -> list[tuple[int, int]]:
   return [sides for sides in sizes if min(sides) >= COARSEST]
 
 
-def with_copies(
-  photo: np.ndarray,
-  probability: np.ndarray,
-  find: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]],
-) -> np.ndarray:
-  """The probability of damage, where smaller copies of the photo are examined as well.
+def on_copies(
+  photo: np.ndarray, find: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+) -> np.ndarray | None:
+  """The most that is found on smaller copies of a photo, [H, W, 1]; None: it is too small.
 
-  Wide damage fills a network's view at full size, and is seen on a copy. The mean of what is found
-  at full size and the most that is found on copies; small photos have no copies.
+  Wide damage fills a network's view at full size, and is seen on a copy.
 
   Args:
     photo: float32 [H, W, 3].
-    probability: what was found at full size, float32 [H, W, 1].
     find: photos of any size -> the probability of damage in each.
   """
   size = photo.shape[:2]
   small = [shapes.resized(photo, *sides) for sides in copies(size)]
   if not small:
-    return probability
+    return None
   most, *others = (shapes.resized(found, *size) for found in find(small))
   for other in others:
     np.maximum(most, other, out=most)
-  most += probability
-  most /= 2
   return most
+
+
+def joined(probability: np.ndarray, found: np.ndarray | None) -> np.ndarray:
+  """The probability of damage: the mean of that at full size and of what `on_copies` found."""
+  return probability if found is None else (probability + found) / 2
 
 
 def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
