@@ -76,7 +76,8 @@ def add(verbs) -> None:
     type=options.least(128),
     default=2048,
     metavar='N',
-    help='cut larger photos into tiles of N pixels; smaller tiles need less memory (default: 2048)',
+    help='cut larger photos into tiles of N pixels; smaller tiles need less memory (default: 2048; '
+    'repair: 1024 at most)',
   )
   options.add_provenance(parser)
   parser.add_argument(
