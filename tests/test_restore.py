@@ -297,15 +297,15 @@ def test_padding_reflects_and_repeats():
 
 
 def test_a_large_photo_is_restored_in_tiles_of_one_shape(tmp_path):
-  path = save(tmp_path / 'in/a.png', 300, 700)
+  path = save(tmp_path / 'in/a.png', 700, 1300)
   traced = []
 
   def apply(params, batch):
     traced.append(batch.shape)
     return -batch * params
 
-  restore_photos(restorer(apply), [path], tmp_path / 'out', tile=256, overlap=32)
-  assert traced == [(1, 192, 256, 3)]  # 300 rows take two of 192, not of 256
+  restore_photos(restorer(apply), [path], tmp_path / 'out', tile=640, overlap=32)
+  assert traced == [(1, 512, 512, 3)]  # two by three, not of 640
   np.testing.assert_array_equal(
     images.read_rgb8(tmp_path / 'out/a.png'), 255 - images.read_rgb8(path)
   )

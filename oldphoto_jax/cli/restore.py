@@ -252,7 +252,6 @@ def _compiling(system, sizes, wishes, marked: bool) -> Iterator[None]:
   pool = system.programs.prepare(
     system.plan,
     sizes[0],
-    search=wishes.find is not None,
     fill=wishes.find is not None or marked,
     revive=wishes.tone > 0 and not wishes.only_damage,
   )

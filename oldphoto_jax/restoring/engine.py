@@ -462,7 +462,7 @@ class Programs:
     return filled, filled
 
   def prepare(
-    self, plan: shapes.Plan, size: tuple[int, int], *, search: bool, fill: bool, revive: bool
+    self, plan: shapes.Plan, size: tuple[int, int], *, fill: bool, revive: bool
   ) -> concurrent.futures.Executor:
     """Compiles what a photo of this size will probably need. Returns at once: threads do it.
 
@@ -473,7 +473,6 @@ class Programs:
     def of(shape, *channels):
       return ((1, *shape, c) for c in channels)
 
-    del search  # copies take the same shape
     shape = plan.shape(size)
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
     pool.submit(self.answer.prepare, *of(shape, 3, 3, 1, 1))

@@ -15,6 +15,7 @@ from oldphoto_jax.restoring import tiles
 LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
 # Sides of tiles: finer, as one shape serves all tiles of a photo, and padding is paid for each.
 FINE = 32
+LEAST = 512  # of a side of a tile, if tiles may be so large: it shows what is around a hole
 GAP = 48  # pixels of padding at least beside a picture that shares a shape: see together
 
 
@@ -114,7 +115,7 @@ def needed(
     if side <= tile:
       choice = [bucket(side, multiple)]
     else:
-      least = -(-max(tile // 2, 2 * overlap) // step) * step
+      least = -(-max(tile // 2, min(tile, LEAST), 2 * overlap) // step) * step
       choice = [bucket(tile, multiple), *reversed(range(least, tile, step))]  # few tiles first
     all_sides = (side, *(copy[axis] for copy in copies))
     counts = [[len(tiles.spans(n, c, overlap, grid)) for n in all_sides] for c in choice]
