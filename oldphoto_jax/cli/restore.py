@@ -76,8 +76,7 @@ def add(verbs) -> None:
     type=options.least(128),
     default=2048,
     metavar='N',
-    help='cut larger photos into tiles of N pixels; smaller tiles need less memory (default: 2048; '
-    'repair: 1024 at most)',
+    help='cut larger photos into tiles of N pixels, for less memory (default: 2048; repair: 1024)',
   )
   options.add_provenance(parser)
   parser.add_argument(
