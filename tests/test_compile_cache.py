@@ -8,6 +8,8 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from oldphoto_jax.restoring import compile_cache
@@ -100,6 +102,37 @@ def test_it_stays_small(filled, tmp_path):
   folder, _, there = end(start(tmp_path, largest=2 * size))
   kept = [path.stat().st_size for path in pathlib.Path(folder).glob('*-cache')]
   assert there == values and kept and sum(kept) <= 2 * size
+
+
+def test_a_program_is_traced_once(monkeypatch, tmp_path):
+  monkeypatch.setattr(compile_cache, '_ours', lambda: tmp_path)
+  calls = []
+
+  @jax.jit
+  def double(x):
+    calls.append(x.shape)
+    return 2 * x
+
+  def run(key, n, **more):
+    x = jnp.arange(float(n))
+    program = compile_cache.traced(key, double, x, **more)
+    np.testing.assert_array_equal(program.call(x), 2 * x)
+
+  run('double', 3)
+  jax.clear_caches()
+  run('double', 3)
+  assert calls == [(3,)]
+  run('double', 4)
+  (path, _) = sorted((tmp_path / compile_cache.TRACED).iterdir(), key=lambda x: x.stat().st_mtime)
+  path.write_bytes(path.read_bytes()[:-1])
+  jax.clear_caches()
+  run('double', 3)
+  assert calls == [(3,), (4,), (3,)]
+  jax.clear_caches()
+  run('other', 3, keep=2)
+  assert len(calls) == 4 and len(list((tmp_path / compile_cache.TRACED).iterdir())) == 2
+  monkeypatch.setattr(compile_cache, '_ours', lambda: None)
+  assert compile_cache.traced('double', double, jnp.zeros(3)) is None
 
 
 def test_where_it_lies(monkeypatch, tmp_path):

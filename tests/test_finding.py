@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax.restoring import detect, engine, filling, finding, shapes
+from oldphoto_jax.restoring import detect, engine, finding, shapes, tiles
 
 
 def _probability(*regions):
@@ -96,17 +96,32 @@ def test_a_sound_photo_needs_no_cleaning_and_a_noisy_one_all_of_it():
   assert finding.need(photo, photo + rng.normal(0, 0.12, photo.shape)) == 1
 
 
-def test_a_small_copy_is_not_padded_to_the_shape_of_its_photo():
-  plan = shapes.plan([(600, 850)] * (shapes.FEW + 1), 16)
-  assert plan.tight((600, 850)) == plan.shape((600, 850)) == plan.shape((300, 425))
-  assert plan.tight((300, 425)) == shapes.needed((300, 425), 16, plan.tile, plan.overlap)
-  assert plan.tight((590, 840)) == plan.shape((600, 850))
+def test_small_copies_share_one_look_and_see_their_own_reflection():
+  rng = np.random.default_rng(0)
+  copies = [rng.uniform(size=(*size, 3)).astype(np.float32) for size in ((425, 300), (212, 150))]
+  whole, places = shapes.together(copies, (896, 640))
+  assert whole.shape == (896, 640, 3)
+  for copy, (rows, columns) in zip(copies, places):
+    np.testing.assert_array_equal(whole[rows, columns], copy)
+    assert rows.start % tiles.GRID == 0 and columns.start == 0
+    around = range(-shapes.GAP, copy.shape[0] + shapes.GAP)
+    mirrored = np.pad(copy, ((shapes.GAP,) * 2, (0, 0), (0, 0)), 'reflect')
+    inside = [i for i, row in enumerate(around) if 0 <= rows.start + row < 896]
+    at = [rows.start + around[i] for i in inside]
+    np.testing.assert_array_equal(whole[at, : copy.shape[1]], mirrored[inside])
+  beside, places = shapes.together([copy.swapaxes(0, 1) for copy in copies], (640, 896))
+  np.testing.assert_array_equal(beside, whole.swapaxes(0, 1))
+  assert shapes.together(copies, (640, 400)) is None  # no room
 
 
-def test_copies_of_few_photos_share_the_shape_of_tiles_with_holes():
-  plan = shapes.plan([(600, 850)], 16)
-  holes = filling.tile_shape(np.zeros((600, 850, 1), bool), filling.REPAIR_SIDE)
-  assert plan.tight((300, 425)) == plan.tight((150, 212)) == holes == (512, 512)
-  assert plan.tight((600, 850)) == (640, 896)
-  plan = shapes.plan([(1676, 1194)], 16)
-  assert plan.tight((838, 597)) == (896, 640)  # too large for it
+def test_one_shape_serves_a_large_photo_and_its_copies():
+  sizes = [(3352, 2388), (1676, 1194), (838, 597)]
+  assert finding.copies(sizes[0]) == sizes[1:]
+  plan = shapes.plan(sizes[:1], 16, tile=1024, overlap=32, copies=finding.copies)
+  ((height, width),) = plan.shapes
+  assert all(plan.shape(size) == (height, width) for size in sizes)
+  covered = lambda h, w: sum(
+    h * w * len(tiles.spans(size[0], h, 32)) * len(tiles.spans(size[1], w, 32)) for size in sizes
+  )
+  sides = range(512, 1025, 32)
+  assert covered(height, width) == min(covered(h, w) for h in sides for w in sides)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import threading
 
 import jax
 import numpy as np
@@ -97,6 +98,73 @@ def test_an_interruption_or_a_bug_leaves_a_report_and_is_no_failed_photo(tmp_pat
   with pytest.raises(error):
     run(todo, one)
   assert (report(tmp_path / 'out')['copied'], report(tmp_path / 'out')['failed']) == (1, 0)
+
+
+def test_photos_overlap_in_their_order_and_a_bad_one_stops_no_other(tmp_path):
+  for name in 'abcde':
+    save(tmp_path / f'in/{name}.png')
+  todo = plan([tmp_path / 'in'], tmp_path / 'out')
+  read, written, together = [], [], threading.Event()
+
+  def reading(item):
+    read.append(item.path.stem)
+    if item.path.stem == 'b':
+      raise PhotoError(f'{item.path}: unreadable.')
+    return images.read(item.path)
+
+  def compute(item, photo, stop):
+    if item.path.stem == 'c':
+      raise PhotoError('not this one.')
+    if item.path.stem == 'd':
+      assert together.wait(60)  # until a photo before it is written
+    return photo
+
+  def finish(item, photo):
+    assert len(read) - len(written) <= 4  # with those that failed
+    folder.write(todo, photo, item.output)
+    written.append(item.path.stem)
+    together.set()
+    return folder.Done(photo.size)
+
+  work = folder.staged(reading, compute, finish)
+  summary = folder.run(todo, work, {}, 'copied', 'make it smaller')
+  assert [result.status for result in summary.results] == [
+    'copied', 'failed', 'failed', 'copied', 'copied'
+  ]  # fmt: skip
+  assert read == list('abcde') and written == list('ade')
+  assert [result.message.split(': ')[1] for result in summary.results[1:3]] == [
+    'unreadable.', 'not this one.'
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize('where', ['compute', 'finish'])
+def test_an_interruption_gives_up_what_is_computed_and_keeps_what_is_written(tmp_path, where):
+  for name in 'abcd':
+    save(tmp_path / f'in/{name}.png')
+  todo = plan([tmp_path / 'in'], tmp_path / 'out')
+  stopped = []
+
+  def compute(item, photo, stop):
+    if item.path.stem == 'c':
+      if where == 'compute':
+        raise KeyboardInterrupt
+      stopped.append(stop.wait(60))
+      raise RuntimeError('stopped')  # nobody waits for it
+    return photo
+
+  def finish(item, photo):
+    if where == 'finish' and item.path.stem == 'b':
+      raise KeyboardInterrupt
+    folder.write(todo, photo, item.output)
+    return folder.Done(photo.size)
+
+  work = folder.staged(lambda item: images.read(item.path), compute, finish)
+  with pytest.raises(KeyboardInterrupt):
+    folder.run(todo, work, {}, 'copied', 'make it smaller')
+  done = 2 if where == 'compute' else 1
+  assert report(tmp_path / 'out')['copied'] == done
+  assert len(list((tmp_path / 'out').glob('*.png'))) == done
+  assert stopped in ([], [True])
 
 
 def test_too_little_memory_fails_one_photo_and_other_errors_of_jax_are_raised(tmp_path):

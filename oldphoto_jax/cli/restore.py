@@ -77,7 +77,7 @@ def add(verbs) -> None:
     type=options.least(128),
     default=2048,
     metavar='N',
-    help='cut larger photos into tiles of N pixels; smaller tiles need less memory (default: 2048)',
+    help='cut larger photos into tiles of N pixels, for less memory (default: 2048; repair: 1024)',
   )
   options.add_provenance(parser)
   parser.add_argument(
@@ -253,7 +253,6 @@ def _compiling(system, sizes, wishes, marked: bool) -> Iterator[None]:
   pool = system.programs.prepare(
     system.plan,
     sizes[0],
-    search=wishes.find is not None,
     fill=wishes.find is not None or marked,
     revive=wishes.tone > 0 and not wishes.only_damage,
   )

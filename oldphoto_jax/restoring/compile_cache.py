@@ -4,6 +4,7 @@ JAX keeps the cache; this says where, and makes sure that it costs nothing but t
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -12,13 +13,18 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jaxlib
+from jax import export
 
 VARIABLE = 'OLDPHOTO_CACHE'  # a folder for the cache, or OFF
 OFF = 'off'
 LARGEST = 512 << 20  # bytes on disk; the programs that were used least recently go first
 LEAST_SECONDS = 0.1  # of compiling; what is faster is not kept
+TRACED, MOST_TRACED = 'traced', 64  # folder of traced programs, and how many; 71 KiB one of repair
 UNFINISHED = 60  # seconds after which an entry that is still incomplete was interrupted
 
 
@@ -51,6 +57,64 @@ def enable() -> pathlib.Path | None:
   # An entry that cannot be read or written costs a compilation, which is no news for the user.
   warnings.filterwarnings('ignore', message='Error (reading|writing) persistent compilation cache')
   return folder
+
+
+def traced(
+  key: str, jitted: Callable, *args: Any, keep: int = MOST_TRACED
+) -> export.Exported | None:
+  """The program that `jitted` traces of `args`, kept on disk beside what it is compiled to.
+
+  Tracing takes half a second a program, which a start from a warm cache need not spend.
+
+  Args:
+    key: identifies the function, apart from the code of this package and the versions of JAX.
+    jitted: the function.
+    args: arrays, or their shapes.
+    keep: number of programs on disk at most.
+
+  Returns:
+    The program, whose `call` gives what `jitted` gives; None if `enable` has not chosen a folder.
+  """
+  folder = _ours()
+  if folder is None:
+    return None
+  shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), args)
+  words = repr((key, shapes, jax.__version__, jaxlib.__version__, _code(), jax.default_backend()))
+  path = folder / TRACED / hashlib.sha256(words.encode()).hexdigest()
+  with contextlib.suppress(Exception):  # a program that cannot be read is traced
+    digest, data = (whole := path.read_bytes())[:32], whole[32:]
+    if hashlib.sha256(data).digest() == digest:
+      os.utime(path)
+      return export.deserialize(bytearray(data))
+  program = export.export(jitted)(*args)
+  with contextlib.suppress(OSError):
+    data = program.serialize()
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+      file.write(hashlib.sha256(data).digest() + data)
+    os.replace(file.name, path)
+    newest = sorted(path.parent.iterdir(), key=lambda x: x.stat().st_mtime, reverse=True)
+    for old in newest[keep:]:
+      old.unlink(missing_ok=True)
+  return program
+
+
+def _ours() -> pathlib.Path | None:
+  """The folder of the cache, if it is the one that `enable` chooses."""
+  users = getattr(jax.config, 'jax_compilation_cache_dir', None)
+  with contextlib.suppress(RuntimeError):
+    folder = user_folder() / _processor()
+    if users == str(folder):
+      return folder
+  return None
+
+
+@functools.cache
+def _code() -> str:
+  """Identifies the code of all networks: another version must not find the programs of this one."""
+  root = pathlib.Path(__file__).parent.parent
+  files = sorted(path for room in ('models', 'nn') for path in (root / room).glob('*.py'))
+  return hashlib.sha256(b''.join(path.read_bytes() for path in files)).hexdigest()
 
 
 def user_folder() -> pathlib.Path:

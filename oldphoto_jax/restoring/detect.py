@@ -25,7 +25,7 @@ class Detector:
   params: Any
   multiple: int  # H and W must be multiples of this
   name: str  # identifies the weights in the report
-  copies: bool = False  # whether smaller copies of a photo are examined, too: finding.with_copies
+  copies: bool = False  # whether smaller copies of a photo are examined, too: finding.on_copies
 
 
 def marker(
@@ -33,7 +33,7 @@ def marker(
   sizes: Iterable[tuple[int, int]] = (),
   *,
   tile: int = 1024,
-  overlap: int = 128,
+  overlap: int | None = None,
   max_shapes: int = 4,
 ) -> Callable[[np.ndarray], np.ndarray]:
   """The detector as a function of photos of any size.
@@ -44,7 +44,8 @@ def marker(
       other sizes work too.
     tile: photos with a longer side than this are split into tiles of this size.
     overlap: pixels over which neighbouring tiles are blended. Near the edge of a tile, the network
-      sees a reflection instead of the surroundings.
+      sees a reflection instead of the surroundings. None: what `oldphoto restore` takes for a
+      network that examines copies, or else 128.
     max_shapes: maximum number of programs to compile for `sizes`.
 
   Returns:
@@ -53,16 +54,27 @@ def marker(
   Raises:
     ValueError: `overlap` is not from 1 to half of the tile.
   """
-  plan = shapes.plan(sizes, detector.multiple, tile=tile, overlap=overlap, max_shapes=max_shapes)
+  if overlap is None:
+    overlap = engine.OVERLAP if detector.copies else 128
+  plan = shapes.plan(
+    sizes,
+    detector.multiple,
+    tile=tile,
+    overlap=overlap,
+    max_shapes=max_shapes,
+    copies=finding.copies if detector.copies else lambda size: (),
+  )
   run = engine.program(detector.apply, detector.params)
 
-  def find(photo: np.ndarray) -> np.ndarray:
-    found = engine.in_tiles(run, photo, plan, plan.tight(photo.shape[:2]))
+  def mark(photo: np.ndarray) -> np.ndarray:
+    shape = plan.shape(photo.shape[:2])
+    (found,) = engine.in_tiles(run, photo, plan, shape)
+    if detector.copies:
+      on_copies = finding.on_copies(photo, lambda copies: engine.find_in(run, copies, plan, shape))
+      found = finding.joined(found, on_copies)
     return np.clip(found, 0, 1)  # blended ones may slightly exceed 1
 
-  if not detector.copies:
-    return find
-  return lambda photo: finding.with_copies(photo, find(photo), find)
+  return mark
 
 
 def plan(

@@ -13,7 +13,7 @@ from scipy import ndimage
 from oldphoto_jax.restoring import shapes
 
 SIDE, OVERLAP = 256, 64  # pixels of the tiles in which holes are filled: see tile_shape
-REPAIR_SIDE = shapes.COMMON  # the same for models.repair, whose receptive field is larger
+REPAIR_SIDE = 512  # the same for models.repair, whose receptive field is larger
 
 # Difference of the fillings, of [-1, 1], at which the seeing one counts for exp(-1). Chosen of 0.2
 # to 0.9: benchmarks/detector/README.md.

@@ -1,6 +1,6 @@
 """When in doubt, less: which finds of damage are filled, and whether a photo needs cleaning."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -22,6 +22,7 @@ VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not
 # Median change, of [-1, 1]: below the first a photo is sound and stays, from the second on it is
 # cleaned. Noise of 15 levels asks for changes of 4 and more, sound photos for 1.
 SOUND, NOISY = 2 / 127.5, 4 / 127.5
+SAMPLES = 250_000  # pixels, about, that this is measured with
 
 # Share of the shorter side: what is found and is wider stays, as so wide a filling is made up. It
 # may be a face that was lost, or a light window that was not.
@@ -39,24 +40,30 @@ def copies(size: tuple[int, int]) -> list[tuple[int, int]]:
   return [sides for sides in sizes if min(sides) >= COARSEST]
 
 
-def with_copies(
-  photo: np.ndarray, probability: np.ndarray, find: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-  """The probability of damage, where smaller copies of the photo are examined as well.
+def on_copies(
+  photo: np.ndarray, find: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+) -> np.ndarray | None:
+  """The most that is found on smaller copies of a photo, [H, W, 1]; None: it is too small.
 
-  Wide damage fills a network's view at full size, and is seen on a copy. The mean of what is found
-  at full size and the most that is found on copies; small photos have no copies.
+  Wide damage fills a network's view at full size, and is seen on a copy.
 
   Args:
     photo: float32 [H, W, 3].
-    probability: what was found at full size, float32 [H, W, 1].
-    find: photo of any size -> probability of damage.
+    find: photos of any size -> the probability of damage in each.
   """
-  found = [
-    shapes.resized(find(shapes.resized(photo, *sides)), *photo.shape[:2])
-    for sides in copies(photo.shape[:2])
-  ]
-  return (probability + np.maximum.reduce(found)) / 2 if found else probability
+  size = photo.shape[:2]
+  small = [shapes.resized(photo, *sides) for sides in copies(size)]
+  if not small:
+    return None
+  most, *others = (shapes.resized(found, *size) for found in find(small))
+  for other in others:
+    np.maximum(most, other, out=most)
+  return most
+
+
+def joined(probability: np.ndarray, found: np.ndarray | None) -> np.ndarray:
+  """The probability of damage: the mean of that at full size and of what `on_copies` found."""
+  return probability if found is None else (probability + found) / 2
 
 
 def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
@@ -137,9 +144,11 @@ def worth_filling(photo: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> np
   pieces, count = ndimage.label(mask[..., 0] > 0, np.ones((3, 3)))
   if not count:
     return mask
-  change = np.abs(filled - photo).max(-1)
-  means = ndimage.mean(change, pieces, np.arange(count + 1))
-  kept = np.asarray(means) >= VISIBLE
+  inside = np.nonzero(pieces)  # a small part of the photo
+  of = pieces[inside]
+  change = np.abs(filled[inside] - photo[inside]).max(-1)
+  sizes = np.maximum(np.bincount(of, minlength=count + 1), 1)
+  kept = np.bincount(of, change, count + 1) / sizes >= VISIBLE
   kept[0] = False
   return mask * kept[pieces][..., None]
 
@@ -152,5 +161,7 @@ def need(photo: np.ndarray, clean: np.ndarray) -> float:
   Args:
     photo, clean: float32 [H, W, 3] in [-1, 1], before and after.
   """
-  change = float(np.median(np.abs(clean - photo).mean(-1)))
+  step = max(1, round((photo[..., 0].size / SAMPLES) ** 0.5))  # of a large photo, a grid of pixels
+  change = np.abs(clean[::step, ::step] - photo[::step, ::step]).mean(-1)
+  change = float(np.median(change))
   return float(np.clip((change - SOUND) / (NOISY - SOUND), 0, 1))

@@ -6,17 +6,17 @@
 import dataclasses
 import os
 import pathlib
+import threading
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, masks
 from oldphoto_jax.restoring import finding, folder, kinds
-from oldphoto_jax.restoring.engine import Engine
+from oldphoto_jax.restoring.engine import Engine, stoppable
 from oldphoto_jax.restoring.engine import Restorer as Restorer  # for those who make one
 
 TONE = 0.6  # of what the network of tones thinks right, by default: benchmarks/prints
@@ -25,6 +25,7 @@ MASKS = 'masks'  # folder of saved masks below the output folder
 # undone, and beyond it a cleaning is not used.
 SHIFT, LARGEST_SHIFT = 2 / 127.5, 8 / 127.5
 SAMPLES = 100_000  # pixels that this is measured with
+BAND = 256  # rows that are compared at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +107,10 @@ def restore_array(
   clean = photo
   if strength > 0 or searching:
     looked, probability = engine.look(photo) if searching else (engine.restore(photo), None)
-    # This form is exact at both ends.
-    clean = strength * looked + (1 - strength) * photo
+    if strength == 1:  # one pass over the photo less
+      clean = looked
+    elif strength > 0:
+      clean = strength * looked + (1 - strength) * photo
     if probability is not None:
       mask = finding.decide(probability, wishes.find)
       if why := finding.failed(mask, kinds.noise(127.5 * photo[..., 1])):
@@ -127,7 +130,10 @@ def restore_array(
     filled = engine.fill(photo, clean, np.where(mask > 0, np.float32(trust), 0))
     if searching:
       mask = finding.worth_filling(photo, filled, mask)
-    restored = np.where(mask > 0, mask * filled + (1 - mask) * clean, clean)
+    inside = np.nonzero(mask[..., 0] > 0)  # a small part of the photo
+    weight = mask[inside]
+    restored = clean.copy()
+    restored[inside] = weight * filled[inside] + (1 - weight) * clean[inside]
   toned = 0.0
   if not wishes.only_damage and not notes:  # what is not understood keeps its tones, too
     restored, toned = engine.revive(restored, mask, wishes.tone)
@@ -148,11 +154,16 @@ def kept_brightness(
     photo, clean: float32 [H, W, 3] in [-1, 1], before and after.
     mask: float32 [H, W, 1], damage, which does not count; None: there is none.
   """
-  sound = np.ones(photo.shape[:2], bool) if mask is None else mask[..., 0] == 0
-  if not sound.any():
+  if clean is photo:
     return clean, ''
-  change = (clean.clip(-1, 1) - photo)[sound].mean(-1)
-  moved = float(stats.trim_mean(change[:: 1 + len(change) // SAMPLES], 0.1))
+  sound = np.flatnonzero(np.ones(photo.shape[:2]) if mask is None else mask == 0)
+  if not len(sound):
+    return clean, ''
+  sound = sound[:: 1 + len(sound) // SAMPLES]
+  before, after = (x.reshape(-1, x.shape[-1])[sound] for x in (photo, clean))
+  change = np.sort((after.clip(-1, 1) - before).mean(-1))
+  tenth = len(change) // 10
+  moved = float(change[tenth : len(change) - tenth].mean())
   if abs(moved) <= SHIFT:
     return clean, ''
   if abs(moved) <= LARGEST_SHIFT:
@@ -274,11 +285,20 @@ def restore_photos(
 
   made_by = {'weights': engine.name, **settings, **dataclasses.asdict(wishes)}
 
-  def one(item: folder.Item) -> folder.Done:
-    photo = images.read(item.path, all_pages=all_pages)
+  def read(item: folder.Item) -> images.Photo:
+    return images.read(item.path, all_pages=all_pages)
+
+  def compute(item: folder.Item, photo: images.Photo, stop: threading.Event):
     given = None if mask is None else mask(item.path, photo)
-    restored, done = restore_photo(engine, photo, given, wishes, keep(item.path, photo))
-    further = [restore_photo(engine, page, None, wishes) for page in photo.pages]
+    system = stoppable(engine, stop)
+    first = restore_photo(system, photo, given, wishes, keep(item.path, photo))
+    pages = (first, *(restore_photo(system, page, None, wishes) for page in photo.pages))
+    # Without the floats, as the next photo is computed while this one is written.
+    none = np.empty((0, 0, 3), np.float32)
+    return photo, [(after, done._replace(photo=none)) for after, done in pages]
+
+  def finish(item: folder.Item, computed) -> folder.Done:
+    photo, ((restored, done), *further) = computed
     restored = dataclasses.replace(restored, pages=tuple(page for page, _ in further))
     if saves_masks:
       damage = np.zeros((*photo.size, 1), np.float32) if done.mask is None else done.mask
@@ -314,7 +334,7 @@ def restore_photos(
 
   return folder.run(
     todo,
-    folder.each(one),
+    folder.staged(read, compute, finish),
     made_by,
     'restored',
     'use smaller tiles',
@@ -331,13 +351,21 @@ def _same(before: images.Photo, after: images.Photo) -> bool:
 
 def _facts(before: images.Photo, after: images.Photo, done: Restored) -> dict[str, Any]:
   """What the report says of a photo: shares of pixels, rounded as nobody needs more digits."""
-  change = images.to_float(after) - images.to_float(before)
-  moved = np.abs(change).max(-1) > 4 / 127.5
-  filled = np.zeros(moved.shape, bool) if done.mask is None else done.mask[..., 0] > 0
-  brightness = 0.0 if filled.all() else 127.5 * float(change[~filled].mean())
+  # In levels, by bands of rows: floats of a large photo take long to make.
+  level = np.iinfo(before.pixels.dtype).max / 255
+  filled = np.zeros(before.size, bool) if done.mask is None else done.mask[..., 0] > 0
+  moved, total = 0, 0.0
+  for top in range(0, len(filled), BAND):
+    rows = slice(top, top + BAND)
+    change = after.pixels[rows].astype(np.int32) - before.pixels[rows]
+    sound = ~filled[rows]
+    moved += int(((np.abs(change).max(-1) > 4 * level) & sound).sum())
+    total += float((change.sum(-1) * sound).sum())
+  others = filled.size - int(filled.sum())
+  brightness = total / level / 3 / others if others else 0.0
   return {
     'damaged': None if done.mask is None else round(float(filled.mean()), 6),
-    'changed': round(float((moved & ~filled).mean()), 6),
+    'changed': round(moved / filled.size, 6),
     'brightness': round(brightness, 2),
     'tone': round(done.tone, 3),
     'kind': done.kind,

@@ -4,17 +4,19 @@ import collections
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
 
 from oldphoto_jax.restoring import tiles
 
-COMMON = 512  # side of the tiles in which repair fills holes
-FEW = 8  # photos up to which a program less saves more than tight shapes: see Plan.tight
 # Sides to which photos are padded. Steps are a third to a half at first, later a quarter or less.
 LADDER = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+# Sides of tiles: finer, as one shape serves all tiles of a photo, and padding is paid for each.
+FINE = 32
+LEAST = 512  # of a side of a tile, if tiles may be so large: it shows what is around a hole
+GAP = 48  # pixels of padding at least beside a picture that shares a shape: see together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +28,14 @@ class Plan:
     tile: photos with a longer side are split into tiles of this size, or smaller.
     overlap: pixels over which neighbouring tiles are blended.
     shapes: (height, width) each, from small to large.
-    few: whether it is for few photos, so that compiling is most of the work.
+    copies: size of a photo -> the sizes of its smaller copies, which go through the same program.
   """
 
   multiple: int
   tile: int
   overlap: int
   shapes: tuple[tuple[int, int], ...] = ()
-  few: bool = False
+  copies: Callable[[tuple[int, int]], Sequence[tuple[int, int]]] = lambda size: ()
 
   @property
   def grid(self) -> int:
@@ -42,22 +44,13 @@ class Plan:
 
   def shape(self, size: tuple[int, int]) -> tuple[int, int]:
     """The smallest shape that holds a photo of this height and width; its own if there is none."""
-    need = needed(size, self.multiple, self.tile, self.overlap)
-    fitting = [shape for shape in self.shapes if shape[0] >= need[0] and shape[1] >= need[1]]
+    need = needed(size, self.multiple, self.tile, self.overlap, self.copies(size))
+    fitting = [
+      shape
+      for shape in self.shapes
+      if all(side >= min(whole, least) for side, whole, least in zip(shape, size, need))
+    ]
     return min(fitting, key=math.prod, default=need)
-
-  def tight(self, size: tuple[int, int]) -> tuple[int, int]:
-    """`shape`, but the photo's own if that is less than half as large: for smaller copies.
-
-    With few photos, the shape of the tiles in which holes are filled, if the copy fits.
-    """
-    shape = self.shape(size)
-    need = needed(size, self.multiple, self.tile, self.overlap)
-    if 2 * math.prod(need) >= math.prod(shape):
-      return shape
-    common = tuple(min(side, COMMON) for side in shape)
-    fits = all(side >= least for side, least in zip(common, need))
-    return common if self.few and fits else need
 
 
 def plan(
@@ -67,6 +60,7 @@ def plan(
   tile: int = 2048,
   overlap: int = 64,
   max_shapes: int = 4,
+  copies: Callable[[tuple[int, int]], Sequence[tuple[int, int]]] = lambda size: (),
 ) -> Plan:
   """At most `max_shapes` shapes for photos of these sizes, with little padding.
 
@@ -78,8 +72,9 @@ def plan(
   """
   if not 0 < 2 * overlap <= tile:
     raise ValueError(f'overlap is {overlap}; it must be from 1 to half of the tile, {tile // 2}.')
-  counts = collections.Counter(needed(size, multiple, tile, overlap) for size in sizes)
-  few = 0 < counts.total() <= FEW
+  counts = collections.Counter()
+  for size, count in collections.Counter(sizes).items():
+    counts[needed(size, multiple, tile, overlap, copies(size))] += count
 
   def joined(a, b):
     return max(a[0], b[0]), max(a[1], b[1])
@@ -92,7 +87,7 @@ def plan(
     a, b = min(itertools.combinations(sorted(counts), 2), key=cost)
     count = counts.pop(a) + counts.pop(b)
     counts[joined(a, b)] += count
-  return Plan(multiple, tile, overlap, tuple(sorted(counts, key=math.prod)), few)
+  return Plan(multiple, tile, overlap, tuple(sorted(counts, key=math.prod)), copies)
 
 
 def bucket(side: int, multiple: int) -> int:
@@ -101,20 +96,77 @@ def bucket(side: int, multiple: int) -> int:
   return math.ceil(rung / multiple) * multiple
 
 
-def needed(size: tuple[int, int], multiple: int, tile: int, overlap: int) -> tuple[int, int]:
-  """The smallest shape for a photo of this height and width, or for its tiles.
+def needed(
+  size: tuple[int, int],
+  multiple: int,
+  tile: int,
+  overlap: int,
+  copies: Sequence[tuple[int, int]] = (),
+) -> tuple[int, int]:
+  """The smallest shape for a photo of this height and width, or the best one for its tiles.
 
-  As many tiles as it takes, but no larger than that needs: two of 2048 pixels would cover most of a
-  side of 2400 twice.
+  That is the one with which the photo and its copies take the fewest pixels in all: two tiles of
+  2048 pixels would cover most of a side of 2400 twice.
   """
-  counts = (len(tiles.spans(side, tile, overlap)) for side in size)
-  sides = (-(-(side + (n - 1) * overlap) // n) for side, n in zip(size, counts))
-  return tuple(bucket(min(side, tile), multiple) for side in sides)
+  step = math.lcm(FINE, multiple)
+  grid = math.lcm(tiles.GRID, multiple)
+  sides, covered = [], []
+  for axis, side in enumerate(size):
+    if side <= tile:
+      choice = [bucket(side, multiple)]
+    else:
+      least = -(-max(tile // 2, min(tile, LEAST), 2 * overlap) // step) * step
+      choice = [bucket(tile, multiple), *reversed(range(least, tile, step))]  # few tiles first
+    all_sides = (side, *(copy[axis] for copy in copies))
+    counts = [[len(tiles.spans(n, c, overlap, grid)) for n in all_sides] for c in choice]
+    sides.append(choice)
+    covered.append(np.array(choice)[:, None] * np.array(counts))  # pixels, by choice and copy
+  total = np.einsum('hc,wc->hw', *covered)
+  best = np.unravel_index(total.argmin(), total.shape)
+  return tuple(choice[i] for choice, i in zip(sides, best))
+
+
+def together(
+  pictures: Sequence[np.ndarray], shape: tuple[int, int]
+) -> tuple[np.ndarray, list[tuple[slice, slice]]] | None:
+  """Small pictures [h, w, C] in one of this shape, one below or beside the other.
+
+  Each is padded by reflection to fill its cell: it starts at a multiple of tiles.GRID, and at least
+  GAP pixels of its padding lie between it and the next cell.
+
+  Returns:
+    The one picture, and where in it the others lie; None if there is no room for all.
+  """
+  for axis in (0, 1):
+    length = shape[axis]
+    room = length - sum(picture.shape[axis] for picture in pictures)
+    gap = (room // (2 * len(pictures) - 1) - tiles.GRID) // tiles.GRID * tiles.GRID
+    fits = all(picture.shape[1 - axis] <= shape[1 - axis] for picture in pictures)
+    if not fits or gap < GAP:
+      continue
+    starts, end = [0], 0
+    for before in pictures[:-1]:
+      end = starts[-1] + before.shape[axis] + 2 * gap
+      starts.append(-(-end // tiles.GRID) * tiles.GRID)
+    cells = itertools.pairwise([0, *(start - gap for start in starts[1:]), length])
+    parts, places = [], []
+    for picture, start, (first, last) in zip(pictures, starts, cells):
+      end = start + picture.shape[axis]
+      wide = [(0, n - m) for n, m in zip(shape, picture.shape)]
+      wide[axis] = (start - first, last - end)
+      parts.append(np.pad(picture, (*wide, (0, 0)), 'reflect'))
+      place = [slice(0, n) for n in picture.shape[:2]]
+      place[axis] = slice(start, end)
+      places.append(tuple(place))
+    return np.concatenate(parts, axis), places
+  return None
 
 
 def pad(photo: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
   """Pads [H, W, C] at the bottom and right by reflection, repeatedly if the photo is small."""
   height, width = photo.shape[:2]
+  if (height, width) == tuple(shape):
+    return photo
   return np.pad(photo, ((0, shape[0] - height), (0, shape[1] - width), (0, 0)), 'reflect')
 
 
