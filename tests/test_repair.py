@@ -313,7 +313,7 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
   shared = engine.compiled(restorer, [size])
   plain = engine.compiled(dataclasses.replace(restorer, answer=None, start=None), [size])
   photo = _photos(1, 330)[0, :, :310]
-  shared.programs.prepare(shared.plan, size, search=True, fill=True, revive=True).shutdown()
+  shared.programs.prepare(shared.plan, size, fill=True, revive=True).shutdown()
   mask = np.zeros((*size, 1), np.float32)
   mask[100:110, 40:200] = 1
   both = [restore.restore_array(s, photo, mask, restore.Wishes()).photo for s in (shared, plain)]
