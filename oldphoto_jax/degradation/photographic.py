@@ -121,6 +121,17 @@ def salt_pepper_noise(photo, key, amount, salt):
   return from_levels(levels)
 
 
+def noise(photo, key, kind, std, amount, salt):
+  """`gaussian_noise` for `kind` 0, `speckle_noise` for 1, `salt_pepper_noise` for 2."""
+
+  def normal(photo):
+    levels, normal = to_levels(photo), jax.random.normal(key, photo.shape)
+    return _cut(jnp.where(kind == 0, levels + std * normal, levels * (1 + std / 255 * normal)))
+
+  impulses = lambda photo: salt_pepper_noise(photo, key, amount, salt)
+  return lax.cond(kind == 2, impulses, normal, photo)
+
+
 # --- low resolution ------------------------------------------------------------------------------
 
 
