@@ -103,11 +103,11 @@ def test_numbers_drawn_ahead_are_the_same_numbers():
   def draw(draws):
     numbers = [draws.uniform((-1, 1), 3), draws.noise(24, 30, 5), draws.unit(1500)]
     numbers += [draws.unit(2100), draws.normal(4), draws.unit(2047), draws.unit(9)]
-    return numbers, jax.random.key_data(jnp.stack([draws.key() for _ in range(3)]))
+    return numbers, jax.random.key_data(jnp.stack([draws.key() for _ in range(30)]))
 
   key = jax.random.key(3)
   alone = jax.jit(lambda key: draw(drawing.Draws(key)))(key)
-  ahead = jax.jit(lambda key: draw(drawing.Draws(drawing.ahead(key, 5, 3))))(key)
+  ahead = jax.jit(lambda key: draw(drawing.Draws(drawing.ahead(key, 3))))(key)
   for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(ahead)):
     np.testing.assert_array_equal(one, other)
 
@@ -124,14 +124,13 @@ def test_several_smooth_noises_are_their_sum():
 
 def test_a_recipe_is_one_artefact_after_the_other(photos):
   """In one loop, with several of a kind as steps of their own: as the artefacts by themselves."""
-  allowed, paper = True, artefact.draw_paper(jax.random.key(0), HEIGHT, WIDTH)
+  paper = artefact.draw_paper(jax.random.key(0), HEIGHT, WIDTH)
   strong = lambda cover, change: (change > 0.3).astype(jnp.float32)
   layers = [
-    artefact.Layer(0.8, ARTEFACTS['stains'], allowed, strong),
-    artefact.Layer(0.6, ARTEFACTS['yellowing'], allowed, artefact.nothing),
+    artefact.Layer(0.8, ARTEFACTS['stains'], True, strong),
+    artefact.Layer(0.6, ARTEFACTS['yellowing'], True, artefact.nothing),
+    artefact.Layer(1.0, ARTEFACTS['yellowing'], False),
     artefact.Layer(0.7, ARTEFACTS['hairs']),
-    artefact.Layer(0.5, ARTEFACTS['smudges'], allowed, artefact.lost),
-    artefact.Layer(1.0, ARTEFACTS['corners'], ~jnp.asarray(allowed)),
   ]
   alone = [jax.jit(layer.artefact) for layer in layers]
 
@@ -142,8 +141,8 @@ def test_a_recipe_is_one_artefact_after_the_other(photos):
     return artefact.apply(draw, layers, artefact.unharmed(photo), paper)
 
   used = 0
-  for key, photo in zip(keys(8), photos):
-    draw = drawing.Draws(key)
+  for key, photo in zip(keys(6), photos):
+    draw = drawing.Draws(drawing.ahead(key))
     draw.unit()
     expected = artefact.unharmed(photo)
     for layer, one in zip(layers, alone):
@@ -158,7 +157,7 @@ def test_a_recipe_is_one_artefact_after_the_other(photos):
     for got, wanted in zip(apply(key, photo), expected):
       # Two programs: a last bit may fall the other way.
       assert (np.abs(got - wanted) > 1e-3).mean() < 1e-3
-  assert used > 20
+  assert used > 8
 
 
 def test_strokes_are_as_wide_and_as_long_as_told():

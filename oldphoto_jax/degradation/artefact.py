@@ -99,8 +99,8 @@ class Layer(NamedTuple):
 def apply(draw, layers: Sequence[Layer], marked: Marked, paper) -> Marked:
   """Applies artefacts in turn, or does not, each by its probability.
 
-  This is one loop with one generator of random numbers in it, which is a third of the compiling
-  that one artefact after the other would take.
+  They are one loop with one generator of random numbers: half of the compiling that generators in
+  every artefact would take.
 
   Args:
     draw: drawing.Draws.
@@ -138,7 +138,7 @@ def apply(draw, layers: Sequence[Layer], marked: Marked, paper) -> Marked:
     key, active, last, which, first, mark = step
 
     def run(marked, before, cover):
-      numbers = drawing.ahead(key, _BLOCKS, _BLOCKS, length)
+      numbers = drawing.ahead(key, _BLOCKS, length)
       before = jnp.where(first, marked.photo, before)
       photo, covered = lax.switch(which, branches, numbers, marked.photo)
       cover = jnp.maximum(jnp.where(first, 0.0, cover), covered)
@@ -169,7 +169,7 @@ _LONGEST = 129**2  # numbers in them, at most; larger blocks are drawn when they
 
 def _begin(key, ends):
   """What `repeat` draws first: the key of all steps, and their number between `ends` [2]."""
-  draw = drawing.Draws(drawing.ahead(key, 2, 2, 1))
+  draw = drawing.Draws(drawing.ahead(key, 2, 1))
   return draw.key(), draw.count(ends)
 
 
@@ -213,7 +213,7 @@ def draw_paper(key, height, width):
 
   One tint per photo, from nearly neutral to cream, with fibres and soft mottling.
   """
-  draw = drawing.Draws(drawing.ahead(key, 2, 1))
+  draw = drawing.Draws(drawing.ahead(key))
   green = draw.uniform((0.93, 1.0))
   colour = jnp.stack([jnp.ones(()), green, green ** draw.uniform((1.5, 3.0))])
   texture = 1 + draw.uniform((0.01, 0.04)) * fibre(draw.key(), height, width)

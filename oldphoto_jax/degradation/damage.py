@@ -66,7 +66,7 @@ class Print:
 
   def __call__(self, key, clean) -> recipes.Aged:
     recipes.check(clean)
-    draw = drawing.Draws(drawing.ahead(key, 24, 2))
+    draw = drawing.Draws(drawing.ahead(key))
     paper = artefact.draw_paper(draw.key(), *clean.shape[:2])
     without_colour = draw.chance(self.gray)
     clean = jnp.where(without_colour, photographic.gray(clean), clean)

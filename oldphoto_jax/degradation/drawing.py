@@ -21,6 +21,7 @@ def uniform(key, ends):
 
 
 BLOCK = 2048  # numbers that `Draws` draws at a time, or more where more are asked for at once
+KEYS = 24  # keys that `ahead` draws: XLA compiles what has the same shapes only once
 
 
 class Ahead(NamedTuple):
@@ -38,9 +39,9 @@ class Ahead(NamedTuple):
   blocks: jax.Array
 
 
-def ahead(key, keys: int, blocks: int, length: int = BLOCK) -> Ahead:
+def ahead(key, blocks: int = 2, length: int = BLOCK) -> Ahead:
   """Draws ahead: see Ahead."""
-  fresh = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(1, keys + 1))
+  fresh = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(1, KEYS + 1))
   return Ahead(key, fresh, jax.vmap(lambda k: jax.random.uniform(k, (length,)))(fresh[:blocks]))
 
 

@@ -403,7 +403,7 @@ def film_grain(photo, key, std, size):
     size: sigma in pixels, 0 < size <= 1.5, of the Gaussian that correlates the field.
   """
   kernel = _gaussian_kernel(4, size, 4)
-  field = _separable(jax.random.normal(key, (*photo.shape[:2], 1)), kernel)
+  field = _separable(jax.random.normal(key, photo.shape[:2])[..., None], kernel)
   field /= (kernel**2).sum()  # filtering white noise twice scales its standard deviation by this
   light = ((_mix(photo, _LUMA)[..., None] + 1) / 2).clip(0, 1)
   return photo + std / 127.5 * 2 * jnp.sqrt(light * (1 - light)) * field

@@ -68,7 +68,7 @@ class Worn:
   def __call__(self, key, clean) -> recipes.Aged:
     """A photo, toned and soft -> that photo damaged and scanned."""
     recipes.check(clean)
-    draw = drawing.Draws(drawing.ahead(key, 24, 2))
+    draw = drawing.Draws(drawing.ahead(key))
     paper = artefact.draw_paper(draw.key(), *clean.shape[:2])
     photo = self._tone(draw, clean)
     damaged, mask = self._damage(draw, photo, paper)
@@ -89,7 +89,7 @@ class Worn:
   def over(self, key, photo) -> recipes.Aged:
     """An old print with more damage on top: its own tone, grain and damage stay."""
     recipes.check(photo)
-    draw = drawing.Draws(drawing.ahead(key, 24, 2))
+    draw = drawing.Draws(drawing.ahead(key))
     damaged, mask = self._damage(draw, photo, artefact.draw_paper(draw.key(), *photo.shape[:2]))
     return recipes.Aged(photographic.from_levels(photographic.to_levels(damaged)), photo, mask)
 
