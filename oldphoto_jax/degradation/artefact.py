@@ -121,15 +121,19 @@ def apply(draw, layers: Sequence[Layer], marked: Marked, paper) -> Marked:
   most = [most for _, most in ends]
   kind = np.repeat(np.arange(len(layers)), most)
   number = np.concatenate([np.arange(n) for n in most])
-  counts = jnp.ones(len(layers), int)
+  counts = jnp.ones(len(kind), int)
   keys = keys[kind]
   if several:
     first = np.searchsorted(kind, several)
     each, drawn = jax.vmap(_begin)(keys[first], np.array([ends[i] for i in several]))
-    counts = counts.at[np.array(several)].set(drawn)
     among = np.flatnonzero(np.isin(kind, several))
-    own = jax.vmap(jax.random.fold_in)(each[np.searchsorted(several, kind[among])], number[among])
-    keys = keys.at[among].set(own)
+    which = np.searchsorted(several, kind[among])
+    own = jax.vmap(jax.random.fold_in)(each[which], number[among])
+    # Gathered: a scatter is a loop, which takes longer to compile.
+    place = np.arange(len(kind))
+    place[among] = len(kind) + np.arange(len(among))
+    keys = jnp.concatenate([keys, own])[place]
+    counts = jnp.concatenate([counts, drawn[which]])[place]
 
   marks = list(dict.fromkeys(layer.mark for layer in layers))
   length = max(drawing.BLOCK, min((height // 2 + 1) * (width // 2 + 1), _LONGEST))
@@ -153,8 +157,8 @@ def apply(draw, layers: Sequence[Layer], marked: Marked, paper) -> Marked:
   branches = [partial(_add, layer.artefact, paper) for layer in layers]
   steps = (
     keys,
-    used[kind] & (number < counts[kind]),
-    number == counts[kind] - 1,
+    used[kind] & (number < counts),
+    number == counts - 1,
     kind,
     number == 0,
     np.array([marks.index(layers[i].mark) for i in kind.tolist()]),
