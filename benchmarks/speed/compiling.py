@@ -8,6 +8,7 @@ the optimised HLO: XLA compiles every fusion by itself, some 25 ms each, but tho
 """
 
 import importlib
+import pathlib
 import re
 import sys
 import time
@@ -23,6 +24,7 @@ RECIPES = ('wan2020', 'report', 'ageing', 'print', 'worn', 'sound')
 STEPS = ('vae:vae_rx', 'vae:vae_y', 'vae:mapping', 'repair:repair')
 SYSTEMS = {'vae': triplet, 'repair': repair}
 BATCH, SIDE = 8, 96  # of the recipes
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def recipe(name):
@@ -49,6 +51,7 @@ def step(name, stage):
 
 
 def main(chosen):
+  sys.path.insert(0, str(ROOT))  # for the configs
   jax.config.update('jax_enable_compilation_cache', False)
   print('| program | tracing CPU s | compiling CPU s | both | instructions | fusions |')
   print('|---|---|---|---|---|---|')
