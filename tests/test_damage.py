@@ -97,6 +97,69 @@ def test_vmapped_equals_mapped(name, photos, damaged):
     assert (np.abs(one - other) > 1e-3).mean() < 1e-3
 
 
+def test_numbers_drawn_ahead_are_the_same_numbers():
+  """Also where the blocks drawn ahead run out, or are too short."""
+
+  def draw(draws):
+    numbers = [draws.uniform((-1, 1), 3), draws.noise(24, 30, 5), draws.unit(1500)]
+    numbers += [draws.unit(2100), draws.normal(4), draws.unit(2047), draws.unit(9)]
+    return numbers, jax.random.key_data(jnp.stack([draws.key() for _ in range(30)]))
+
+  key = jax.random.key(3)
+  alone = jax.jit(lambda key: draw(drawing.Draws(key)))(key)
+  ahead = jax.jit(lambda key: draw(drawing.Draws(drawing.ahead(key, 3))))(key)
+  for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(ahead)):
+    np.testing.assert_array_equal(one, other)
+
+
+def test_several_smooth_noises_are_their_sum():
+  key = jax.random.key(4)
+  one = drawing.Draws(key)
+  expected = 0.7 * one.noise(40, 32, 5) + 0.2 * one.noise(40, 32, 11)
+  both = drawing.Draws(key).noises(40, 32, [(0.7, 5), (0.2, 11)])
+  np.testing.assert_allclose(both, expected, atol=1e-5)
+  rows, columns = np.ptp(expected, 0), np.ptp(expected, 1)
+  assert rows.min() > 0.1 and columns.min() > 0.1
+
+
+def test_a_recipe_is_one_artefact_after_the_other(photos):
+  """In one loop, with several of a kind as steps of their own: as the artefacts by themselves."""
+  paper = artefact.draw_paper(jax.random.key(0), HEIGHT, WIDTH)
+  strong = lambda cover, change: (change > 0.3).astype(jnp.float32)
+  layers = [
+    artefact.Layer(0.8, ARTEFACTS['stains'], True, strong),
+    artefact.Layer(0.6, ARTEFACTS['yellowing'], True, artefact.nothing),
+    artefact.Layer(1.0, ARTEFACTS['yellowing'], False),
+    artefact.Layer(0.7, ARTEFACTS['hairs']),
+  ]
+  alone = [jax.jit(layer.artefact) for layer in layers]
+
+  @jax.jit
+  def apply(key, photo):
+    draw = drawing.Draws(key)
+    draw.unit()
+    return artefact.apply(draw, layers, artefact.unharmed(photo), paper)
+
+  used = 0
+  for key, photo in zip(keys(6), photos):
+    draw = drawing.Draws(drawing.ahead(key))
+    draw.unit()
+    expected = artefact.unharmed(photo)
+    for layer, one in zip(layers, alone):
+      own, drawn = draw.key(), draw.chance(layer.probability) and layer.allowed
+      if drawn:
+        damaged = one(own, expected.photo, paper)
+        change = jnp.abs(damaged.photo - expected.photo).max(-1, keepdims=True)
+        hidden = layer.mark(damaged.mask, change)
+        shown = jnp.maximum(expected.shown, jnp.where(hidden > 0, change, 0))
+        expected = artefact.Marked(damaged.photo, jnp.maximum(expected.mask, hidden), shown)
+        used += 1
+    for got, wanted in zip(apply(key, photo), expected):
+      # Two programs: a last bit may fall the other way.
+      assert (np.abs(got - wanted) > 1e-3).mean() < 1e-3
+  assert used > 8
+
+
 def test_strokes_are_as_wide_and_as_long_as_told():
   n = 100
   draw = jax.jit(functools.partial(drawing.strokes, 101, 121))

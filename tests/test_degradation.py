@@ -17,6 +17,7 @@ from oldphoto_jax.degradation.recipes import (
   Report,
   Wan2020,
   degrade_batch,
+  each,
   line_mask,
 )
 from oldphoto_jax.errors import ConfigError
@@ -225,6 +226,23 @@ def test_wan2020_gives_the_same_alone_vmapped_and_in_a_batch(batch):
   alone = jax.jit(Wan2020())(keys(9)[4], batch[4])
   assert (jnp.abs(aged.old[4] - alone.old) > 1e-3).mean() < 3e-3
   np.testing.assert_array_equal(aged.clean[4], alone.clean)
+
+
+def test_a_batch_is_a_loop_on_cpu_and_vectors_elsewhere():
+  """Of two arguments, the second a key; the form is that of the platform a program is made for."""
+
+  def one(x, key):
+    return x.sum(), {'drawn': x + jax.random.uniform(key, x.shape)}
+
+  x, several = jnp.arange(24.0).reshape(4, 2, 3), jax.random.split(jax.random.key(0), 4)
+  batch = jax.jit(lambda x, keys: each(one, x, keys))
+  total, rest = batch(x, several)
+  expected = [one(*args) for args in zip(x, several)]
+  np.testing.assert_allclose(total, [e[0] for e in expected])
+  np.testing.assert_allclose(rest['drawn'], [e[1]['drawn'] for e in expected])
+  simple = jax.jit(lambda x: each(lambda x: x * 2, x)).trace(x)
+  assert 'while' in simple.lower(lowering_platforms=('cpu',)).as_text()
+  assert 'while' not in simple.lower(lowering_platforms=('tpu',)).as_text()
 
 
 def test_lines_are_one_pixel_wide():

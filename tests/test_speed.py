@@ -53,6 +53,9 @@ def test_launch_reports_a_system(tmp_path):
   assert step['share'] == pytest.approx(step['gflops'] / record['matmul_gflops'])
   assert [x['side'] for x in record['restoring']] == [256, 1024]
   assert '| pix2pix | 4 x 32² |' in done.stdout
+  # The step holds the degradation.
+  assert 0 < step['degradation_compile_cpu'] < step['compile_cpu']
+  assert '| compile s (CPU s) |' in done.stdout and '| degradation compile CPU s |' in done.stdout
   assert not (tmp_path / 'run.json').exists()  # it is no run
 
 

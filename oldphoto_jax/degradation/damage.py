@@ -66,36 +66,43 @@ class Print:
 
   def __call__(self, key, clean) -> recipes.Aged:
     recipes.check(clean)
-    draw = drawing.Draws(key)
+    draw = drawing.Draws(drawing.ahead(key))
     paper = artefact.draw_paper(draw.key(), *clean.shape[:2])
     without_colour = draw.chance(self.gray)
     clean = jnp.where(without_colour, photographic.gray(clean), clean)
     harmed = ~draw.chance(self.unharmed)
     old = photographic.desaturate(clean, draw.uniform(self.desaturation))
-    surface = lambda chosen, old: artefact.apply(draw, chosen, True, old, paper, mark=None)
-    damage = lambda chosen, old: artefact.apply(draw, chosen, harmed, old, paper)
-    marked = surface(self.fading, artefact.unharmed(old))
-    # Silver has no dyes that fade at different rates; a gray print gets its tone from its paper.
-    gray = photographic.desaturate(marked.photo, 1.0)
-    marked = marked._replace(photo=jnp.where(without_colour, gray, marked.photo))
-    for apply, chosen in (
-      (surface, self.texture),
-      (surface, self.textures),
-      (surface, self.stains),
-      (damage, self.foxing),
-      (surface, self.smudges),
-      (damage, self.folds),
-      (damage, self.flaking),
-      (damage, self.scratches),
-      (damage, self.overlays),
-      (damage, self.tears),
-      (damage, self.corners),
-      (surface, self.yellowing),
-      (damage, self.hairs),
-      (damage, self.dust),
-    ):
-      if chosen is not None:
-        marked = apply(chosen, marked)
+    surface = lambda chosen: artefact.Layer(*chosen, mark=artefact.nothing)
+    damage = lambda chosen: artefact.Layer(*chosen, allowed=harmed)
+
+    def fading(key, photo, paper):
+      faded = self.fading[1](key, photo, paper)
+      # Silver has no dyes that fade at different rates; a gray print gets its tone from its paper.
+      gray = photographic.desaturate(faded.photo, 1.0)
+      return faded._replace(photo=jnp.where(without_colour, gray, faded.photo))
+
+    layers = [
+      make(chosen)
+      for make, chosen in (
+        (surface, (self.fading[0], fading)),
+        (surface, self.texture),
+        (surface, self.textures),
+        (surface, self.stains),
+        (damage, self.foxing),
+        (surface, self.smudges),
+        (damage, self.folds),
+        (damage, self.flaking),
+        (damage, self.scratches),
+        (damage, self.overlays),
+        (damage, self.tears),
+        (damage, self.corners),
+        (surface, self.yellowing),
+        (damage, self.hairs),
+        (damage, self.dust),
+      )
+      if chosen is not None
+    ]
+    marked = artefact.apply(draw, layers, artefact.unharmed(old), paper)
     mask = artefact.visible(marked, 2, 0.04, 0.16)  # 5 to 20 levels
 
     old = photographic.fade(

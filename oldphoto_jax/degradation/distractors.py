@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from oldphoto_jax.degradation import drawing, recipes
 
@@ -32,34 +33,55 @@ class Distracted:
 
   def __call__(self, key, clean) -> recipes.Aged:
     lines_key, border_key, key = jax.random.split(key, 3)
-    return self.recipe(key, self._with_border(border_key, self._with_lines(lines_key, clean)))
+    # All numbers in three calls: each takes long to compile.
+    lines, border = jax.vmap(lambda key: jax.random.split(key, 9))(
+      jnp.stack([lines_key, border_key])
+    )
+    counts = jax.vmap(lambda key, low, high: jax.random.randint(key, (), low, high))(
+      jnp.stack([lines[4], border[0]]),
+      np.array([self.count[0], 0]),
+      np.array([self.count[1] + 1, 4]),
+    )
+    drawn = jax.vmap(drawing.uniform)(
+      jnp.stack([lines[0], *lines[1:4], *lines[5:9], *border[1:5]]),
+      jnp.array(
+        [
+          (0.0, jnp.pi),
+          (-1.0, 1.0),
+          (-0.5, 0.5),
+          self.spacing,
+          self.half_width,
+          (0.0, 1.0),
+          self.opacity,
+          (0.0, jnp.pi),
+          (-0.03, 0.03),
+          (0.0, self.border_share),
+          (0.0, 1.0),
+          (0.0, jnp.pi),
+        ]
+      ),
+    )
+    with_lines = self._with_lines(drawn[:8], counts[0], clean)
+    return self.recipe(key, self._with_border(drawn[8:], counts[1], with_lines))
 
-  def _with_lines(self, key, photo):
-    keys = jax.random.split(key, 9)
+  def _with_lines(self, drawn, count, photo):
+    angle, bend, move, spacing, half_width, chance, opacity, tone = drawn
     side = max(photo.shape[:2])
-    along, across = _axes(photo.shape, drawing.uniform(keys[0], (0.0, jnp.pi)))
-    bend = 4 * self.sag / side * drawing.uniform(keys[1], (-1.0, 1.0))
-    across = across + bend * along**2 - side * drawing.uniform(keys[2], (-0.5, 0.5))
-    spacing = drawing.uniform(keys[3], self.spacing)
-    count = jax.random.randint(keys[4], (), self.count[0], self.count[1] + 1)
+    along, across = _axes(photo.shape, angle)
+    bend *= 4 * self.sag / side
+    across = across + bend * along**2 - side * move
     nearest = jnp.clip(jnp.round(across / spacing), 0, count - 1)
     distance = jnp.abs(across - spacing * nearest)
     # A pixel is covered by the share of it that the line reaches.
-    cover = jnp.clip(drawing.uniform(keys[5], self.half_width) + 0.5 - distance, 0, 1)
-    drawn = jax.random.bernoulli(keys[6], self.lines)
-    return _paint(photo, drawn * drawing.uniform(keys[7], self.opacity) * cover, keys[8])
+    cover = jnp.clip(half_width + 0.5 - distance, 0, 1)
+    return _paint(photo, (chance < self.lines) * opacity * cover, tone)
 
-  def _with_border(self, key, photo):
-    keys = jax.random.split(key, 5)
+  def _with_border(self, drawn, side_of, photo):
+    askew, share, chance, tone = drawn
     # Along one of the four sides, and slightly askew, as scanned prints are.
-    angle = jnp.pi / 2 * jax.random.randint(keys[0], (), 0, 4) + drawing.uniform(
-      keys[1], (-0.03, 0.03)
-    )
-    _, across = _axes(photo.shape, angle)
-    side = min(photo.shape[:2])
-    edge = side * (0.5 - drawing.uniform(keys[2], (0.0, self.border_share)))
-    drawn = jax.random.bernoulli(keys[3], self.border)
-    return _paint(photo, drawn * jnp.clip(across - edge + 0.5, 0, 1), keys[4])
+    _, across = _axes(photo.shape, jnp.pi / 2 * side_of + askew)
+    edge = min(photo.shape[:2]) * (0.5 - share)
+    return _paint(photo, (chance < self.border) * jnp.clip(across - edge + 0.5, 0, 1), tone)
 
 
 def _axes(shape, angle):
@@ -70,8 +92,9 @@ def _axes(shape, angle):
   return cos * columns + sin * rows, cos * rows - sin * columns
 
 
-def _paint(photo, cover, key):
-  """Blends one gray, light or dark, into [H, W, 3] with the opacity `cover` [H, W]."""
-  # Black and white are more likely than mid gray.
-  tone = jnp.cos(drawing.uniform(key, (0.0, jnp.pi)))
-  return photo + cover[..., None] * (tone - photo)
+def _paint(photo, cover, tone):
+  """Blends one gray, light or dark, into [H, W, 3] with the opacity `cover` [H, W].
+
+  `tone` is uniform in 0..π, so that black and white are likelier than mid gray.
+  """
+  return photo + cover[..., None] * (jnp.cos(tone) - photo)

@@ -6,6 +6,7 @@ jit, and one key gives the same photo on all backends.
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,29 +20,67 @@ def uniform(key, ends):
   return jax.random.uniform(key, (), minval=low, maxval=high)
 
 
+BLOCK = 2048  # numbers that `Draws` draws at a time, or more where more are asked for at once
+KEYS = 24  # keys that `ahead` draws: XLA compiles what has the same shapes only once
+
+
+class Ahead(NamedTuple):
+  """What `Draws` would draw from a key, drawn ahead: the same numbers.
+
+  Every generator in a program takes as long to compile as ten drawn shapes, so a recipe draws for
+  all of its artefacts in one place.
+
+  key: for what goes beyond. keys: [K], the first fresh keys. blocks: [B, N], the first N numbers
+  of each of the first B keys.
+  """
+
+  key: jax.Array
+  keys: jax.Array
+  blocks: jax.Array
+
+
+def ahead(key, blocks: int = 2, length: int = BLOCK) -> Ahead:
+  """Draws ahead: see Ahead."""
+  fresh = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(1, KEYS + 1))
+  return Ahead(key, fresh, jax.vmap(lambda k: jax.random.uniform(k, (length,)))(fresh[:blocks]))
+
+
 class Draws:
   """Random numbers from one key, each handed out once.
 
   An artefact uses one generator. Compiling one for each of its thirty or so numbers would take ten
-  times as long as the rest of the artefact.
+  times as long as the rest of the artefact. The key may come with numbers that were drawn `ahead`.
   """
 
-  def __init__(self, key):
-    self._key, self._block, self._used = key, jnp.zeros(0), 0
+  def __init__(self, key: 'jax.Array | Ahead'):
+    self._ahead = key if isinstance(key, Ahead) else None
+    self._key = key.key if isinstance(key, Ahead) else key
+    self._block, self._used = jnp.zeros(0), 0
     self._blocks = 0
 
   def key(self):
     """A fresh key, for noise as large as the photo."""
     self._blocks += 1
+    if self._ahead is not None and self._blocks <= len(self._ahead.keys):
+      return self._ahead.keys[self._blocks - 1]
     return jax.random.fold_in(self._key, self._blocks)
 
   def unit(self, *shape):
     """Uniform in [0, 1)."""
     n = math.prod(shape)
     if self._used + n > self._block.size:
-      self._block, self._used = jax.random.uniform(self.key(), (max(n, 2048),)), 0
+      self._block, self._used = self._next(n), 0
     self._used += n
     return self._block[self._used - n : self._used].reshape(shape)
+
+  def _next(self, n):
+    """A fresh block of at least n numbers."""
+    key = self.key()
+    if self._ahead is not None:
+      blocks, length = self._ahead.blocks.shape
+      if self._blocks <= blocks and n <= length:
+        return self._ahead.blocks[self._blocks - 1, : max(n, BLOCK)]
+    return jax.random.uniform(key, (max(n, BLOCK),))
 
   def uniform(self, ends, *shape):
     """Uniform between the ends."""
@@ -81,24 +120,36 @@ class Draws:
 
     Value noise: uniform numbers on a coarse grid, enlarged with a cubic kernel.
     """
+    return self.noises(height, width, [(1.0, cells)])
+
+  def noises(self, height, width, parts):
+    """The sum of smooth noises: (height of the hills, cells) of each."""
     short = min(height, width)
-    rows, columns = (max(2, round(cells * side / short) + 1) for side in (height, width))
-    grid = self.uniform((-1, 1), rows, columns)
-    return product(enlarging(height, rows), grid, enlarging(width, columns).T)
+    # One product for all: a product takes as long to compile as the rest of an artefact.
+    grids, down, across = [], [], []
+    for high, cells in parts:
+      rows, columns = (max(2, round(cells * side / short) + 1) for side in (height, width))
+      grids.append(high * self.uniform((-1, 1), rows, columns))
+      down.append(enlarging(height, rows))
+      across.append(enlarging(width, columns))
+    return product(
+      np.concatenate(down, 1), jax.scipy.linalg.block_diag(*grids), np.concatenate(across, 1).T
+    )
 
   def fractal(self, height, width, cells, octaves, finer=2.0):
     """Octaves of smooth noise in about [-1, 1], each half as high and `finer` times as fine."""
     limit = min(height, width) / 2
-    parts = [
-      0.5**i * self.noise(height, width, min(cells * finer**i, limit)) for i in range(octaves)
-    ]
-    return sum(parts) / (2 - 0.5 ** (octaves - 1)) * 1.4
+    scale = 1.4 / (2 - 0.5 ** (octaves - 1))
+    return self.noises(
+      height, width, [(scale * 0.5**i, min(cells * finer**i, limit)) for i in range(octaves)]
+    )
 
   def curve(self, n, count, knots):
     """`count` smooth functions of one variable in about [-1, 1], [count, n]."""
     values = self.uniform((-1, 1), count, knots)
     # Gathered, because a dense matrix as in `noise` would have n times `knots` entries.
-    return sum(values[:, knot] * weight for knot, weight in cubic(n, knots))
+    places, weights = (np.stack(x) for x in zip(*cubic(n, knots)))
+    return (values[:, places] * weights).sum(1)
 
 
 def product(*matrices):

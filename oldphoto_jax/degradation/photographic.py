@@ -121,6 +121,17 @@ def salt_pepper_noise(photo, key, amount, salt):
   return from_levels(levels)
 
 
+def noise(photo, key, kind, std, amount, salt):
+  """`gaussian_noise` for `kind` 0, `speckle_noise` for 1, `salt_pepper_noise` for 2."""
+
+  def normal(photo):
+    levels, normal = to_levels(photo), jax.random.normal(key, photo.shape)
+    return _cut(jnp.where(kind == 0, levels + std * normal, levels * (1 + std / 255 * normal)))
+
+  impulses = lambda photo: salt_pepper_noise(photo, key, amount, salt)
+  return lax.cond(kind == 2, impulses, normal, photo)
+
+
 # --- low resolution ------------------------------------------------------------------------------
 
 
@@ -392,7 +403,7 @@ def film_grain(photo, key, std, size):
     size: sigma in pixels, 0 < size <= 1.5, of the Gaussian that correlates the field.
   """
   kernel = _gaussian_kernel(4, size, 4)
-  field = _separable(jax.random.normal(key, (*photo.shape[:2], 1)), kernel)
+  field = _separable(jax.random.normal(key, photo.shape[:2])[..., None], kernel)
   field /= (kernel**2).sum()  # filtering white noise twice scales its standard deviation by this
   light = ((_mix(photo, _LUMA)[..., None] + 1) / 2).clip(0, 1)
   return photo + std / 127.5 * 2 * jnp.sqrt(light * (1 - light)) * field

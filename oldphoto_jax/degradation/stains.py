@@ -25,10 +25,11 @@ class Stains:
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
     paper = artefact.under(draw, photo, paper)
-    step = lambda draw, photo: self._stain(draw, photo, paper)
+    step = lambda draw, photo: self.one(draw, photo, paper)
     return artefact.repeat(draw, self.count, photo, step)
 
-  def _stain(self, draw, photo, paper):
+  def one(self, draw, photo, paper):
+    """Adds a stain: see artefact.Several."""
     height, width = photo.shape[:2]
     short = min(height, width)
     centre = draw.uniform((-0.1, 1.1), 2) * jnp.array([height, width])
@@ -37,8 +38,7 @@ class Stains:
     rows, columns = drawing.grid(height, width)
     y, x = (rows - centre[0]) * stretch, (columns - centre[1]) / stretch
     outline = drawing.outline(draw, y[None], x[None], (0.25, 0.2, 0.12, 0.1, 0.08, 0.05))[0] - 1
-    outline += 0.2 * draw.noise(height, width, 4) + 0.09 * draw.noise(height, width, 14)
-    outline += 0.03 * draw.noise(height, width, min(50, short / 3))
+    outline += draw.noises(height, width, [(0.2, 4), (0.09, 14), (0.03, min(50, short / 3))])
     # Distance inside the outline, in pixels; noise moves the outline by a share of the radius.
     level = radius * (1 + outline) - jnp.sqrt(y * y + x * x)
     body = jax.nn.sigmoid(level / (0.5 + 0.02 * short * draw.unit() ** 2))
@@ -97,9 +97,12 @@ class Smudges:
 
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
-    return artefact.repeat(draw, self.count, photo, self._smudge)
+    step = lambda draw, photo: self.one(draw, photo, paper)
+    return artefact.repeat(draw, self.count, photo, step)
 
-  def _smudge(self, draw, photo):
+  def one(self, draw, photo, paper):
+    """Adds a smudge: see artefact.Several."""
+    del paper
     height, width = photo.shape[:2]
     short = min(height, width)
     centre = draw.unit(2) * jnp.array([height, width])

@@ -107,10 +107,11 @@ class Folds:
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
     paper = artefact.under(draw, photo, paper)
-    step = lambda draw, photo: self._fold(draw, photo, paper)
+    step = lambda draw, photo: self.one(draw, photo, paper)
     return artefact.repeat(draw, self.count, photo, step)
 
-  def _fold(self, draw, photo, paper):
+  def one(self, draw, photo, paper):
+    """Adds a fold: see artefact.Several."""
     height, width = photo.shape[:2]
     short = min(height, width)
     upright = jnp.where(draw.chance(0.5), 0, np.pi / 2) + 0.05 * draw.normal()
@@ -119,8 +120,7 @@ class Folds:
     centre = draw.uniform((0.12, 0.88), 2) * jnp.array([height, width])
     rows, columns = drawing.grid(height, width)
     y, x = rows - centre[0], columns - centre[1]
-    wobble = 0.007 * short * draw.noise(height, width, 5)
-    wobble += 0.002 * short * draw.noise(height, width, min(40, short / 3))
+    wobble = short * draw.noises(height, width, [(0.007, 5), (0.002, min(40, short / 3))])
     distance = y * sin + x * cos + wobble
     along = y * cos - x * sin
 
@@ -223,10 +223,11 @@ class Tears:
   def __call__(self, key, photo, paper=None) -> artefact.Damaged:
     draw = drawing.Draws(key)
     paper = artefact.under(draw, photo, paper)
-    step = lambda draw, photo: self._tear(draw, photo, paper)
+    step = lambda draw, photo: self.one(draw, photo, paper)
     return artefact.repeat(draw, self.count, photo, step)
 
-  def _tear(self, draw, photo, paper):
+  def one(self, draw, photo, paper):
+    """Adds a tear: see artefact.Several."""
     height, width = photo.shape[:2]
     short = min(height, width)
     # The distance from one of the four borders, and the position along it.

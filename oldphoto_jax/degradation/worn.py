@@ -68,7 +68,7 @@ class Worn:
   def __call__(self, key, clean) -> recipes.Aged:
     """A photo, toned and soft -> that photo damaged and scanned."""
     recipes.check(clean)
-    draw = drawing.Draws(key)
+    draw = drawing.Draws(drawing.ahead(key))
     paper = artefact.draw_paper(draw.key(), *clean.shape[:2])
     photo = self._tone(draw, clean)
     damaged, mask = self._damage(draw, photo, paper)
@@ -89,7 +89,7 @@ class Worn:
   def over(self, key, photo) -> recipes.Aged:
     """An old print with more damage on top: its own tone, grain and damage stay."""
     recipes.check(photo)
-    draw = drawing.Draws(key)
+    draw = drawing.Draws(drawing.ahead(key))
     damaged, mask = self._damage(draw, photo, artefact.draw_paper(draw.key(), *photo.shape[:2]))
     return recipes.Aged(photographic.from_levels(photographic.to_levels(damaged)), photo, mask)
 
@@ -102,13 +102,16 @@ class Worn:
     gain = jnp.where(draw.chance(probability), draw.uniform(gain), 1.0)
     pivot = draw.uniform((-0.4, 0.4))
     photo = (pivot + gain * (photo - pivot)).clip(-1, 1)
-    surface = lambda chosen, photo: (
-      artefact.apply(draw, chosen, True, artefact.unharmed(photo), None, mark=None).photo
-    )
-    photo = surface(self.fading, photo)
-    # Silver has no dyes that fade apart.
-    photo = photographic.desaturate(photo, jnp.where(without_colour, 1.0, 0.0))
-    photo = surface(self.yellowing, surface(self.texture, photo))
+
+    def fading(key, photo, paper):
+      faded = self.fading[1](key, photo, paper)
+      # Silver has no dyes that fade apart.
+      gray = photographic.desaturate(faded.photo, jnp.where(without_colour, 1.0, 0.0))
+      return faded._replace(photo=gray)
+
+    chosen = (self.fading[0], fading), self.texture, self.yellowing
+    layers = [artefact.Layer(*one, mark=artefact.nothing) for one in chosen]
+    photo = artefact.apply(draw, layers, artefact.unharmed(photo), None).photo
     probability, sigma = self.soft
     sigma = jnp.where(draw.chance(probability), draw.uniform(sigma), 0.2)
     photo = photographic.soft_blur(photo, sigma)
@@ -119,11 +122,8 @@ class Worn:
 
   def _damage(self, draw, photo, paper):
     harmed = ~draw.chance(self.unharmed)
-    show_through = lambda damaged, change: drawing.smoothstep(change, 0.35, 0.55)
-    marked = artefact.unharmed(photo)
-    # The content shows through stains: they are damage where they are strong.
-    marked = artefact.apply(draw, self.stains, harmed, marked, paper, mark=show_through)
-    for chosen in (
+    show_through = lambda cover, change: drawing.smoothstep(change, 0.35, 0.55)
+    chosen = (
       self.foxing,
       self.folds,
       self.losses,
@@ -136,9 +136,13 @@ class Worn:
       self.corners,
       self.hairs,
       self.dust,
-    ):
-      if chosen is not None:
-        marked = artefact.apply(draw, chosen, harmed, marked, paper)
+    )
+    layers = [
+      # The content shows through stains: they are damage where they are strong.
+      artefact.Layer(*self.stains, harmed, show_through),
+      *(artefact.Layer(*one, harmed) for one in chosen if one is not None),
+    ]
+    marked = artefact.apply(draw, layers, artefact.unharmed(photo), paper)
     # As sharp as the scanner, whatever the sharpness of the picture.
     change = photographic.soft_blur(marked.photo - photo, draw.uniform(self.damage_blur))
     return (photo + change).clip(-1, 1), artefact.visible(marked, 1, 0.05, 0.16)  # 6 to 20 levels

@@ -58,6 +58,9 @@ class Step:
     pipeline: images per second of the input pipeline by itself; None without one.
     pipeline_core: the same per busy core.
     degradation: images per second of the preparation on the device; None without one.
+    degradation_compile_cpu: CPU seconds of tracing and compiling it by itself.
+    compile_cpu: CPU seconds of tracing and compiling the step, over all threads; None in reports
+      from before they were measured.
   """
 
   stage: str
@@ -73,6 +76,8 @@ class Step:
   pipeline: float | None = None
   pipeline_core: float | None = None
   degradation: float | None = None
+  degradation_compile_cpu: float | None = None
+  compile_cpu: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +154,7 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
   state = parallel.replicate(jax.jit(stage.init)(key))
   constants = parallel.replicate(stage.constants)
   step = parallel.train_step(stage.prepare, stage.train_step)
-  start = time.perf_counter()
-  program = step.lower(state, constants, on_device, key).compile()
-  compiled = time.perf_counter() - start
+  program, compiled = _compiled(step, state, constants, on_device, key)
 
   def run(n):
     nonlocal state
@@ -162,6 +165,7 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
   run(1)
   seconds = statistics.median(windows(run, plan))
   size = len(batch['id'])
+  degradation, degradation_compile = _degradation(stage, batch, plan)
   return _step(
     stage.name,
     (size, batch['image'].shape[1]),
@@ -171,7 +175,8 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
     parts=stage.accumulate or 1,
     pipeline=pipeline,
     pipeline_core=pipeline_core,
-    degradation=_degradation(stage, batch, plan),
+    degradation=degradation,
+    degradation_compile_cpu=degradation_compile,
   )
 
 
@@ -179,9 +184,7 @@ def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Wi
   """Measures an iteration of Deep Image Prior on one photo of side x side pixels and one device."""
   _reset_peak()
   photo, key, state = fit_time.arguments(settings, side, side)
-  start = time.perf_counter()
-  program = fit_time.program(settings, ITERATIONS).lower(photo, key, state).compile()
-  compiled = time.perf_counter() - start
+  program, compiled = _compiled(fit_time.program(settings, ITERATIONS), photo, key, state)
 
   def run(n):
     nonlocal state
@@ -194,18 +197,26 @@ def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Wi
   return _step(name, (1, side), (compiled, seconds), program, peak)
 
 
+def _compiled(function: Any, *args: Any) -> tuple[Any, tuple[float, float]]:
+  """The compiled program of a jitted function, and the seconds and CPU seconds that it took."""
+  start, cpu = time.perf_counter(), time.process_time()
+  program = function.lower(*args).compile()
+  return program, (time.perf_counter() - start, time.process_time() - cpu)
+
+
 def _step(
-  name: str, shape: tuple[int, int], times: tuple[float, float], program: Any, peak: float,
-  parts: int = 1, pipeline: float | None = None, pipeline_core: float | None = None,
-  degradation: float | None = None,
+  name: str, shape: tuple[int, int], times: tuple[tuple[float, float], float], program: Any,
+  peak: float, parts: int = 1, pipeline: float | None = None, pipeline_core: float | None = None,
+  degradation: float | None = None, degradation_compile_cpu: float | None = None,
 ) -> Step:  # fmt: skip
-  (batch, side), (compiled, seconds) = shape, times
+  (batch, side), ((compiled, compile_cpu), seconds) = shape, times
   gflop = program.cost_analysis()['flops'] * parts / 1e9
   return Step(
     stage=name,
     batch=batch,
     side=side,
     compile_seconds=compiled,
+    compile_cpu=compile_cpu,
     ms=1e3 * seconds,
     images_per_second=batch / seconds,
     gflop=gflop,
@@ -215,6 +226,7 @@ def _step(
     pipeline=pipeline,
     pipeline_core=pipeline_core,
     degradation=degradation,
+    degradation_compile_cpu=degradation_compile_cpu,
   )
 
 
@@ -252,8 +264,8 @@ def _pipeline(stage: train.Stage, plan: Windows) -> tuple[float, float]:
   return count / wall, count / cpu
 
 
-def _degradation(stage: train.Stage, batch: dict[str, Any], plan: Windows) -> float:
-  """Images per second of the stage's preparation on one device."""
+def _degradation(stage: train.Stage, batch: dict[str, Any], plan: Windows) -> tuple[float, float]:
+  """Images per second of the stage's preparation on one device, and CPU seconds of compiling it."""
 
   @jax.jit
   def prepare(batch, key):
@@ -261,14 +273,15 @@ def _degradation(stage: train.Stage, batch: dict[str, Any], plan: Windows) -> fl
     return stage.prepare(batch, keys)
 
   batch, key = jax.device_put(batch), jax.random.key(0)
-  jax.block_until_ready(prepare(batch, key))
+  program, (_, compile_cpu) = _compiled(prepare, batch, key)
 
   def run(n):
     for _ in range(n):
-      last = prepare(batch, key)
+      last = program(batch, key)
     jax.block_until_ready(last)
 
-  return len(batch['id']) / statistics.median(windows(run, plan))
+  run(1)
+  return len(batch['id']) / statistics.median(windows(run, plan)), compile_cpu
 
 
 def _reset_peak() -> None:
@@ -323,17 +336,20 @@ def table(peak: float, steps: Sequence[Step], restoring: Sequence[Restoring]) ->
   lines = [
     f'Peak of a device, product of {MATMUL}x{MATMUL} float32 matrices: {peak:.0f} GFLOP/s',
     '',
-    '| stage | batch | compile s | step ms | images/s | GFLOP | GFLOP/s | of peak | peak MiB | '
-    'input images/s (per core) | degradation images/s |',
-    '|' + '---|' * 11,
+    '| stage | batch | compile s (CPU s) | step ms | images/s | GFLOP | GFLOP/s | of peak | '
+    'peak MiB | input images/s (per core) | degradation images/s | degradation compile CPU s |',
+    '|' + '---|' * 12,
   ]
   number = lambda x, form='.1f': '' if x is None else format(x, form)
   for x in steps:
+    cpu = '' if x.compile_cpu is None else f' ({x.compile_cpu:.1f})'
     source = '' if x.pipeline is None else f'{x.pipeline:.0f} ({x.pipeline_core:.0f})'
     lines.append(
-      f'| {x.stage} | {x.batch} x {x.side}² | {x.compile_seconds:.1f} | {x.ms:.1f} | '
+      f'| {x.stage} | {x.batch} x {x.side}² | {x.compile_seconds:.1f}{cpu} | '
+      f'{x.ms:.1f} | '
       f'{x.images_per_second:.2f} | {x.gflop:.2f} | {x.gflops:.1f} | {x.share:.0%} | '
-      f'{x.peak_mib:.0f} | {source} | {number(x.degradation)} |'
+      f'{x.peak_mib:.0f} | {source} | {number(x.degradation)} | '
+      f'{number(x.degradation_compile_cpu)} |'
     )
   if restoring:
     lines += ['', '| restoring | compile s | ms per photo |', '|---|---|---|']

@@ -85,13 +85,13 @@ def recipe(config: ConfigDict, shares: ConfigDict) -> recipes.Shares:
 
 
 def prepare(
-  clean: recipes.Recipe, over: recipes.Recipe, p_over: float
+  clean: recipes.Recipe, over: recipes.Recipe | None, p_over: float
 ) -> Callable[[dict, jax.Array], dict]:
   """Batches of prints.CleanAndPrints as repair.train_step takes them.
 
   Args:
     clean: damages clean photos.
-    over: damages prints that are old already, with probability `p_over`.
+    over: damages prints that are old already, with probability `p_over`; None if there are none.
     p_over: see `over`.
   """
 
@@ -108,7 +108,10 @@ def prepare(
       mask = jnp.maximum(moved_here, jnp.where(used, more.mask, 0.0))
       return jnp.where(used, more.old, photo), image, mask
 
-    old, truth, mask = jax.lax.cond(is_print, old_print, lambda: tuple(clean(key, image)))
+    if over is None:
+      old, truth, mask = clean(key, image)
+    else:
+      old, truth, mask = jax.lax.cond(is_print, old_print, lambda: tuple(clean(key, image)))
     # Of a print, only what was damaged here has a true value; and nobody drew masks to the pixel.
     lost = jnp.maximum(mask, damaged)
     rim = _widened(damaged, 1) * (1 - damaged)
@@ -127,13 +130,7 @@ def prepare(
   names = ('image', 'damaged', 'ignored', 'donor', 'moved', 'is_print')
 
   def prepare(batch, keys):
-    # One photo at a time on CPU: see recipes.degrade_batch.
-    return jax.lax.platform_dependent(
-      keys,
-      *(batch[name] for name in names),
-      cpu=lambda *args: jax.lax.map(lambda a: one(*a), args),
-      default=jax.vmap(one),
-    )
+    return recipes.each(one, keys, *(batch[name] for name in names))
 
   return prepare
 
@@ -228,7 +225,7 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     'repair',
     init=_started(config, net),
     stream=stream,
-    prepare=prepare(mixture, worn_prints.over, d.p_over),
+    prepare=prepare(mixture, worn_prints.over if len(labelled) else None, d.p_over),
     prepare_eval=prepare_eval(worn_prints if 'worn' in config.shares else mixture),
     columns=('old', 'restored', 'told', 'clean', 'damage', 'found'),
   )

@@ -50,14 +50,7 @@ def prepare_rx(
     return jax.lax.cond(is_real, as_r, lambda: recipe(x_key, image).old)
 
   def prepare(batch, keys):
-    # One photo at a time on CPU: see recipes.degrade_batch.
-    image = jax.lax.platform_dependent(
-      keys,
-      batch['image'],
-      batch['is_real'],
-      cpu=lambda *args: jax.lax.map(lambda a: one(*a), args),
-      default=jax.vmap(one),
-    )
+    image = recipes.each(one, keys, batch['image'], batch['is_real'])
     return {'image': image, 'is_real': batch['is_real'].astype(jnp.float32)}
 
   return prepare
