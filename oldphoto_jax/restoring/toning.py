@@ -8,7 +8,7 @@ SIDE = 64  # pixels of the thumbnail whose statistics decide
 FRAME = 0.03  # share of each side that may be border or worn edge, and does not count
 # Gates from the first on begin to count, from the second on wholly: of sound photos few reach the
 # first, of faded ones most the second (benchmarks/prints).
-GATE = (0.4, 0.8)
+GATE = (0.5, 0.9)
 BAND = 1 << 20  # pixels that are corrected at once, to bound the memory
 
 
