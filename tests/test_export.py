@@ -128,7 +128,6 @@ def test_onnx_fills_what_a_mask_marks_from_its_own_prefill():
 
 @pytest.mark.parametrize('system', [unet, resnet, detecting, repairing])
 def test_stablehlo_computes_what_the_networks_compute_at_two_sizes(system):
-  pytest.importorskip('flatbuffers')
   made = system()
   (data,) = stablehlo.files(made).values()
   networks, exported = file.networks(made.weights), jax.export.deserialize(bytearray(data))

@@ -28,7 +28,7 @@ def files(loaded: Loaded) -> dict[str, bytes]:
   look.stablehlo of `repair`, detect.stablehlo of a detector, restore.stablehlo of others.
 
   Raises:
-    WeightsError: flatbuffers is missing, or these networks have no such form.
+    WeightsError: these networks have no such form.
   """
   weights = loaded.weights
   if weights.system not in ('repair', DETECTOR, 'pix2pix', 'cyclegan'):
@@ -53,9 +53,4 @@ def _exported(function: Any, params: Any, multiple: int) -> bytes:
   sides = export.symbolic_shape(f'{multiple}*h, {multiple}*w', constraints=('h >= 2', 'w >= 2'))
   photo = jax.ShapeDtypeStruct((1, *sides, 3), jnp.float32)
   exported = export.export(jax.jit(lambda x: function(params, x)), platforms=PLATFORMS)(photo)
-  try:
-    return bytes(exported.serialize())
-  except ImportError:
-    raise WeightsError(
-      "writing StableHLO needs the package flatbuffers: pip install 'oldphoto_jax[export]'"
-    ) from None
+  return bytes(exported.serialize())
