@@ -130,6 +130,7 @@ def measured(page, address: str, path: pathlib.Path, restoring: bool) -> Iterato
   for _ in range(5):
     page.goto(address)
     page.locator('.drop').wait_for()
+    until(page, f'{PAINT} > 0')  # the browser may record it later than the page is there
     opened.append(page.evaluate(PAINT))
   yield Figure('first paint', 'ms', tuple(opened))
   page.locator('.ready').wait_for(state='hidden')  # the weights are loaded
