@@ -102,7 +102,11 @@ def prepare(
 
     def old_print():
       moved_here = moved * (1 - _widened(jnp.maximum(damaged, ignored), 2))
-      photo = _transplanted(moved_key, image, donor, moved, moved_here)
+      photo = jax.lax.cond(
+        moved.any(),
+        lambda: _transplanted(moved_key, image, donor, moved, moved_here),
+        lambda: image,
+      )
       more = over(key, photo)
       used = jax.random.bernoulli(over_key, p_over)
       mask = jnp.maximum(moved_here, jnp.where(used, more.mask, 0.0))
