@@ -102,7 +102,7 @@ def test_what_two_processes_saved_goes_on_on_one_and_on_two(runs):
 
 
 @pytest.mark.slow
-def test_a_run_that_loses_a_process_ends_and_goes_on(tmp_path):
+def test_a_run_that_loses_a_process_ends_with_a_sentence_and_goes_on(tmp_path):
   flags = (f'--config.workdir={tmp_path}/lost', '--config.train.evaluate_every=1')
   endless = start_two(tmp_path, *flags, '--config.vae_y.steps=100000')
   folder = tmp_path / 'lost' / 'vae_y' / 'checkpoints'
@@ -111,11 +111,12 @@ def test_a_run_that_loses_a_process_ends_and_goes_on(tmp_path):
     time.sleep(0.5)
   survivor, lost = endless
   lost.kill()
-  said = survivor.communicate(timeout=parallel.HEARTBEAT + 30)[1]
-  # If JAX notices the broken connection first, the run says so. If it waits for signs of life, it
-  # ends the process by itself.
-  assert survivor.returncode in (ExitStatus.STOPPED, -signal.SIGABRT), said
-  if survivor.returncode == ExitStatus.STOPPED:
+  said = survivor.communicate(timeout=60)[1]
+  # The error that JAX raises races with its own end of the process, which says the same.
+  if survivor.returncode == -signal.SIGABRT:
+    assert 'another task died' in said
+  else:
+    assert survivor.returncode == ExitStatus.STOPPED, said
     assert 'another process of this run has ended' in said and 'the same command' in said
   lost.communicate()
   newest = max(int(path.name) for path in folder.glob('*') if path.name.isdecimal())
