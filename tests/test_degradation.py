@@ -10,6 +10,7 @@ import skimage.data
 from PIL import Image
 
 from oldphoto_jax.degradation import names, photographic
+from oldphoto_jax.degradation.examples import each
 from oldphoto_jax.degradation.recipes import (
   Ageing,
   Holes,
@@ -17,7 +18,6 @@ from oldphoto_jax.degradation.recipes import (
   Report,
   Wan2020,
   degrade_batch,
-  each,
   line_mask,
 )
 from oldphoto_jax.errors import ConfigError

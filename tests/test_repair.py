@@ -147,7 +147,7 @@ def test_prints_teach_what_was_damaged_here_and_where_damage_is():
     mask = jnp.zeros_like(photo[..., :1]).at[2:6, 2:6].set(1.0)
     return recipes.Aged(jnp.where(mask > 0, 1.0, photo), photo, mask)
 
-  prepare = jax.jit(system.prepare(sound, over, 1.0))
+  prepare = jax.jit(system.prepare(sound, over, 1.0, 0.0))
   damaged = np.zeros((2, 32, 32, 1), np.uint8)
   damaged[:, 20:24, 20:24] = 255
   ignored = np.zeros_like(damaged)
@@ -181,12 +181,13 @@ def test_the_damage_of_one_print_is_laid_on_the_sound_parts_of_another():
     p_print=1.0,
     p_transplant=1.0,
   )
-  drawn = [stream.draw(0, np.random.default_rng(n)) for n in range(40)]
-  # Of what was drawn: the damage of the first laid over the second.
+  drawn = [stream.draw(0, np.random.default_rng(n)) for n in range(200)]
+  # Of what was drawn: the damage of the first laid over the second, neither of them turned.
   drawn = [x for x in drawn if x['photo'] == 1 and x['donor'][0, 0, 0] == 140]
+  drawn = [x for x in drawn if x['damaged'][0, -1, 0] and x['moved'][:, 0].any()]
   batch = {name: np.stack([x[name] for x in drawn]) for name in drawn[0] if name != 'photo'}
   untouched = lambda key, photo: recipes.Aged(photo, photo, jnp.zeros_like(photo[..., :1]))
-  prepare = jax.jit(system.prepare(recipes.Mixture((worn.Sound(),)), untouched, 0.0))
+  prepare = jax.jit(system.prepare(recipes.Mixture((worn.Sound(),)), untouched, 0.0, 0.0))
   keys = jax.random.split(jax.random.key(0), len(drawn))
   ready = jax.tree.map(np.asarray, prepare(batch, keys))
   levels = lambda x: np.round(127.5 * (x + 1))

@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks.accelerator import resident
 from configs import repair as configs
 from oldphoto_jax import weights
 from oldphoto_jax.errors import CheckpointError, ConfigError, UserError
 from oldphoto_jax.models.state import State
+from oldphoto_jax.nn import averaging
 from oldphoto_jax.systems import build, repair
 from oldphoto_jax.training import parallel
 from oldphoto_jax.training.train import Terminated
@@ -42,7 +44,7 @@ class Position:
   Attributes:
     began: the step whose weights it learnt on from without their optimiser, or 0. It makes the
       random key, so that such a start does not see the examples of the steps before.
-    data: the state of the batches.
+    data: 'next_example', the number of the next example.
   """
 
   began: int
@@ -155,49 +157,71 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   loaded = None if start is None else weights.read(start)
   config = settings(args, data, start)
   count = 0 if loaded is None else int(loaded.card.get('step', 0))
-  opened = repair.stages(config, build.photos(config.data, config.seed), build.UNTRAINED)
-  stage = opened['repair']()
-  batches = stage.batches()
+  photos = build.photos(config.data, config.seed)
+  stage = repair.stages(config, photos, build.UNTRAINED)['repair']()
+  stream = repair.stream(config, photos)
   state, position = jax.jit(stage.init)(jax.random.key(config.seed)), Position(count, {})
   resumed = None if start is None else load_state(start, state)
   if resumed is not None:
     state, position = resumed[0].replace(ema=loaded.weights.params['repair']), resumed[1]
-    batches.set_state(position.data)
     print(f'going on from step {count}', flush=True)
   elif count:
     print(f'going on from the weights of step {count}; the optimiser begins anew', flush=True)
   key = jax.random.fold_in(jax.random.key(config.seed), position.began)
-  state, constants = parallel.replicate(state), parallel.replicate(stage.constants)
-  step = parallel.train_step(stage.prepare, stage.train_step)
-  flow = parallel.prefetch(batches)
+  state = parallel.replicate(state)
+  shelves = parallel.replicate(resident.shelves(stream, args.threads))
+  print(f'{shelves.clean.pixels.shape[0] / 1e6:.0f} megapixels of photos are there', flush=True)
+
+  def one_step(state, constants, batch, keys):
+    shelves, rate = constants
+    cut = jax.vmap(lambda key: resident.draw(stream, shelves, key))(batch['cut'])
+    after, metrics = stage.train_step(state, {}, stage.prepare(cut, batch['damage']), keys)
+    return slowed(state, after, rate, config.repair.ema), metrics
+
+  step = parallel.train_step(split_keys, one_step)
+  taken = position.data.get('next_example', count * args.batch)
   saved, looked, wait, measured = time.monotonic(), count, 1, []
   with Terminated() as terminated:
     while True:
-      on_device, _, place = next(flow)
-      state, metrics = step(state, constants, on_device, key)
-      count += 1
+      gone = (time.monotonic() - begun) / (60 * args.minutes)
+      rate = np.float32(1.0 if gone < 1 - args.decay else max(0.0, (1 - gone) / args.decay))
+      ids = np.arange(taken, taken + args.batch).astype(np.uint32)
+      state, metrics = step(state, (shelves, rate), parallel.shard({'id': ids}), key)
+      count, taken = count + 1, taken + args.batch
       if count - looked < wait and not terminated.requested and count < args.steps:
         continue
       metrics = jax.device_get(metrics)  # waits
       now = time.monotonic()
       measured.append((now, count))
-      rate = speed(measured, args.batch)
+      seen = speed(measured, args.batch)
       # The first look waits for compiling, the second one for a step.
-      wait = max(1, min(args.look, int(AT_MOST * rate / args.batch)))
+      wait = max(1, min(args.look, int(AT_MOST * seen / args.batch)))
       looked = count
       total = {name: float(np.mean(value)) for name, value in metrics.items()}
       if not all(np.isfinite(value) for value in total.values()):
         raise ConfigError(f'step {count}: a loss is not finite; lower --lr')
       over = terminated.requested or now - begun > 60 * args.minutes or count >= args.steps
       if over or now - saved > args.every:
-        position = Position(position.began, place)
+        position = Position(position.began, {'next_example': taken})
         path = save(args.output, config, state, loaded, count, now - begun, position)
         saved = now
         words = ', '.join(f'{name} {value:.4f}' for name, value in total.items())
-        print(f'{path.name}: {rate:.1f} photos/s, {words}', flush=True)
+        print(f'{path.name}: {seen:.1f} photos/s, {words}', flush=True)
       if over:
-        batches.close()
         return path
+
+
+def split_keys(batch: dict, keys: jax.Array) -> dict[str, jax.Array]:
+  """Two keys of each example: to cut it, and to damage it."""
+  del batch
+  pairs = jax.vmap(jax.random.split)(keys)
+  return {'cut': pairs[:, 0], 'damage': pairs[:, 1]}
+
+
+def slowed(before: State, after: State, rate: jax.Array, decay: float) -> State:
+  """`after`, had its step been made with `rate` times the learning rate: Adam's steps scale so."""
+  g = jax.tree.map(lambda a, b: a + rate * (b - a), before.g, after.g)
+  return after.replace(g=g, ema=averaging.moving_average(before.ema, g, decay, before.step))
 
 
 def speed(measured: list[tuple[float, int]], batch: int) -> float:
@@ -235,7 +259,7 @@ def save(
 
 def main(argv: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('data', type=pathlib.Path, help='of pack.py')
+  parser.add_argument('data', type=pathlib.Path, nargs='+', help='of pack.py')
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='of checkpoints')
   parser.add_argument('--start', type=pathlib.Path, help='weights, if OUTPUT holds no checkpoint')
   parser.add_argument('--minutes', type=float, default=9.0, help='in all, compiling included')
@@ -243,9 +267,12 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('--every', type=float, default=60.0, help='seconds between checkpoints')
   parser.add_argument('--batch', type=int, default=256)
   parser.add_argument('--lr', type=float, default=1e-3)
+  parser.add_argument(
+    '--decay', type=float, default=0.0, help='share of the minutes over which the rate falls to 0'
+  )
   parser.add_argument('--dtype', choices=('bfloat16', 'float32'), default='bfloat16')
   parser.add_argument('--wide', action='store_true', help=f'widths {WIDE}')
-  parser.add_argument('--threads', type=int, default=8, help='that cut crops')
+  parser.add_argument('--threads', type=int, default=8, help='that resize photos')
   parser.add_argument(
     '--look', type=int, default=20, help='steps between looks at the losses, at most'
   )
@@ -254,8 +281,9 @@ def main(argv: list[str] | None = None) -> int:
   args.output.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory() as place:
     try:
-      with zipfile.ZipFile(args.data) as packed:
-        packed.extractall(place)
+      for path in args.data:
+        with zipfile.ZipFile(path) as packed:
+          packed.extractall(place)
       train(args, pathlib.Path(place))
     except (UserError, OSError, zipfile.BadZipFile) as error:
       print(f'{type(error).__name__}: {error}', file=sys.stderr)

@@ -41,6 +41,18 @@ class Prints:
     shares = [(label == DAMAGED).mean() for label in self.labels]
     return [i for i, share in enumerate(shares) if share >= WORTH_MOVING]
 
+  @functools.cached_property
+  def marks(self) -> Sequence[np.ndarray]:
+    """The labels as pictures, uint8 [H, W, 3], so that they are cut and resized with the photos.
+
+    The first channel is 255 where damaged, the second one where undecidable, the third one 0.
+    """
+    levels = (DAMAGED, IGNORED, -1)
+    return [
+      np.stack([255 * (label == level).astype(np.uint8) for level in levels], -1)
+      for label in self.labels
+    ]
+
 
 NONE = Prints((), (), ())
 
@@ -141,15 +153,15 @@ class CleanAndPrints:
     }
 
   def _cut_print(self, photo, rng, tries):
-    label = self.prints.labels[photo]
-    # As a picture, so that it is cut and resized with the photo.
-    marks = np.stack([label == DAMAGED, label == IGNORED, np.zeros_like(label, bool)], -1)
-    marks = 255 * marks.astype(np.uint8)
+    marks = self.prints.marks[photo]
     for _ in range(tries):
       image, cut = self.print_crop(rng, self.prints.photos[photo], marks)
       cut = 255 * (cut >= 128).astype(np.uint8)
       if cut[..., 0].mean() > 0.005 * 255:
         break
-    if rng.random() < 0.5:  # damage has no up and down
-      image, cut = np.ascontiguousarray(image[::-1]), np.ascontiguousarray(cut[::-1])
-    return image, cut
+    # Damage has no direction.
+    if rng.random() < 0.5:
+      image, cut = image[::-1], cut[::-1]
+    if rng.random() < 0.5:
+      image, cut = image.swapaxes(0, 1), cut.swapaxes(0, 1)
+    return np.ascontiguousarray(image), np.ascontiguousarray(cut)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from oldphoto_jax.degradation import drawing
+from oldphoto_jax.degradation import drawing, examples
 
 
 class Damaged(NamedTuple):
@@ -142,7 +142,8 @@ def apply(draw, layers: Sequence[Layer], marked: Marked, paper) -> Marked:
   def step(carry, step):
     key, active, last, which, first, mark = step
 
-    def run(marked, before, cover):
+    def run(carry):
+      marked, before, cover = carry
       numbers = drawing.ahead(key, _BLOCKS, length)
       before = jnp.where(first, marked.photo, before)
       photo, covered = lax.switch(which, branches, numbers, marked.photo)
@@ -153,7 +154,7 @@ def apply(draw, layers: Sequence[Layer], marked: Marked, paper) -> Marked:
       shown = jnp.maximum(marked.shown, jnp.where(hidden > 0, change, 0.0))
       return Marked(photo, jnp.maximum(marked.mask, hidden), shown), before, cover
 
-    return lax.cond(active, run, lambda *same: same, *carry), None
+    return examples.when(active, run, carry), None
 
   branches = [partial(_add, layer.artefact, paper) for layer in layers]
   steps = (

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 
-from oldphoto_jax.degradation import artefact, drawing, photographic, recipes
+from oldphoto_jax.degradation import artefact, drawing, examples, photographic, recipes
 from oldphoto_jax.degradation.ageing import Fading, PaperTexture, Yellowing
 from oldphoto_jax.degradation.collected import Overlays, Textures
 from oldphoto_jax.degradation.scratches import Dust, Hairs, Scratches
@@ -114,10 +113,12 @@ class Print:
     )
     least, most = self.jpeg_quality
     quality = least + draw.below(most + 1 - least)
-    old = lax.cond(
-      draw.chance(self.jpeg),
-      lambda old: photographic.jpeg(old, quality),
-      lambda old: photographic.from_levels(photographic.to_levels(old)),
+    old = examples.switch(
+      draw.chance(self.jpeg).astype(int),
+      [
+        lambda old: photographic.from_levels(photographic.to_levels(old)),
+        lambda old: photographic.jpeg(old, quality),
+      ],
       old,
     )
     return recipes.Aged(old, clean, mask)

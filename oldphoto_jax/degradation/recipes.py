@@ -13,17 +13,14 @@ for `Wan2020`.
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Primitive, jaxpr_as_fun
-from jax.interpreters import mlir
 
-from oldphoto_jax.degradation import drawing, photographic
+from oldphoto_jax.degradation import drawing, examples, photographic
 
 
 class Aged(NamedTuple):
@@ -43,49 +40,8 @@ Recipe = Callable[[jax.Array, jax.Array], Aged]
 
 
 def degrade_batch(recipe: Recipe, keys, clean) -> Aged:
-  """Ages a batch: keys [B], clean [B, H, W, 3] -> Aged with a leading B everywhere. See `each`."""
-  return each(recipe, keys, clean)
-
-
-def each(function: Callable, *args):
-  """`function` of every example of a batch: of args[0][i], args[1][i], ... for every i.
-
-  The CPU processes one photo at a time: under vmap a `lax.switch` computes all its branches, and
-  `Wan2020` would do 16 operations per photo for the 2.8 that it uses on average. GPU and TPU use
-  the vmapped form: a single photo would leave most of their cores idle.
-
-  `lax.platform_dependent` would do the same, but trace both forms, and the vmapped one takes most
-  of the time. Not differentiable.
-  """
-  one = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in args]
-  traced, shape = jax.make_jaxpr(function, return_shape=True)(*one)
-  return jax.tree.unflatten(jax.tree.structure(shape), _each(*args, traced=traced))
-
-
-@partial(jax.jit, static_argnames='traced')
-def _each(*args, traced):
-  return _EACH.bind(*args, traced=traced)
-
-
-_EACH = Primitive('each_example')
-_EACH.multiple_results = True
-
-
-@_EACH.def_abstract_eval
-def _(*args, traced):
-  return [x.update(shape=(args[0].shape[0], *x.shape)) for x in traced.out_avals]
-
-
-def _one_by_one(*args, traced):
-  return lax.map(lambda args: jaxpr_as_fun(traced)(*args), args)
-
-
-def _at_once(*args, traced):
-  return jax.vmap(jaxpr_as_fun(traced))(*args)
-
-
-mlir.register_lowering(_EACH, mlir.lower_fun(_at_once, multiple_results=True))
-mlir.register_lowering(_EACH, mlir.lower_fun(_one_by_one, multiple_results=True), platform='cpu')
+  """Ages a batch: keys [B], clean [B, H, W, 3] -> Aged with a leading B. See examples.each."""
+  return examples.each(recipe, keys, clean)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +99,7 @@ class Wan2020:
       lambda photo: photographic.jpeg(photo, whole[4]),
     ]
     # A loop instead of four switches in a row compiles every operation only once.
-    old = lax.fori_loop(0, 4, lambda i, photo: lax.switch(steps[i], operations, photo), clean)
+    old = lax.fori_loop(0, 4, lambda i, photo: examples.switch(steps[i], operations, photo), clean)
 
     without_colour = unit[4] < self.gray
     old = jnp.where(without_colour, photographic.gray(old), old)
@@ -271,7 +227,7 @@ class Mixture:
   def __call__(self, key, clean) -> Aged:
     choice_key, key = jax.random.split(key)
     choice = jax.random.randint(choice_key, (), 0, len(self.recipes))
-    return lax.switch(choice, self.recipes, key, clean)
+    return examples.switch(choice, self.recipes, key, clean)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,7 +241,7 @@ class Shares:
     choice_key, key = jax.random.split(key)
     bars = jnp.cumsum(jnp.array(self.shares[:-1]))
     choice = (jax.random.uniform(choice_key) >= bars).sum()
-    return lax.switch(choice, self.recipes, key, clean)
+    return examples.switch(choice, self.recipes, key, clean)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from oldphoto_jax.degradation import artefact, drawing, photographic, recipes
+from oldphoto_jax.degradation import artefact, drawing, examples, photographic, recipes
 from oldphoto_jax.degradation.ageing import Fading, PaperTexture, Yellowing
 from oldphoto_jax.degradation.collected import Overlays
 from oldphoto_jax.degradation.cracks import Cracks
@@ -78,10 +77,12 @@ class Worn:
     old = jnp.where(scanned, grainy, damaged)
     least, most = self.jpeg_quality
     quality = least + draw.below(most + 1 - least)
-    old = lax.cond(
-      draw.chance(self.jpeg) & scanned,
-      lambda old: photographic.jpeg(old, quality),
-      lambda old: photographic.from_levels(photographic.to_levels(old)),
+    old = examples.switch(
+      (draw.chance(self.jpeg) & scanned).astype(int),
+      [
+        lambda old: photographic.from_levels(photographic.to_levels(old)),
+        lambda old: photographic.jpeg(old, quality),
+      ],
       old,
     )
     return recipes.Aged(old, photo, mask)
@@ -170,10 +171,12 @@ class Sound:
     noise = draw.uniform(self.noise) / 127.5 * jax.random.normal(draw.key(), photo.shape)
     least, most = self.jpeg_quality
     quality = least + draw.below(most + 1 - least)
-    photo = lax.cond(
-      draw.chance(self.jpeg),
-      lambda photo: photographic.jpeg(photo, quality),
-      lambda photo: photographic.from_levels(photographic.to_levels(photo)),
+    photo = examples.switch(
+      draw.chance(self.jpeg).astype(int),
+      [
+        lambda photo: photographic.from_levels(photographic.to_levels(photo)),
+        lambda photo: photographic.jpeg(photo, quality),
+      ],
       photo + noise,
     )
     return recipes.Aged(photo, photo, jnp.zeros_like(photo[..., :1]))

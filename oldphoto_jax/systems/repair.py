@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from oldphoto_jax import data, weights
 from oldphoto_jax.data import prints
-from oldphoto_jax.degradation import damage, distractors, photographic, recipes, worn
+from oldphoto_jax.degradation import damage, distractors, examples, photographic, recipes, worn
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import repair, state, tone
 from oldphoto_jax.nn.prefill import prefill
@@ -85,7 +85,7 @@ def recipe(config: ConfigDict, shares: ConfigDict) -> recipes.Shares:
 
 
 def prepare(
-  clean: recipes.Recipe, over: recipes.Recipe | None, p_over: float
+  clean: recipes.Recipe, over: recipes.Recipe | None, p_over: float, p_retoned: float
 ) -> Callable[[dict, jax.Array], dict]:
   """Batches of prints.CleanAndPrints as repair.train_step takes them.
 
@@ -93,29 +93,34 @@ def prepare(
     clean: damages clean photos.
     over: damages prints that are old already, with probability `p_over`; None if there are none.
     p_over: see `over`.
+    p_retoned: probability that a print gets other tones first, so that few prints do for many.
   """
 
   def one(key, image, damaged, ignored, donor, moved, is_print):
-    over_key, key, told_key, moved_key = jax.random.split(key, 4)
+    over_key, key, told_key, moved_key, *tone_keys = jax.random.split(key, 6)
     image, donor = photographic.from_levels(image), photographic.from_levels(donor)
     damaged, ignored, moved = (x.astype(jnp.float32) / 255 for x in (damaged, ignored, moved))
 
     def old_print():
+      truth, other = map(partial(_retoned, p_retoned), tone_keys, (image, donor))
       moved_here = moved * (1 - _widened(jnp.maximum(damaged, ignored), 2))
-      photo = jax.lax.cond(
-        moved.any(),
-        lambda: _transplanted(moved_key, image, donor, moved, moved_here),
-        lambda: image,
-      )
-      more = over(key, photo)
+      move = lambda photo: _transplanted(moved_key, photo, other, moved, moved_here)
+      photo = examples.when(moved.any(), move, truth)
+
+      def damaged_again(carry):
+        photo, mask = carry
+        more = over(key, photo)
+        return more.old, jnp.maximum(mask, more.mask)
+
       used = jax.random.bernoulli(over_key, p_over)
-      mask = jnp.maximum(moved_here, jnp.where(used, more.mask, 0.0))
-      return jnp.where(used, more.old, photo), image, mask
+      old, mask = examples.when(used, damaged_again, (photo, moved_here))
+      return old, truth, mask
 
     if over is None:
       old, truth, mask = clean(key, image)
     else:
-      old, truth, mask = jax.lax.cond(is_print, old_print, lambda: tuple(clean(key, image)))
+      branches = [lambda: tuple(clean(key, image)), old_print]
+      old, truth, mask = examples.switch(is_print.astype(int), branches)
     # Of a print, only what was damaged here has a true value; and nobody drew masks to the pixel.
     lost = jnp.maximum(mask, damaged)
     rim = _widened(damaged, 1) * (1 - damaged)
@@ -134,9 +139,22 @@ def prepare(
   names = ('image', 'damaged', 'ignored', 'donor', 'moved', 'is_print')
 
   def prepare(batch, keys):
-    return recipes.each(one, keys, *(batch[name] for name in names))
+    return examples.each(one, keys, *(batch[name] for name in names))
 
   return prepare
+
+
+def _retoned(p_retoned, key, photo):
+  """A print [S, S, 3] as another paper, age or scanner might have shown it; ranges set by eye."""
+  retoned_key, gray_key, gain_key, tint_key = jax.random.split(key, 4)
+  gain, gamma, pivot = jax.random.uniform(gain_key, (3,), minval=-1)
+  gray = jax.random.bernoulli(gray_key, 0.3)
+  toned = photographic.desaturate(photo, jnp.where(gray, 1.0, 0.0))
+  light = (0.5 + 0.2 * pivot + 1.6**gain * (toned / 2 - 0.2 * pivot)).clip(0, 1)
+  light = light ** (1.6**gamma)
+  tint = jnp.exp(0.08 * jax.random.normal(tint_key, (3,)))
+  toned = (2 * light * tint / tint.max() - 1).clip(-1, 1)
+  return jnp.where(jax.random.bernoulli(retoned_key, p_retoned), toned, photo)
 
 
 def _transplanted(key, photo, donor, damaged, here):
@@ -203,14 +221,19 @@ def stages(
   }
 
 
-def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
+def stream(config: ConfigDict, photos: build.Photos) -> prints.CleanAndPrints:
+  """The clean photos and labelled prints that `repair` learns from.
+
+  Raises:
+    UserError: there are prints without labels, or they do not fit together.
+  """
   d = config.data
   labelled = prints.NONE
   if d.labels:
     labelled = prints.prints(build.names(d.labels), build.names(d.prints))
   elif d.prints:
     raise ConfigError('data.prints has no labels: set data.labels, or leave both empty')
-  stream = prints.CleanAndPrints(
+  return prints.CleanAndPrints(
     photos.train,
     labelled,
     build.crop(d),
@@ -218,9 +241,14 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     d.p_print if len(labelled) else 0.0,
     d.p_transplant,
   )
+
+
+def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
+  d, source = config.data, stream(config, photos)
   net, mixture = model(config), recipe(config, config.shares)
   worn_prints = build.recipe('worn', d.overlays)
   assert isinstance(worn_prints, worn.Worn)
+  over = worn_prints.over if len(source.prints) else None
   return build.stage(
     repair,
     net,
@@ -228,8 +256,8 @@ def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
     photos,
     'repair',
     init=_started(config, net),
-    stream=stream,
-    prepare=prepare(mixture, worn_prints.over if len(labelled) else None, d.p_over),
+    stream=source,
+    prepare=prepare(mixture, over, d.p_over, d.p_retoned),
     prepare_eval=prepare_eval(worn_prints if 'worn' in config.shares else mixture),
     columns=('old', 'restored', 'told', 'clean', 'damage', 'found'),
   )

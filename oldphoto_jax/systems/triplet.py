@@ -18,7 +18,7 @@ import optax
 from ml_collections import ConfigDict
 
 from oldphoto_jax import data, weights
-from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.degradation import examples, photographic, recipes
 from oldphoto_jax.errors import ConfigError, WeightsError
 from oldphoto_jax.models import fusion, mapping, vae
 from oldphoto_jax.systems import build, system
@@ -47,10 +47,10 @@ def prepare_rx(
       old = image if ageing is None else ageing(r_key, image).old
       return jnp.where(jax.random.bernoulli(gray_key, gray), photographic.gray(old), old)
 
-    return jax.lax.cond(is_real, as_r, lambda: recipe(x_key, image).old)
+    return examples.switch(is_real.astype(int), [lambda: recipe(x_key, image).old, as_r])
 
   def prepare(batch, keys):
-    image = recipes.each(one, keys, batch['image'], batch['is_real'])
+    image = examples.each(one, keys, batch['image'], batch['is_real'])
     return {'image': image, 'is_real': batch['is_real'].astype(jnp.float32)}
 
   return prepare
