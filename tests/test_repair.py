@@ -143,9 +143,9 @@ def test_it_learns_where_damage_is():
 def test_prints_teach_what_was_damaged_here_and_where_damage_is():
   sound = recipes.Mixture((worn.Sound(),))
 
-  def over(key, photo):
+  def over(key, photo, clean):
     mask = jnp.zeros_like(photo[..., :1]).at[2:6, 2:6].set(1.0)
-    return recipes.Aged(jnp.where(mask > 0, 1.0, photo), photo, mask)
+    return recipes.Aged(jnp.where(mask > 0, 1.0, photo), clean, mask)
 
   prepare = jax.jit(system.prepare(sound, over, 1.0, 0.0))
   damaged = np.zeros((2, 32, 32, 1), np.uint8)
@@ -186,7 +186,7 @@ def test_the_damage_of_one_print_is_laid_on_the_sound_parts_of_another():
   drawn = [x for x in drawn if x['photo'] == 1 and x['donor'][0, 0, 0] == 140]
   drawn = [x for x in drawn if x['damaged'][0, -1, 0] and x['moved'][:, 0].any()]
   batch = {name: np.stack([x[name] for x in drawn]) for name in drawn[0] if name != 'photo'}
-  untouched = lambda key, photo: recipes.Aged(photo, photo, jnp.zeros_like(photo[..., :1]))
+  untouched = lambda key, photo, clean: recipes.Aged(photo, clean, jnp.zeros_like(photo[..., :1]))
   prepare = jax.jit(system.prepare(recipes.Mixture((worn.Sound(),)), untouched, 0.0, 0.0))
   keys = jax.random.split(jax.random.key(0), len(drawn))
   ready = jax.tree.map(np.asarray, prepare(batch, keys))

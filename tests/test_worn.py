@@ -75,7 +75,9 @@ def test_the_same_key_gives_the_same_photo_in_any_batch(aged):
 
 def test_a_print_keeps_its_pixels_where_nothing_is_added():
   photo = np.round(_photos(1)[0] * 127.5 + 127.5) / 127.5 - 1
-  same = jax.jit(worn.Worn(unharmed=1.0).over)(jax.random.key(1), photo)
+  lens = worn.Lens(blur=(0.0, (0.3, 1.2)), sharpening=(0.0, (0.3, 1.6)))
+  untouched = worn.Worn(unharmed=1.0, lens=lens, clean_scan=1.0)
+  same = jax.jit(untouched.over)(jax.random.key(1), photo, photo)
   assert float(same.mask.max()) == 0
   np.testing.assert_array_equal(same.clean, photo)
   np.testing.assert_allclose(same.old, photo, atol=1e-5)

@@ -103,7 +103,8 @@ def damaged_anew(rng, photo, label, made_up):
       break
     if not marks.any():
       key = jax.random.key(int(rng.integers(2**31)))
-      aged = made_up(key, photographic.from_levels(jnp.asarray(square)))
+      old = photographic.from_levels(jnp.asarray(square))
+      aged = made_up(key, old, old)
       mask = np.asarray(aged.mask)[..., 0] >= 0.5
       if SHARES[0] <= mask.mean() <= SHARES[1]:
         found.append((np.asarray(photographic.to_levels(aged.old)).astype(np.uint8), mask))

@@ -22,6 +22,31 @@ from oldphoto_jax.degradation.tears import Corners, Flaking, Folds, Tears
 
 
 @dataclasses.dataclass(frozen=True)
+class Lens:
+  """What a scanner or a smaller copy does to the content and the damage of a print alike.
+
+  Without it the edges of damage are sharper than those of the content, and a network that looks for
+  this finds no damage on real prints.
+  """
+
+  blur: tuple[float, tuple[float, float]] = (0.5, (0.3, 1.2))  # probability, sigma in pixels
+  sharpening: tuple[float, tuple[float, float]] = (0.35, (0.3, 1.6))  # probability, amount
+  radius: tuple[float, float] = (0.5, 1.5)  # of the sharpening, sigma in pixels
+
+  def __call__(self, draw, *photos):
+    """The same lens for all photos [H, W, 3], which stay in [-1, 1]."""
+    seen = jnp.concatenate(photos, -1)
+    probability, sigma = self.blur
+    blurred = photographic.soft_blur(seen, draw.uniform(sigma))
+    seen = jnp.where(draw.chance(probability), blurred, seen)
+    probability, amount = self.sharpening
+    amount = jnp.where(draw.chance(probability), draw.uniform(amount), 0.0)
+    detail = seen - photographic.soft_blur(seen, draw.uniform(self.radius))
+    seen = jnp.where(amount > 0, seen + amount * detail, seen).clip(-1, 1)
+    return jnp.split(seen, len(photos), -1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Worn:
   """Damages photos, and prints that are already old.
 
@@ -58,7 +83,9 @@ class Worn:
   soft: tuple[float, tuple[float, float]] = (0.75, (0.4, 1.5))  # sigma in pixels, at most 1.5
   # The scan, which the answer is without.
   damage_blur: tuple[float, float] = (0.3, 0.9)
+  lens: Lens = Lens()
   grain: tuple[float, float] = (0.5, 8.0)  # std at mid gray, 8-bit levels
+  more_grain: tuple[float, float] = (0.3, 3.0)  # of a print that has its own
   grain_size: tuple[float, float] = (0.4, 1.2)
   clean_scan: float = 0.25  # probability of neither grain nor JPEG
   jpeg: float = 0.6
@@ -71,28 +98,38 @@ class Worn:
     paper = artefact.draw_paper(draw.key(), *clean.shape[:2])
     photo = self._tone(draw, clean)
     damaged, mask = self._damage(draw, photo, paper)
-    scanned = ~draw.chance(self.clean_scan)
-    grain = draw.low(self.grain, power=1.3)
-    grainy = photographic.film_grain(damaged, draw.key(), grain, draw.uniform(self.grain_size))
-    old = jnp.where(scanned, grainy, damaged)
-    least, most = self.jpeg_quality
-    quality = least + draw.below(most + 1 - least)
-    old = examples.switch(
-      (draw.chance(self.jpeg) & scanned).astype(int),
-      [
-        lambda old: photographic.from_levels(photographic.to_levels(old)),
-        lambda old: photographic.jpeg(old, quality),
-      ],
-      old,
-    )
-    return recipes.Aged(old, photo, mask)
+    damaged, photo = self.lens(draw, damaged, photo)
+    return recipes.Aged(self._scanned(draw, damaged, self.grain), photo, mask)
 
-  def over(self, key, photo) -> recipes.Aged:
-    """An old print with more damage on top: its own tone, grain and damage stay."""
+  def over(self, key, photo, clean) -> recipes.Aged:
+    """An old print with more damage on top: its own tone, grain and damage stay.
+
+    Args:
+      photo: the print, [H, W, 3] in [-1, 1].
+      clean: what it should be, which goes through the same lens; `photo` if nobody knows.
+    """
     recipes.check(photo)
     draw = drawing.Draws(drawing.ahead(key))
     damaged, mask = self._damage(draw, photo, artefact.draw_paper(draw.key(), *photo.shape[:2]))
-    return recipes.Aged(photographic.from_levels(photographic.to_levels(damaged)), photo, mask)
+    damaged, clean = self.lens(draw, damaged, clean)
+    return recipes.Aged(self._scanned(draw, damaged, self.more_grain), clean, mask)
+
+  def _scanned(self, draw, photo, grain):
+    """With grain and JPEG, or with neither."""
+    scanned = ~draw.chance(self.clean_scan)
+    grain = draw.low(grain, power=1.3)
+    grainy = photographic.film_grain(photo, draw.key(), grain, draw.uniform(self.grain_size))
+    photo = jnp.where(scanned, grainy, photo)
+    least, most = self.jpeg_quality
+    quality = least + draw.below(most + 1 - least)
+    return examples.switch(
+      (draw.chance(self.jpeg) & scanned).astype(int),
+      [
+        lambda photo: photographic.from_levels(photographic.to_levels(photo)),
+        lambda photo: photographic.jpeg(photo, quality),
+      ],
+      photo,
+    )
 
   def _tone(self, draw, photo):
     without_colour = draw.chance(self.gray)

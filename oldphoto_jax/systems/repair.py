@@ -85,13 +85,17 @@ def recipe(config: ConfigDict, shares: ConfigDict) -> recipes.Shares:
 
 
 def prepare(
-  clean: recipes.Recipe, over: recipes.Recipe | None, p_over: float, p_retoned: float
+  clean: recipes.Recipe,
+  over: Callable[[jax.Array, jax.Array, jax.Array], recipes.Aged] | None,
+  p_over: float,
+  p_retoned: float,
 ) -> Callable[[dict, jax.Array], dict]:
   """Batches of prints.CleanAndPrints as repair.train_step takes them.
 
   Args:
     clean: damages clean photos.
-    over: damages prints that are old already, with probability `p_over`; None if there are none.
+    over: Worn.over, for prints that are old already, with probability `p_over`; None if there are
+      none.
     p_over: see `over`.
     p_retoned: probability that a print gets other tones first, so that few prints do for many.
   """
@@ -108,13 +112,12 @@ def prepare(
       photo = examples.when(moved.any(), move, truth)
 
       def damaged_again(carry):
-        photo, mask = carry
-        more = over(key, photo)
-        return more.old, jnp.maximum(mask, more.mask)
+        photo, truth, mask = carry
+        more = over(key, photo, truth)
+        return more.old, more.clean, jnp.maximum(mask, more.mask)
 
       used = jax.random.bernoulli(over_key, p_over)
-      old, mask = examples.when(used, damaged_again, (photo, moved_here))
-      return old, truth, mask
+      return examples.when(used, damaged_again, (photo, truth, moved_here))
 
     if over is None:
       old, truth, mask = clean(key, image)
