@@ -50,7 +50,7 @@ class Step:
     compile_seconds: tracing and compilation.
     ms: milliseconds per step.
     images_per_second: examples per second.
-    gflop: of the compiled program, per step and device. For a batch in parts, see
+    gflop: of the program, per step and device; a loop counts once. For a batch in parts, see
       compile_report.Row.
     gflops: GFLOP per second.
     share: fraction of the measured peak of one device.
@@ -154,7 +154,7 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
   state = parallel.replicate(jax.jit(stage.init)(key))
   constants = parallel.replicate(stage.constants)
   step = parallel.train_step(stage.prepare, stage.train_step)
-  program, compiled = _compiled(step, state, constants, on_device, key)
+  program, gflop, compiled = _compiled(step, state, constants, on_device, key)
 
   def run(n):
     nonlocal state
@@ -170,7 +170,7 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
     stage.name,
     (size, batch['image'].shape[1]),
     (compiled, seconds),
-    program,
+    gflop,
     peak,
     parts=stage.accumulate or 1,
     pipeline=pipeline,
@@ -184,7 +184,7 @@ def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Wi
   """Measures an iteration of Deep Image Prior on one photo of side x side pixels and one device."""
   _reset_peak()
   photo, key, state = fit_time.arguments(settings, side, side)
-  program, compiled = _compiled(fit_time.program(settings, ITERATIONS), photo, key, state)
+  program, gflop, compiled = _compiled(fit_time.program(settings, ITERATIONS), photo, key, state)
 
   def run(n):
     nonlocal state
@@ -194,23 +194,27 @@ def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Wi
 
   run(1)
   seconds = statistics.median(windows(run, plan)) / ITERATIONS
-  return _step(name, (1, side), (compiled, seconds), program, peak)
+  return _step(name, (1, side), (compiled, seconds), gflop, peak)
 
 
-def _compiled(function: Any, *args: Any) -> tuple[Any, tuple[float, float]]:
-  """The compiled program of a jitted function, and the seconds and CPU seconds that it took."""
+def _compiled(function: Any, *args: Any) -> tuple[Any, float, tuple[float, float]]:
+  """The compiled program of a jitted function, its GFLOP, the seconds and CPU seconds it took."""
   start, cpu = time.perf_counter(), time.process_time()
-  program = function.lower(*args).compile()
-  return program, (time.perf_counter() - start, time.process_time() - cpu)
+  lowered = function.lower(*args)
+  program = lowered.compile()
+  took = time.perf_counter() - start, time.process_time() - cpu
+  # XLA does not count what it leaves to a library, such as cuDNN's convolutions.
+  counted = program if jax.default_backend() == 'cpu' else lowered
+  return program, counted.cost_analysis()['flops'] / 1e9, took
 
 
 def _step(
-  name: str, shape: tuple[int, int], times: tuple[tuple[float, float], float], program: Any,
+  name: str, shape: tuple[int, int], times: tuple[tuple[float, float], float], gflop: float,
   peak: float, parts: int = 1, pipeline: float | None = None, pipeline_core: float | None = None,
   degradation: float | None = None, degradation_compile_cpu: float | None = None,
 ) -> Step:  # fmt: skip
   (batch, side), ((compiled, compile_cpu), seconds) = shape, times
-  gflop = program.cost_analysis()['flops'] * parts / 1e9
+  gflop *= parts
   return Step(
     stage=name,
     batch=batch,
@@ -273,7 +277,7 @@ def _degradation(stage: train.Stage, batch: dict[str, Any], plan: Windows) -> tu
     return stage.prepare(batch, keys)
 
   batch, key = jax.device_put(batch), jax.random.key(0)
-  program, (_, compile_cpu) = _compiled(prepare, batch, key)
+  program, _, (_, compile_cpu) = _compiled(prepare, batch, key)
 
   def run(n):
     for _ in range(n):
