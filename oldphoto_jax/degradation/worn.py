@@ -71,7 +71,7 @@ class Worn:
   # The tone of old photos, which the answer keeps.
   gray: float = 0.6
   # Hard paper, and scans that were sharpened: leaves in the sun turn into white specks on black.
-  contrast: tuple[float, tuple[float, float]] = (0.35, (1.1, 2.2))  # probability, gain
+  contrast: tuple[float, tuple[float, float]] = (0.45, (1.1, 3.0))  # probability, gain
   sharpening: tuple[float, tuple[float, float]] = (0.2, (0.5, 2.0))  # probability, amount
   desaturation: tuple[float, float] = (0.0, 0.8)
   fading: tuple[float, Fading] = (

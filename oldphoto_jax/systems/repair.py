@@ -150,13 +150,15 @@ def prepare(
 def _retoned(p_retoned, key, photo):
   """A print [S, S, 3] as another paper, age or scanner might have shown it; ranges set by eye."""
   retoned_key, gray_key, gain_key, tint_key = jax.random.split(key, 4)
-  gain, gamma, pivot = jax.random.uniform(gain_key, (3,), minval=-1)
-  gray = jax.random.bernoulli(gray_key, 0.3)
+  gain, gamma, pivot, black, white = jax.random.uniform(gain_key, (5,))
+  gray = jax.random.bernoulli(gray_key, 0.4)
   toned = photographic.desaturate(photo, jnp.where(gray, 1.0, 0.0))
-  light = (0.5 + 0.2 * pivot + 1.6**gain * (toned / 2 - 0.2 * pivot)).clip(0, 1)
-  light = light ** (1.6**gamma)
-  tint = jnp.exp(0.08 * jax.random.normal(tint_key, (3,)))
-  toned = (2 * light * tint / tint.max() - 1).clip(-1, 1)
+  pivot = 0.6 * pivot - 0.3
+  toned = (pivot + 2.5 ** (2 * gain - 1) * (toned - pivot)).clip(-1, 1)
+  # A softer or faded paper reaches neither black nor white.
+  toned = photographic.fade(toned, 0.25 * black**2, 1 - 0.3 * white**2, 1.6 ** (2 * gamma - 1))
+  tint = jnp.exp(0.04 * jax.random.normal(tint_key, (3,)))
+  toned = photographic.tint(toned, tint / tint.max())
   return jnp.where(jax.random.bernoulli(retoned_key, p_retoned), toned, photo)
 
 
