@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -95,6 +96,16 @@ def test_a_large_state_is_rounded_to_half_its_size(tmp_path):
     lambda a, b: np.testing.assert_allclose(a, b, rtol=4e-3), loaded, begun.replace(ema=None)
   )
   assert {x.dtype for x in jax.tree.leaves(loaded.g)} == {np.dtype('float32')}
+
+
+def test_a_slower_step_goes_a_part_of_the_way():
+  model = repair.Repair(ema=0.9, g_tx=optax.adam(0.1))
+  before = state.start(model, {'kernel': jnp.ones(3)}).replace(step=jnp.int32(100))
+  grad = {'kernel': jnp.array([1.0, -2.0, 0.5])}
+  slow = repair.Repair(ema=0.9, g_tx=optax.adam(0.025))
+  expected = before.apply(slow, grad)
+  found = train.slowed(before, before.apply(model, grad), 0.25, 0.9)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
 def test_data_that_is_no_zip_is_a_sentence(tmp_path, capsys):
