@@ -108,6 +108,37 @@ def test_a_slower_step_goes_a_part_of_the_way():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
+def test_the_rate_falls_at_the_end_of_the_time():
+  gone = (0.0, 0.75, 0.875, 1.0, 1.1)
+  assert [train.falling(x, 0.25) for x in gone] == [1, 1, 0.5, 0, 0]
+  assert [train.falling(x, 0.0) for x in gone] == [1] * 5
+
+
+def test_two_packed_files_with_one_name_are_a_sentence(packed, tmp_path, capsys):
+  words = [str(packed), str(packed), '-o', str(tmp_path), '--tiny']
+  assert train.main(words) == 2
+  assert 'is in an earlier file, too' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_training_ends_with_its_time_and_learns_from_prints(packed, tmp_path):
+  rng = np.random.default_rng(1)
+  for kind, levels in (('labels', (0, 128, 255)), ('prints', range(256))):
+    (tmp_path / kind).mkdir()
+    for name in 'ab':
+      pixels = rng.choice(levels, (80, 70)).astype(np.uint8)
+      Image.fromarray(pixels).save(tmp_path / kind / f'{name}.png')
+  words = ['--labels', f'{tmp_path}/labels', '--prints', f'{tmp_path}/prints']
+  assert pack.main(['-o', f'{tmp_path}/prints.zip', *words]) == 0
+  place = tmp_path / 'out'
+  words = [str(packed), f'{tmp_path}/prints.zip', '-o', str(place), '--tiny', '--batch', '8']
+  words += ['--dtype', 'float32', '--threads', '1', '--minutes', '0.02', '--decay', '0.5']
+  assert train.main(words) == 0  # compiling takes longer than the time
+  saved = weights.read(train.newest(place))
+  assert saved.card['step'] >= 1
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(saved.weights.params))
+
+
 def test_data_that_is_no_zip_is_a_sentence(tmp_path, capsys):
   (tmp_path / 'data.zip').write_text('no')
   assert train.main([f'{tmp_path}/data.zip', '-o', str(tmp_path)]) == 2

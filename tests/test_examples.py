@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.custom_batching import custom_vmap
 
 from oldphoto_jax.degradation import examples
@@ -64,3 +65,11 @@ def test_a_branch_gets_a_part_of_the_batch_at_a_time():
   result = jax.vmap(lambda active, x: examples.when(active, counted, x))(active, x)
   np.testing.assert_array_equal(result, np.where(active, -x, x))
   assert set(sizes) == {32 // examples.PARTS}
+
+
+def test_branches_that_differ_are_an_error():
+  x = jnp.arange(4.0)
+  with pytest.raises(TypeError, match='the same shapes'):
+    examples.switch(1, [lambda x: {'a': x}, lambda x: {'b': x}], x)
+  with pytest.raises(TypeError, match='the same shapes'):
+    examples.when(True, lambda x: x[:2], x)

@@ -168,6 +168,17 @@ def test_prints_teach_what_was_damaged_here_and_where_damage_is():
   assert ready['known'][1].min() == 1 and ready['damage'][1].max() == 0
 
 
+def test_prints_get_other_tones_and_keep_their_order():
+  ramp = np.broadcast_to(np.linspace(-1, 1, 64)[None, :, None], (64, 64, 3)).astype(np.float32)
+  toned = jax.vmap(lambda key: system._retoned(1.0, key, ramp))(
+    jax.random.split(jax.random.key(0), 30)
+  )
+  toned = np.asarray(toned)
+  assert np.abs(toned).max() <= 1 and np.abs(toned - ramp).max((1, 2, 3)).min() > 0.02
+  assert np.diff(toned, axis=2).min() > -1e-6  # what is lighter stays lighter
+  np.testing.assert_array_equal(system._retoned(0.0, jax.random.key(0), ramp), ramp)
+
+
 def test_the_damage_of_one_print_is_laid_on_the_sound_parts_of_another():
   host, donor = np.full((32, 32, 3), 60, np.uint8), np.full((32, 32, 3), 140, np.uint8)
   donor[4:8, :] = 220

@@ -2,10 +2,12 @@
 
 import jax
 import numpy as np
+import pytest
 
 from benchmarks.accelerator import resident
 from oldphoto_jax.data import prints
 from oldphoto_jax.data.pipeline import Crop
+from oldphoto_jax.errors import PhotoError
 
 SIZE = 16
 
@@ -19,11 +21,11 @@ def labelled(rng, height, width):
   return photo, label
 
 
-def stream(**settings):
+def stream(scale=(1.0, 1.0), **settings):
   rng = np.random.default_rng(0)
   photos, labels = zip(*(labelled(rng, *sides) for sides in ((30, 40), (50, 20))))
   clean = [rng.integers(0, 256, sides).astype(np.uint8) for sides in ((20, 33, 3), (40, 17, 3))]
-  crop = Crop(SIZE, (1.0, 1.0))
+  crop = Crop(SIZE, scale)
   known = prints.Prints(['a', 'b'], photos, labels)
   return prints.CleanAndPrints(clean, known, crop, crop, **settings)
 
@@ -63,3 +65,28 @@ def test_labels_are_cut_and_turned_with_their_prints():
   assert not found['damaged'][~is_print].any()
   # It is in a quarter of the squares, and in most where it is sought in four of them.
   assert found['damaged'].any((1, 2, 3))[is_print & ~moved].mean() > 0.55
+
+
+def test_photos_are_there_at_several_sizes():
+  source = stream((0.5, 1.5), p_print=0.9, p_sought=0.0)
+  shelves = resident.shelves(source, threads=1)
+  # The middle of eight parts of the range; a photo of 30x40 gets no smaller than a square.
+  expected = [max(SIZE / 30, 0.5 + (i + 0.5) / 8) for i in range(8)]
+  np.testing.assert_array_equal(
+    shelves.prints.sides[0], [[round(30 * f), round(40 * f)] for f in expected]
+  )
+  assert len(shelves.prints.pixels) == shelves.prints.sides.prod(-1).sum()
+  found = drawn(source, 200)
+  prints_found = {name: value[found['is_print']] for name, value in found.items()}
+  assert 160 < len(prints_found['image']) < 199
+  # The photo is white where it is damaged, and was resized with its label.
+  white = (prints_found['image'] > 228).all(-1)
+  agree = white == (prints_found['damaged'][..., 0] == 255)
+  assert agree.mean() > 0.98 and white.any((1, 2)).sum() > 20
+  assert not prints_found['moved'].any()  # p_transplant is 0
+
+
+def test_too_many_photos_are_a_sentence(monkeypatch):
+  monkeypatch.setattr(resident, 'LARGEST', 10_000)
+  with pytest.raises(PhotoError, match='pack fewer or smaller'):
+    resident.shelves(stream(), threads=1)

@@ -214,3 +214,20 @@ def test_pytorch_fits_a_photo_as_we_do(network):
   moved = np.abs(after - before).max()
   # Ten steps of Adam move what has next to no gradient either way.
   assert moved > 0.01 and np.abs(program.outputs()['restored'] - after).max() < 0.2 * moved
+
+
+def test_products_are_counted_in_loops_branches_and_convolutions():
+  a, b, x = jnp.ones((4, 5)), jnp.ones((5, 6)), jnp.ones((2, 8, 8, 3))
+  kernel = jnp.ones((3, 3, 3, 7))
+
+  def function(flag, a, b, x):
+    total = jnp.zeros((4, 6))
+    total = jax.lax.scan(lambda sum, _: (sum + a @ b, None), total, length=3)[0]
+    total = jax.lax.cond(flag, lambda: total + a @ b, lambda: total)
+    same = jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    return total.sum() + jax.jit(lambda x: x)(same).sum()
+
+  counted = speed.products(jax.make_jaxpr(function)(True, a, b, x).jaxpr)
+  assert counted == 4 * 2 * 4 * 6 * 5 + 2 * 2 * 8 * 8 * 7 * 3 * 3 * 3

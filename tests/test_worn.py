@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oldphoto_jax.degradation import cracks, patches, recipes, worn
+from oldphoto_jax.degradation import cracks, drawing, patches, recipes, worn
 
 
 def _photos(count=6, side=64):
@@ -81,6 +81,16 @@ def test_a_print_keeps_its_pixels_where_nothing_is_added():
   assert float(same.mask.max()) == 0
   np.testing.assert_array_equal(same.clean, photo)
   np.testing.assert_allclose(same.old, photo, atol=1e-5)
+
+
+def test_the_lens_is_the_same_for_a_print_and_its_answer():
+  photo = _photos(1)[0]
+  lens = worn.Lens(blur=(1.0, (0.8, 1.2)), sharpening=(1.0, (0.5, 1.6)))
+  see = jax.jit(lambda key, *photos: lens(drawing.Draws(key), *photos))
+  old, clean, black = see(jax.random.key(1), photo, photo, 0 * photo - 1)
+  np.testing.assert_array_equal(old, clean)
+  assert np.abs(clean - photo).max() > 0.02
+  np.testing.assert_allclose(black, -1, atol=1e-6)
 
 
 def test_shares_draw_every_recipe_as_often_as_they_say():

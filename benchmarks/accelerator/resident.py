@@ -15,9 +15,10 @@ from PIL import Image
 
 from oldphoto_jax.data import Crop
 from oldphoto_jax.data.prints import CleanAndPrints
+from oldphoto_jax.errors import PhotoError
 
 SCALES = 8  # sizes of each photo; a Crop draws from a range
-LARGEST = 2**31 - 1  # pixels of a shelf: places in it are int32
+LARGEST = 2**31 - 1  # pixels of a shelf, at all sizes: places in it are int32
 SEEN = 0.005  # share of a square from which on its damage counts
 
 
@@ -46,7 +47,7 @@ def shelves(stream: CleanAndPrints, threads: int) -> Shelves:
   """All photos of a stream, resized by `threads`, in this machine's memory.
 
   Raises:
-    MemoryError: there are too many of them to count their pixels in 31 bits.
+    PhotoError: at all their sizes, they have more than LARGEST pixels.
   """
   clean = _shelf(len(stream.clean), lambda i: (stream.clean[i],), stream.crop, threads)
   known = stream.prints
@@ -63,13 +64,15 @@ def _shelf(
   low, high = crop.scale
   scales = low + (high - low) * (np.arange(SCALES) + 0.5) / SCALES
 
+  def sides_of(photo):
+    height, width = photo.shape[:2]
+    factors = [max(scale, crop.size / min(height, width)) for scale in scales]
+    return [[max(crop.size, round(side * f)) for side in (height, width)] for f in factors]
+
   def sized(i):
     layers = load(i)
-    height, width = layers[0].shape[:2]
     copies = []
-    for scale in scales:
-      factor = max(scale, crop.size / min(height, width))
-      sides = [max(crop.size, round(side * factor)) for side in (height, width)]
+    for sides in sides_of(layers[0]):
       parts = [
         np.asarray(Image.fromarray(layer).resize(sides[::-1], Image.Resampling.BICUBIC))
         for layer in layers
@@ -79,11 +82,14 @@ def _shelf(
     return copies
 
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    sides = np.array(list(pool.map(lambda i: sides_of(load(i)[0]), range(count))), np.int32)
+    counts = sides.astype(np.int64).prod(-1)
+    if counts.sum() > LARGEST:  # before memory is full of them
+      raise PhotoError(
+        f'these {count} photos have {counts.sum() / 1e6:.0f} megapixels at {SCALES} sizes, and '
+        f'{LARGEST / 1e6:.0f} are the most: pack fewer or smaller ones.'
+      )
     photos = list(pool.map(sized, range(count)))
-  sides = np.array([[copy.shape[:2] for copy in copies] for copies in photos], np.int32)
-  counts = sides.astype(np.int64).prod(-1)
-  if counts.sum() > LARGEST:
-    raise MemoryError('these photos have more than 2**31 pixels in all: pack fewer or smaller ones')
   start = (counts.cumsum() - counts.reshape(-1)).reshape(counts.shape).astype(np.int32)
   pixels = np.concatenate([copy.reshape(-1, copy.shape[2]) for some in photos for copy in some])
   return Shelf(pixels, start, sides)

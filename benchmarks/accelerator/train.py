@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from benchmarks.accelerator import resident
 from configs import repair as configs
 from oldphoto_jax import weights
-from oldphoto_jax.errors import CheckpointError, ConfigError, UserError
+from oldphoto_jax.errors import CheckpointError, ConfigError, PhotoError, UserError
 from oldphoto_jax.models.state import State
 from oldphoto_jax.nn import averaging
 from oldphoto_jax.systems import build, repair
@@ -129,7 +129,7 @@ def _parts(path: pathlib.Path) -> dict[int, pathlib.Path]:
 def settings(
   args: argparse.Namespace, data: pathlib.Path, start: pathlib.Path | None
 ) -> ConfigDict:
-  """The config of the run. Its end is not known: the rate is constant, and steps are averaged."""
+  """The config of the run. The optimiser's rate is constant, see `falling`; steps are averaged."""
   c = configs.get_config('tiny' if args.tiny else '')
   c.start = str(start or '')
   for name in ('photos', 'val', 'labels', 'prints', 'overlays'):
@@ -152,14 +152,16 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: the data or the checkpoint cannot be used.
   """
+  if not 0 <= args.decay <= 1:
+    raise ConfigError(f'--decay is a share of the minutes between 0 and 1, not {args.decay}')
   begun = time.monotonic()
   start = newest(args.output) or args.start
   loaded = None if start is None else weights.read(start)
   config = settings(args, data, start)
   count = 0 if loaded is None else int(loaded.card.get('step', 0))
   photos = build.photos(config.data, config.seed)
-  stage = repair.stages(config, photos, build.UNTRAINED)['repair']()
   stream = repair.stream(config, photos)
+  stage = repair.repair_stage(config, photos, stream)
   state, position = jax.jit(stage.init)(jax.random.key(config.seed)), Position(count, {})
   resumed = None if start is None else load_state(start, state)
   if resumed is not None:
@@ -170,7 +172,8 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   key = jax.random.fold_in(jax.random.key(config.seed), position.began)
   state = parallel.replicate(state)
   shelves = parallel.replicate(resident.shelves(stream, args.threads))
-  print(f'{shelves.clean.pixels.shape[0] / 1e6:.0f} megapixels of photos are there', flush=True)
+  pixels = sum(len(shelf.pixels) for shelf in (shelves.clean, shelves.prints) if shelf)
+  print(f'the photos are there: {pixels / 1e6:.0f} megapixels at all their sizes', flush=True)
 
   def one_step(state, constants, batch, keys):
     shelves, rate = constants
@@ -184,7 +187,7 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   with Terminated() as terminated:
     while True:
       gone = (time.monotonic() - begun) / (60 * args.minutes)
-      rate = np.float32(1.0 if gone < 1 - args.decay else max(0.0, (1 - gone) / args.decay))
+      rate = np.float32(falling(gone, args.decay))
       ids = np.arange(taken, taken + args.batch).astype(np.uint32)
       state, metrics = step(state, (shelves, rate), parallel.shard({'id': ids}), key)
       count, taken = count + 1, taken + args.batch
@@ -216,6 +219,11 @@ def split_keys(batch: dict, keys: jax.Array) -> dict[str, jax.Array]:
   del batch
   pairs = jax.vmap(jax.random.split)(keys)
   return {'cut': pairs[:, 0], 'damage': pairs[:, 1]}
+
+
+def falling(gone: float, decay: float) -> float:
+  """The learning rate, of 1, after a share `gone` of the time: 0 at the end of the last `decay`."""
+  return min(1.0, max(0.0, 1 - gone) / decay) if decay else 1.0
 
 
 def slowed(before: State, after: State, rate: jax.Array, decay: float) -> State:
@@ -257,6 +265,19 @@ def save(
   return path
 
 
+def unpack(path: pathlib.Path, folder: pathlib.Path) -> None:
+  """Unpacks a file of pack.py beside others.
+
+  Raises:
+    PhotoError: a file of this name is there.
+  """
+  with zipfile.ZipFile(path) as packed:
+    for name in packed.namelist():
+      if (folder / name).is_file():
+        raise PhotoError(f'{path}: {name} is in an earlier file, too: rename one of them')
+    packed.extractall(folder)
+
+
 def main(argv: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('data', type=pathlib.Path, nargs='+', help='of pack.py')
@@ -268,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('--batch', type=int, default=256)
   parser.add_argument('--lr', type=float, default=1e-3)
   parser.add_argument(
-    '--decay', type=float, default=0.0, help='share of the minutes over which the rate falls to 0'
+    '--decay', type=float, default=0.0, help='share of these minutes over which the rate falls to 0'
   )
   parser.add_argument('--dtype', choices=('bfloat16', 'float32'), default='bfloat16')
   parser.add_argument('--wide', action='store_true', help=f'widths {WIDE}')
@@ -282,8 +303,7 @@ def main(argv: list[str] | None = None) -> int:
   with tempfile.TemporaryDirectory() as place:
     try:
       for path in args.data:
-        with zipfile.ZipFile(path) as packed:
-          packed.extractall(place)
+        unpack(path, pathlib.Path(place))
       train(args, pathlib.Path(place))
     except (UserError, OSError, zipfile.BadZipFile) as error:
       print(f'{type(error).__name__}: {error}', file=sys.stderr)

@@ -65,7 +65,10 @@ mlir.register_lowering(_EACH, mlir.lower_fun(_one_by_one, multiple_results=True)
 def switch(index, branches: Sequence[Callable], *operands):
   """lax.switch(index, branches, *operands); under vmap, see the head of this file.
 
-  Not differentiable under vmap. Results must be arrays of numbers, not keys.
+  There are no gradients. Results must be arrays of numbers, not keys.
+
+  Raises:
+    TypeError: the branches do not give the same.
   """
   index = jnp.clip(index, 0, len(branches) - 1)
   traced, consts, shape = _traced(branches, operands)
@@ -95,15 +98,19 @@ def switch(index, branches: Sequence[Callable], *operands):
 def when(active, function: Callable, carry, *operands):
   """lax.cond(active, function, lambda carry, *operands: carry, carry, *operands).
 
-  Under vmap, see the head of this file; and as for `switch`.
+  Under vmap, see the head of this file. There are no gradients.
 
   Args:
     active: bool.
     function: (carry, *operands) -> carry.
     carry: a tree of arrays of numbers.
     operands: trees of arrays.
+
+  Raises:
+    TypeError: `function` gives something else than a carry.
   """
   traced, consts, shape = _traced([function], (carry, *operands))
+  _check_same(shape, carry)
   before, flat = jax.tree.leaves(carry), jax.tree.leaves((carry, *operands))
   run = partial(_run, 0, traced)
 
@@ -130,7 +137,15 @@ def when(active, function: Callable, carry, *operands):
 def _traced(branches: Sequence[Callable], operands) -> tuple[list, list, Any]:
   """The branches as programs, what they take from outside, and the shapes of their results."""
   made = [jax.make_jaxpr(branch, return_shape=True)(*operands) for branch in branches]
+  for _, shape in made[1:]:
+    _check_same(shape, made[0][1])
   return [closed.jaxpr for closed, _ in made], [closed.consts for closed, _ in made], made[0][1]
+
+
+def _check_same(result, expected):
+  found, expected = (jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (result, expected))
+  if found != expected:
+    raise TypeError(f'branches have to give the same shapes and types: {found} is not {expected}')
 
 
 def _run(i, traced, consts, flat):

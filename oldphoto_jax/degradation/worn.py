@@ -42,7 +42,7 @@ class Lens:
     probability, amount = self.sharpening
     amount = jnp.where(draw.chance(probability), draw.uniform(amount), 0.0)
     detail = seen - photographic.soft_blur(seen, draw.uniform(self.radius))
-    seen = jnp.where(amount > 0, seen + amount * detail, seen).clip(-1, 1)
+    seen = (seen + amount * detail).clip(-1, 1)
     return jnp.split(seen, len(photos), -1)
 
 
@@ -50,7 +50,8 @@ class Lens:
 class Worn:
   """Damages photos, and prints that are already old.
 
-  The mask is 1 where the damage covers half or more of the content, and 0 where it cannot be seen.
+  The mask is 1 where the damage covers half or more of the content, and 0 where it cannot be seen,
+  before the lens, which spreads it by a pixel or two.
   """
 
   unharmed: float = 0.12
@@ -102,7 +103,9 @@ class Worn:
     return recipes.Aged(self._scanned(draw, damaged, self.grain), photo, mask)
 
   def over(self, key, photo, clean) -> recipes.Aged:
-    """An old print with more damage on top: its own tone, grain and damage stay.
+    """An old print with more damage on top, copied once more: a lens, a little grain, and JPEG.
+
+    Its own tone, grain and damage stay.
 
     Args:
       photo: the print, [H, W, 3] in [-1, 1].

@@ -1,12 +1,13 @@
 """Measures a system on this machine: train steps, restoring, input, memory, and the peak.
 
 Times are medians over windows; each window has as many calls as fill some seconds and waits for its
-last output. Compilation is reported separately. FLOPs are counted by XLA.
+last output. Compilation is reported separately. How FLOPs are counted: Step.gflop.
 """
 
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -50,8 +51,9 @@ class Step:
     compile_seconds: tracing and compilation.
     ms: milliseconds per step.
     images_per_second: examples per second.
-    gflop: of the program, per step and device; a loop counts once. For a batch in parts, see
-      compile_report.Row.
+    gflop: per step and device. On CPU of the compiled program, where a loop counts once; elsewhere
+      `products` of the traced one, as XLA does not count what it leaves to a library, such as
+      cuDNN's convolutions. For a batch in parts, see compile_report.Row.
     gflops: GFLOP per second.
     share: fraction of the measured peak of one device.
     peak_mib: peak memory while compiling and running.
@@ -154,7 +156,8 @@ def measure_stage(stage: train.Stage, peak: float, plan: Windows) -> Step:
   state = parallel.replicate(jax.jit(stage.init)(key))
   constants = parallel.replicate(stage.constants)
   step = parallel.train_step(stage.prepare, stage.train_step)
-  program, gflop, compiled = _compiled(step, state, constants, on_device, key)
+  program, compiled = _compiled(step, state, constants, on_device, key)
+  gflop = _gflop(program, step, state, constants, on_device, key)
 
   def run(n):
     nonlocal state
@@ -184,7 +187,9 @@ def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Wi
   """Measures an iteration of Deep Image Prior on one photo of side x side pixels and one device."""
   _reset_peak()
   photo, key, state = fit_time.arguments(settings, side, side)
-  program, gflop, compiled = _compiled(fit_time.program(settings, ITERATIONS), photo, key, state)
+  fit = fit_time.program(settings, ITERATIONS)
+  program, compiled = _compiled(fit, photo, key, state)
+  gflop = _gflop(program, fit, photo, key, state)
 
   def run(n):
     nonlocal state
@@ -197,15 +202,51 @@ def measure_fit(name: str, settings: prior.Dip, side: int, peak: float, plan: Wi
   return _step(name, (1, side), (compiled, seconds), gflop, peak)
 
 
-def _compiled(function: Any, *args: Any) -> tuple[Any, float, tuple[float, float]]:
-  """The compiled program of a jitted function, its GFLOP, the seconds and CPU seconds it took."""
+def _compiled(function: Any, *args: Any) -> tuple[Any, tuple[float, float]]:
+  """The compiled program of a jitted function, and the seconds and CPU seconds that it took."""
   start, cpu = time.perf_counter(), time.process_time()
-  lowered = function.lower(*args)
-  program = lowered.compile()
-  took = time.perf_counter() - start, time.process_time() - cpu
-  # XLA does not count what it leaves to a library, such as cuDNN's convolutions.
-  counted = program if jax.default_backend() == 'cpu' else lowered
-  return program, counted.cost_analysis()['flops'] / 1e9, took
+  program = function.lower(*args).compile()
+  return program, (time.perf_counter() - start, time.process_time() - cpu)
+
+
+def _gflop(program: Any, function: Any, *args: Any) -> float:
+  """See Step.gflop."""
+  if jax.default_backend() == 'cpu':
+    return program.cost_analysis()['flops'] / 1e9
+  return products(jax.make_jaxpr(function)(*args).jaxpr) / 1e9
+
+
+def products(jaxpr: Any) -> float:
+  """FLOPs of the products of matrices and the convolutions of a program, as it is traced.
+
+  A multiplication and an addition are two. Scans count as often as they run, other loops once, and
+  of the branches of a condition the most expensive one. Zeros that a convolution puts between
+  pixels count as pixels.
+  """
+  total = 0.0
+  for eqn in jaxpr.eqns:
+    out = eqn.outvars[0].aval if eqn.outvars else None
+    if eqn.primitive.name == 'dot_general':
+      (contracted, _), _ = eqn.params['dimension_numbers']
+      left = eqn.invars[0].aval.shape
+      total += 2 * math.prod(out.shape) * math.prod(left[axis] for axis in contracted)
+    elif eqn.primitive.name == 'conv_general_dilated':
+      kernel = eqn.invars[1].aval.shape
+      features = kernel[eqn.params['dimension_numbers'].rhs_spec[0]]
+      total += 2 * math.prod(out.shape) * math.prod(kernel) / features
+    inner = [[products(x) for x in _programs(value)] for value in eqn.params.values()]
+    if eqn.primitive.name == 'cond':
+      total += max(map(max, filter(None, inner)), default=0.0)
+    else:
+      total += eqn.params.get('length', 1) * sum(map(sum, inner))
+  return total
+
+
+def _programs(value: Any) -> list[Any]:
+  """The programs in a parameter of an operation."""
+  values = value if isinstance(value, tuple | list) else [value]
+  closed = [getattr(x, 'jaxpr', x) for x in values]
+  return [x for x in closed if hasattr(x, 'eqns')]
 
 
 def _step(
@@ -277,7 +318,7 @@ def _degradation(stage: train.Stage, batch: dict[str, Any], plan: Windows) -> tu
     return stage.prepare(batch, keys)
 
   batch, key = jax.device_put(batch), jax.random.key(0)
-  program, _, (_, compile_cpu) = _compiled(prepare, batch, key)
+  program, (_, compile_cpu) = _compiled(prepare, batch, key)
 
   def run(n):
     for _ in range(n):

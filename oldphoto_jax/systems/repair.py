@@ -221,7 +221,7 @@ def stages(
   """The two stages, which do not read each other; see system.trained."""
   del networks
   return {
-    'repair': partial(_repair_stage, config, photos),
+    'repair': lambda: repair_stage(config, photos, stream(config, photos)),
     'tone': partial(_tone_stage, config, photos),
   }
 
@@ -248,8 +248,11 @@ def stream(config: ConfigDict, photos: build.Photos) -> prints.CleanAndPrints:
   )
 
 
-def _repair_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
-  d, source = config.data, stream(config, photos)
+def repair_stage(
+  config: ConfigDict, photos: build.Photos, source: prints.CleanAndPrints
+) -> train.Stage:
+  """The stage of the network that finds, fills and cleans; it learns from `source`."""
+  d = config.data
   net, mixture = model(config), recipe(config, config.shares)
   worn_prints = build.recipe('worn', d.overlays)
   assert isinstance(worn_prints, worn.Worn)
