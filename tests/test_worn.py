@@ -84,12 +84,12 @@ def test_a_print_keeps_its_pixels_where_nothing_is_added():
 
 
 def test_the_lens_is_the_same_for_a_print_and_its_answer():
-  photo = _photos(1)[0]
+  photo = _photos(1)[0] * np.where(np.arange(64) < 32, 1, -1)[:, None].astype(np.float32)
   lens = worn.Lens(blur=(1.0, (0.8, 1.2)), sharpening=(1.0, (0.5, 1.6)))
   see = jax.jit(lambda key, *photos: lens(drawing.Draws(key), *photos))
   old, clean, black = see(jax.random.key(1), photo, photo, 0 * photo - 1)
   np.testing.assert_array_equal(old, clean)
-  assert np.abs(clean - photo).max() > 0.02
+  assert np.abs(clean - photo).max() > 0.1
   np.testing.assert_allclose(black, -1, atol=1e-6)
 
 
