@@ -2,7 +2,8 @@
 
   python benchmarks/prints/curve.py RUN [RUN ...] -o curve.png
 
-Each RUN is a run folder of configs/repair.py that learnt on from the one before it (config.start).
+Each RUN is a run folder of configs/repair.py that learnt on from the one before it (config.start),
+or what benchmarks.accelerator.train printed, in a file NAME.log.
 Draws the losses, and on validation photos what is gained without a mask, PSNR with the true mask,
 and F1 at a probability of 1/2. Dotted lines: a new run, with other photos, labels or shares.
 """
@@ -10,6 +11,7 @@ and F1 at a probability of 1/2. Dotted lines: a new run, with other photos, labe
 import argparse
 import json
 import pathlib
+import re
 
 import matplotlib
 
@@ -25,12 +27,11 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('runs', nargs='+', type=pathlib.Path)
   parser.add_argument('-o', '--output', required=True, type=pathlib.Path)
+  parser.add_argument('--batch', type=int, default=256, help='of the run that a log tells of')
   args = parser.parse_args()
   records, starts, seen = [], [], 0
   for run in args.runs:
-    batch = json.loads((run / 'run.json').read_text())['config']['repair']['batch_size']
-    lines = (run / 'repair' / 'metrics.jsonl').read_text().splitlines()
-    own = [json.loads(line) for line in lines]
+    batch, own = read(run, args.batch)
     records += [record | {'examples': seen + batch * record['step']} for record in own]
     starts.append(seen)
     seen += batch * max(record['step'] for record in own)
@@ -51,6 +52,17 @@ def main() -> None:
     axes.set_xlabel('thousand examples')
     axes.legend(fontsize=8)
   figure.savefig(args.output, dpi=80)
+
+
+def read(run: pathlib.Path, batch: int) -> tuple[int, list[dict]]:
+  """Size of the batches and records {'step', losses} of a run folder or a log."""
+  if run.suffix == '.log':
+    found = re.findall(r'^repair-(\d+)\.safetensors: \S+ photos/s, (.*)$', run.read_text(), re.M)
+    pairs = [(int(step), dict(re.findall(r'(\w+) ([\d.-]+)', losses))) for step, losses in found]
+    return batch, [{'step': n} | {k: float(v) for k, v in x.items()} for n, x in pairs]
+  size = json.loads((run / 'run.json').read_text())['config']['repair']['batch_size']
+  lines = (run / 'repair' / 'metrics.jsonl').read_text().splitlines()
+  return size, [json.loads(line) for line in lines]
 
 
 def smooth(records: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
