@@ -75,6 +75,19 @@ def test_wide_places_stay_and_cracks_that_lead_to_them_do_not():
   assert not sentence
 
 
+def test_a_square_like_a_face_stays_though_its_eyes_are_not_marked():
+  mask = np.zeros((600, 700, 1), np.float32)
+  mask[200:280, 100:180] = 1
+  mask[220:240, 110:130], mask[220:240, 150:170] = 0, 0  # 0.875 of a square of 80 pixels is marked
+  mask[400:460, 400:460] = 1  # as wide as a loss may be that is filled: 50 pixels are the most
+  mask[400:460:6, 400:460] = 0
+  mask[50, :] = 1  # a scratch
+  kept, sentence = finding.narrow(mask)
+  assert 'stays' in sentence and kept[200:280, 100:180].sum() == 0
+  np.testing.assert_array_equal(kept[300:], mask[300:])
+  np.testing.assert_array_equal(kept[:100], mask[:100])
+
+
 def test_pieces_that_filling_hardly_changes_are_left_out():
   photo = np.zeros((30, 40, 3), np.float32)
   mask = _probability((slice(2, 6), slice(2, 6), 1.0), (slice(20, 24), slice(20, 24), 1.0))
