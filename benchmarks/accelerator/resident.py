@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 
 from oldphoto_jax.data import Crop
-from oldphoto_jax.data.prints import CleanAndPrints
+from oldphoto_jax.data.pipeline import resized_sides
+from oldphoto_jax.data.prints import SEEN, CleanAndPrints
 from oldphoto_jax.errors import PhotoError
 
 SCALES = 8  # sizes of each photo; a Crop draws from a range
 LARGEST = 2**31 - 1  # pixels of a shelf, at all sizes: places in it are int32
-SEEN = 0.005  # share of a square from which on its damage counts
 
 
 class Shelf(NamedTuple):
@@ -65,9 +65,7 @@ def _shelf(
   scales = low + (high - low) * (np.arange(SCALES) + 0.5) / SCALES
 
   def sides_of(photo):
-    height, width = photo.shape[:2]
-    factors = [max(scale, crop.size / min(height, width)) for scale in scales]
-    return [[max(crop.size, round(side * f)) for side in (height, width)] for f in factors]
+    return [resized_sides(crop.size, *photo.shape[:2], scale) for scale in scales]
 
   def sized(i):
     layers = load(i)

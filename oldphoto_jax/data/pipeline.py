@@ -46,12 +46,17 @@ class Crop:
   def __call__(self, rng: np.random.Generator, *photos: np.ndarray) -> list[np.ndarray]:
     """The same square of each photo (uint8 [H, W, 3], all of one size): uint8 [size, size, 3]."""
     height, width, _ = photos[0].shape
-    factor = max(rng.uniform(*self.scale), self.size / min(height, width))
-    resized = [max(self.size, round(side * factor)) for side in (height, width)]
-    top, left = (rng.integers(side - self.size + 1) for side in resized)
+    resized = resized_sides(self.size, height, width, rng.uniform(*self.scale))
+    top, left = (int(rng.integers(side - self.size + 1)) for side in resized)
     step = -1 if rng.random() < self.flip else 1
     squares = [_cut(photo, resized, top, left, self.size) for photo in photos]
     return [np.ascontiguousarray(square[:, ::step]) for square in squares]
+
+
+def resized_sides(size: int, height: int, width: int, factor: float) -> list[int]:
+  """Height and width of a photo resized by `factor`, or by more for a square of `size` pixels."""
+  factor = max(factor, size / min(height, width))
+  return [max(size, round(side * factor)) for side in (height, width)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,8 +321,7 @@ class _Middle(grain.transforms.Map):
 
   def _square(self, photo: np.ndarray) -> np.ndarray:
     height, width, _ = photo.shape
-    factor = max(1.0, self.size / min(height, width))
-    resized = [max(self.size, round(side * factor)) for side in (height, width)]
+    resized = resized_sides(self.size, height, width, 1.0)
     top, left = ((side - self.size) // 2 for side in resized)
     return np.ascontiguousarray(_cut(photo, resized, top, left, self.size))
 

@@ -15,6 +15,7 @@ from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import folders, images
 
 IGNORED, DAMAGED = 128, 255  # levels of a label; 0 is sound
+SEEN = 0.005  # share of a square from which on it shows damage
 WORTH_MOVING = 0.002  # share of a print that is damaged, from which on its damage is transplanted
 
 
@@ -157,7 +158,7 @@ class CleanAndPrints:
     for _ in range(tries):
       image, cut = self.print_crop(rng, self.prints.photos[photo], marks)
       cut = 255 * (cut >= 128).astype(np.uint8)
-      if cut[..., 0].mean() > 0.005 * 255:
+      if cut[..., 0].mean() > SEEN * 255:
         break
     # Damage has no direction.
     if rng.random() < 0.5:

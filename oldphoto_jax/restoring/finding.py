@@ -111,10 +111,10 @@ def narrow(mask: np.ndarray) -> tuple[np.ndarray, str]:
   if wide.any():
     around = ndimage.distance_transform_cdt(~wide) <= half
   side = round(max(DENSE_PIXELS, WIDEST * short))
-  share = ndimage.uniform_filter(marked.astype(np.float32), side, mode='constant')
-  dense = share >= DENSE
-  if dense.any():
-    around |= ndimage.maximum_filter(dense, side)
+  if marked.sum() >= DENSE * side**2:  # else there can be no such square
+    dense = ndimage.uniform_filter(marked.astype(np.float32), side, mode='constant') >= DENSE
+    if dense.any():
+      around |= ndimage.maximum_filter(dense, side)
   if not around.any():
     return mask, ''
   sentence = f'What looked damaged and was over {2 * half} pixels wide stays; mark it by --mask.'
