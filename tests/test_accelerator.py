@@ -40,12 +40,12 @@ def run(packed, place, *more):
 def test_training_goes_on_with_its_optimiser_and_its_examples(
   packed, tmp_path, capsys, monkeypatch
 ):
-  whole = run(packed, tmp_path / 'whole', '--steps', '4')
+  whole = run(packed, tmp_path / 'whole', '--steps', '4', '--ahead', '2')
   monkeypatch.setattr(train, 'PART', 4000)  # so that the state has several files
   place = tmp_path / 'cut'
-  assert run(packed, place, '--steps', '2').card['step'] == 2
+  assert run(packed, place, '--steps', '2', '--ahead', '1').card['step'] == 2
   assert 'repair-000000002.safetensors: ' in capsys.readouterr().out
-  last = run(packed, place, '--steps', '4')
+  last = run(packed, place, '--steps', '4', '--ahead', '1')
   assert 'going on from step 2' in capsys.readouterr().out
   assert last.card['step'] == 4 and last.weights.system == 'repair'
   jax.tree.map(
@@ -56,7 +56,7 @@ def test_training_goes_on_with_its_optimiser_and_its_examples(
   assert names == {'repair-000000004'} and len(list(place.glob('*.safetensors'))) == 1
   for path in place.glob('*.state-*'):
     path.unlink()
-  assert run(packed, place, '--steps', '5').card['step'] == 5
+  assert run(packed, place, '--steps', '5', '--ahead', '1').card['step'] == 5
   assert 'the optimiser begins anew' in capsys.readouterr().out
 
 
@@ -170,10 +170,16 @@ def test_a_section_that_fails_leaves_the_next_ones(tmp_path):
   assert 'no such instruction' in written['a']['failed'] and written['b'] == {'x': 1.5}
 
 
+def test_an_unknown_section_is_a_sentence(tmp_path, capsys):
+  assert check.main(['-o', str(tmp_path / 'm.json'), '--tiny', '--only', 'device,dpi']) == 2
+  assert "no section 'dpi': choose from device, agreement" in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_the_check_in_miniature(tmp_path):
   path = tmp_path / 'm.json'
-  assert check.main(['-o', str(path), '--tiny', '--systems', 'repair', '--minutes', '30']) == 0
+  assert check.main(['-o', str(path), '--tiny', '--minutes', '30']) == 0
   written = json.loads(path.read_text())
   assert written['agreement']['prefill'] == 0 and written['agreement']['gradient'] < 1e-4
   assert written['restoring']['megapixels_per_second'] > 0

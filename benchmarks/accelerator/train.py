@@ -154,6 +154,8 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   """
   if not 0 <= args.decay <= 1:
     raise ConfigError(f'--decay is a share of the minutes between 0 and 1, not {args.decay}')
+  if args.ahead < 1:
+    raise ConfigError(f'--ahead is a number of steps from 1 on, not {args.ahead}')
   begun = time.monotonic()
   start = newest(args.output) or args.start
   loaded = None if start is None else weights.read(start)
@@ -175,22 +177,31 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   pixels = sum(len(shelf.pixels) for shelf in (shelves.clean, shelves.prints) if shelf)
   print(f'the photos are there: {pixels / 1e6:.0f} megapixels at all their sizes', flush=True)
 
-  def one_step(state, constants, batch, keys):
+  def some_steps(state, constants, batch, keys):
     shelves, rate = constants
     cut = jax.vmap(lambda key: resident.draw(stream, shelves, key))(batch['cut'])
-    after, metrics = stage.train_step(state, {}, stage.prepare(cut, batch['damage']), keys)
-    return slowed(state, after, rate, config.repair.ema), metrics
+    prepared = stage.prepare(cut, batch['damage'])
 
-  step = parallel.train_step(split_keys, one_step)
+    def one_step(state, batch):
+      after, metrics = stage.train_step(state, {}, batch, keys)
+      return slowed(state, after, rate, config.repair.ema), metrics
+
+    batches = jax.tree.map(lambda x: x.reshape(args.ahead, -1, *x.shape[1:]), prepared)
+    state, metrics = jax.lax.scan(one_step, state, batches)
+    return state, jax.tree.map(lambda x: x.mean(0), metrics)
+
+  steps = parallel.train_step(split_keys, some_steps)
   taken = position.data.get('next_example', count * args.batch)
   saved, looked, wait, measured = time.monotonic(), count, 1, []
   with Terminated() as terminated:
     while True:
       gone = (time.monotonic() - begun) / (60 * args.minutes)
       rate = np.float32(falling(gone, args.decay))
-      ids = np.arange(taken, taken + args.batch).astype(np.uint32)
-      state, metrics = step(state, (shelves, rate), parallel.shard({'id': ids}), key)
-      count, taken = count + 1, taken + args.batch
+      ids = np.arange(taken, taken + args.ahead * args.batch).astype(np.uint32)
+      # The same steps, however many devices there are.
+      ids = ids.reshape(args.ahead, jax.local_device_count(), -1).swapaxes(0, 1).reshape(-1)
+      state, metrics = steps(state, (shelves, rate), parallel.shard({'id': ids}), key)
+      count, taken = count + args.ahead, taken + len(ids)
       if count - looked < wait and not terminated.requested and count < args.steps:
         continue
       metrics = jax.device_get(metrics)  # waits
@@ -284,9 +295,14 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='of checkpoints')
   parser.add_argument('--start', type=pathlib.Path, help='weights, if OUTPUT holds no checkpoint')
   parser.add_argument('--minutes', type=float, default=9.0, help='in all, compiling included')
-  parser.add_argument('--steps', type=int, default=STEPS, help='in all, those before included')
+  parser.add_argument(
+    '--steps', type=int, default=STEPS, help='in all, those before included, or up to --ahead more'
+  )
   parser.add_argument('--every', type=float, default=60.0, help='seconds between checkpoints')
   parser.add_argument('--batch', type=int, default=256)
+  parser.add_argument(
+    '--ahead', type=int, default=4, help='steps whose squares are made in one go; changes no square'
+  )
   parser.add_argument('--lr', type=float, default=1e-3)
   parser.add_argument(
     '--decay', type=float, default=0.0, help='share of these minutes over which the rate falls to 0'

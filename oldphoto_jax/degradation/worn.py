@@ -139,10 +139,7 @@ class Worn:
     photo = photographic.desaturate(
       photo, jnp.where(without_colour, 1.0, draw.uniform(self.desaturation))
     )
-    probability, gain = self.contrast
-    gain = jnp.where(draw.chance(probability), draw.uniform(gain), 1.0)
-    pivot = draw.uniform((-0.4, 0.4))
-    photo = (pivot + gain * (photo - pivot)).clip(-1, 1)
+    photo = _on_hard_paper(draw, self.contrast, photo)
 
     def fading(key, photo, paper):
       faded = self.fading[1](key, photo, paper)
@@ -189,6 +186,14 @@ class Worn:
     return (photo + change).clip(-1, 1), artefact.visible(marked, 1, 0.05, 0.16)  # 6 to 20 levels
 
 
+def _on_hard_paper(draw, contrast, photo):
+  """With more contrast around a gray at random; `contrast`: its probability, and its gains."""
+  probability, gain = contrast
+  gain = jnp.where(draw.chance(probability), draw.uniform(gain), 1.0)
+  pivot = draw.uniform((-0.4, 0.4))
+  return (pivot + gain * (photo - pivot)).clip(-1, 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sound:
   """A photo that nobody would restore: it is to stay as it is, its own softness and JPEG included.
@@ -197,6 +202,7 @@ class Sound:
   """
 
   gray: float = 0.3
+  contrast: tuple[float, tuple[float, float]] = (0.25, (1.1, 3.0))  # as of Worn
   soft: tuple[float, tuple[float, float]] = (0.4, (0.3, 1.2))  # sigma in pixels, at most 1.5
   noise: tuple[float, float] = (0.0, 1.5)  # std, 8-bit levels: no eye sees it
   jpeg: float = 0.6
@@ -205,6 +211,7 @@ class Sound:
   def __call__(self, key, clean) -> recipes.Aged:
     draw = drawing.Draws(key)
     photo = photographic.desaturate(clean, jnp.where(draw.chance(self.gray), 1.0, 0.0))
+    photo = _on_hard_paper(draw, self.contrast, photo)
     probability, sigma = self.soft
     sigma = jnp.where(draw.chance(probability), draw.uniform(sigma), 0.1)
     photo = photographic.soft_blur(photo, sigma)
