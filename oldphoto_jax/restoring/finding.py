@@ -97,7 +97,8 @@ def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
 def narrow(mask: np.ndarray) -> tuple[np.ndarray, str]:
   """The mask without places wider than WIDEST and WIDEST_PIXELS, and a sentence if there were any.
 
-  Cracks that lead to such a place stay in the mask. Squares that are DENSE go, too.
+  Cracks that lead to such a place stay in the mask, up to a few pixels from it. Squares that are
+  DENSE go, too.
 
   Args:
     mask: of `decide`.
@@ -109,7 +110,8 @@ def narrow(mask: np.ndarray) -> tuple[np.ndarray, str]:
   wide = ndimage.distance_transform_cdt(np.pad(marked, 1))[1:-1, 1:-1] > half
   around = np.zeros_like(marked)
   if wide.any():
-    around = ndimage.distance_transform_cdt(~wide) <= half
+    # Squares alone would leave the rim of a round place, and fill it with blocks.
+    around = ndimage.distance_transform_cdt(~wide) <= half + half // 2
   side = round(max(DENSE_PIXELS, WIDEST * short))
   if marked.sum() >= DENSE * side**2:  # else there can be no such square
     dense = ndimage.uniform_filter(marked.astype(np.float32), side, mode='constant') >= DENSE
