@@ -114,6 +114,12 @@ def test_the_rate_falls_at_the_end_of_the_time():
   assert [train.falling(x, 0.0) for x in gone] == [1] * 5
 
 
+@pytest.mark.parametrize(('flag', 'value'), [('--decay', '1.5'), ('--ahead', '0')])
+def test_a_flag_out_of_range_is_a_sentence(packed, tmp_path, capsys, flag, value):
+  assert train.main([str(packed), '-o', str(tmp_path), '--tiny', flag, value]) == 2
+  assert flag in (said := capsys.readouterr().err) and value in said
+
+
 def test_two_packed_files_with_one_name_are_a_sentence(packed, tmp_path, capsys):
   words = [str(packed), str(packed), '-o', str(tmp_path), '--tiny']
   assert train.main(words) == 2

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from functools import partial
 from typing import Any
 
 import flax.serialization
@@ -182,12 +183,12 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
     cut = jax.vmap(lambda key: resident.draw(stream, shelves, key))(batch['cut'])
     prepared = stage.prepare(cut, batch['damage'])
 
-    def one_step(state, batch):
-      after, metrics = stage.train_step(state, {}, batch, keys)
+    def one_step(state, batch_and_keys):
+      after, metrics = stage.train_step(state, {}, *batch_and_keys)
       return slowed(state, after, rate, config.repair.ema), metrics
 
-    batches = jax.tree.map(lambda x: x.reshape(args.ahead, -1, *x.shape[1:]), prepared)
-    state, metrics = jax.lax.scan(one_step, state, batches)
+    split = partial(jax.tree.map, lambda x: x.reshape(args.ahead, -1, *x.shape[1:]))
+    state, metrics = jax.lax.scan(one_step, state, split((prepared, keys)))
     return state, jax.tree.map(lambda x: x.mean(0), metrics)
 
   steps = parallel.train_step(split_keys, some_steps)
