@@ -1,4 +1,4 @@
-"""The repair network: finds damage on prints, fills it, cleans around it; and revives tones.
+"""The repair networks: find damage on prints, fill it, clean around it; and revive tones.
 
 python launch.py --config=configs/repair.py            # small; anywhere, from nothing, in minutes
 python launch.py --config=configs/repair.py:cpu        # hours on a few cores, your own photos
@@ -18,7 +18,7 @@ def get_config(variant=''):
   c.system = 'repair'
   c.seed = 0
   c.workdir = 'runs/repair'
-  c.stages = 'repair,tone'
+  c.stages = 'finder,repair,tone'
   c.start = ''  # weights of this system to learn on from; '': from nothing
 
   c.data = sections.data()
@@ -51,6 +51,13 @@ def get_config(variant=''):
   # A hole's pixel weighs a few times as much as another: benchmarks/prints.
   c.repair.weights = dict(l1=10.0, hole_l1=1.0, gradient=0.25, bce=1.0, dice=0.3, error=0.05)
 
+  # The same network, which only has to find. Few steps: the longer it learns made-up damage, the
+  # less real damage it finds (benchmarks/prints).
+  c.finder = sections.optimiser(500, batch_size=8, lr=3e-4, b2=0.99, decay=0.2)
+  c.finder.clip = 1.0
+  c.finder.shares = dict(worn=0.5, print=0.0, report=0.12, wan2020=0.12, sound=0.26)
+  c.finder.weights = dict(bce=1.0, dice=0.3)
+
   c.tone = sections.optimiser(3000, batch_size=16, b2=0.99)  # minutes, whatever the machine
   c.tone.width = 128
   # As shares above. What is noisy or gray, but not faded, teaches to leave tones alone.
@@ -73,6 +80,8 @@ def cpu(c):
   c.workdir = 'runs/repair_cpu'
   c.repair.steps = 30000
   c.repair.ema = 0.999
+  c.finder.steps = 6000
+  c.finder.ema = 0.998
   c.train.evaluate_every = 1000
 
 
@@ -106,6 +115,9 @@ def tiny(c):
   c.model.blocks = 1
   c.repair.steps = 4
   c.repair.batch_size = 8
+  c.finder.steps = 2
+  c.finder.batch_size = 4
+  c.finder.shares = dict(report=0.5, sound=0.5)
   c.tone.steps = 4
   c.tone.batch_size = 4
   c.tone.shares = dict(faded=1.0)

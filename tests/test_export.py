@@ -35,6 +35,15 @@ def repairing():
   return loaded('repair', model, repair.sizes, init)
 
 
+def finding():
+  model = repair.Repair(widths=(4, 6), blocks=1)
+  init = lambda key: {
+    name: repair.init(model, jax.random.fold_in(key, i)).g
+    for i, name in enumerate(('repair', 'finder'))
+  }
+  return loaded('repair', model, lambda model: repair.sizes(model) | {'finder': True}, init)
+
+
 def detecting():
   model = detector.Detector(net=detector.DetectorUNet(width=4, depth=2))
   return loaded('detector', model, detector.sizes, lambda k: detector.init(model, k).released)
@@ -97,7 +106,7 @@ def unsigned(x):
   return np.clip((x + 1) / 2, 0, 1)
 
 
-@pytest.mark.parametrize('system', [unet, tutorial_unet, resnet, detecting, repairing])
+@pytest.mark.parametrize('system', [unet, tutorial_unet, resnet, detecting, repairing, finding])
 def test_onnx_graphs_compute_what_the_networks_compute(system):
   pytest.importorskip('onnx')
   made = system()

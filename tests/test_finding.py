@@ -149,3 +149,35 @@ def test_one_shape_serves_a_large_photo_and_its_copies():
   )
   sides = range(512, 1025, 32)
   assert covered(height, width) == min(covered(h, w) for h in sides for w in sides)
+
+
+def test_what_was_suspected_is_judged_again_and_only_what_is_left_is_filled():
+  """A finder takes all that is bright for damage; who is told of it believes only what is white."""
+  from oldphoto_jax.restoring import restore
+
+  photo = np.full((200, 220, 3), -0.5, np.float32)
+  photo[50:60, 40:90] = 1.0  # a scratch
+  photo[150:158, 40:90] = 0.6  # a bright ribbon
+  photo[100:140, 150:190] = 1.0  # too wide to be filled
+  told = []
+
+  def run_find(tile):
+    return (tile[..., :1] > 0.5) * np.float32(0.9)
+
+  def run_mend(tile, holes):
+    told.append(holes[0, 155, 60, 0])
+    return np.where(holes > 0, np.float32(0), tile), (tile[..., :1] > 0.8).astype(np.float32)
+
+  system = engine.Repairing(
+    shapes.plan((), 16, tile=512), 'fake', None, run_mend, run_find=run_find, run_mend=run_mend
+  )
+  for only in (False, True):
+    done = restore.restore_array(system, photo, None, restore.Wishes(1.0, only, find=0.55))
+    assert told == [finding.TRUST]  # one pass
+    told.clear()
+    assert done.mask[50:60, 40:90].min() == 1 and done.mask[150:158].max() == 0
+    assert done.mask[:, 150:190].max() == 0 and 'wide stays' in done.notes[0]
+    np.testing.assert_array_equal(done.photo[52:58, 42:88], 0)
+    # Nothing else moves: this network cleans nothing, and what it filled there is not used.
+    sound = done.mask[..., 0] == 0
+    np.testing.assert_array_equal(done.photo[sound], photo[sound])

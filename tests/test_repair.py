@@ -102,6 +102,48 @@ def test_only_every_other_example_sees_its_mask(trained):
   np.testing.assert_array_equal(shown['filled'][1::2], batch['old'][1::2])
 
 
+def test_what_a_finder_suspects_is_told_where_a_mask_is_not_trusted(trained):
+  batch = {name: jnp.asarray(value) for name, value in _batch(4).items()}
+  batch['trust'] = jnp.array([1.0, 1.0, 0.5, 0.5])[:, None, None, None]
+  untrained = repair.init(SMALL, jax.random.key(0)).g  # finds PRIOR everywhere
+  for threshold, marked in ((0.9 * repair.PRIOR, 1), (1.1 * repair.PRIOR, 0)):
+    batch['suspected'] = jnp.full((4, 1, 1, 1), threshold)
+    told = repair._with_suspects(SMALL, untrained, batch)['told']
+    np.testing.assert_array_equal(told[jnp.array([0, 1, 3])], batch['told'][jnp.array([0, 1, 3])])
+    assert float(told[2].min()) == float(told[2].max()) == marked
+  # The step takes the finder's parameters as a constant, and learns nothing for them.
+  state = repair.init(SMALL, jax.random.key(0)).replace(g=trained)
+  step = jax.pmap(
+    lambda state, finder, batch: repair.train_step(SMALL, state, finder, batch, None),
+    axis_name='batch',
+    in_axes=(None, None, 0),
+    out_axes=None,
+    devices=jax.devices()[:1],
+  )
+  sharded = {name: value[None] for name, value in batch.items()}
+  with_finder, without = (step(state, c, sharded)[0].g for c in ({'finder': untrained}, {}))
+  assert jax.tree.structure(with_finder) == jax.tree.structure(without)
+  assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (with_finder, without))))
+
+
+def test_a_finder_sees_no_masks_and_learns_nothing_but_damage(trained):
+  weights = dict.fromkeys(repair.WEIGHTS, 0.0) | {'bce': 1.0, 'dice': 0.3}
+  model = repair.Repair((4, 8), 1, weights, g_tx=optax.sgd(0.1), tells=False)
+  state = repair.init(model, jax.random.key(0)).replace(g=trained)
+  step = jax.pmap(
+    lambda state, batch: repair.train_step(model, state, {}, batch, None),
+    axis_name='batch',
+    in_axes=(None, 0),
+    out_axes=None,
+    devices=jax.devices()[:1],
+  )
+  batch = _batch()
+  other = batch | {'told': 1 - batch['told'], 'clean': -batch['clean']}
+  (a, terms), (b, _) = (step(state, {k: v[None] for k, v in x.items()}) for x in (batch, other))
+  assert set(terms) == {'bce', 'dice', 'norm'}
+  jax.tree.map(np.testing.assert_array_equal, a.g, b.g)
+
+
 def test_one_device_and_four_train_alike(trained):
   """One step of SGD, smooth but for L1, whose kinks no number here is near to."""
   state = repair.init(SMALL, jax.random.key(0)).replace(g=trained)
@@ -339,6 +381,38 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
   assert shared.programs.answer.shapes == [
     tuple((1, 384, 320, channels) for channels in (3, 3, 1, 1))
   ]
+
+
+def test_a_finder_and_repair_share_one_program(trained):
+  """The finder finds; `repair` cleans and fills in one pass, and gives its own opinion."""
+  from oldphoto_jax import weights
+  from oldphoto_jax.restoring import engine, finding
+
+  untrained = repair.init(SMALL, jax.random.key(0)).g
+  sizes = repair.sizes(SMALL) | {'finder': True}
+  held = weights.Weights('repair', sizes, {'repair': trained, 'finder': untrained})
+  weights.check(held, 'these')
+  restorer, size = weights.restorer(held, 'test'), (330, 310)
+  alone = weights.restorer(
+    weights.Weights('repair', repair.sizes(SMALL), {'repair': trained}), 'alone'
+  )
+  apart, joint = engine.compiled(restorer, [size]), engine.compiled(alone, [size])
+  photo = _photos(1, 330)[0, :, :310]
+  clean, found = apart.look(photo)
+  assert clean is None
+  np.testing.assert_allclose(found, repair.PRIOR, rtol=1e-2)
+  np.testing.assert_allclose(apart.restore(photo), joint.restore(photo), atol=1e-6)
+  holes = np.zeros((*size, 1), np.float32)
+  holes[100:110, 40:200] = finding.TRUST
+  _, filled, again = apart.mend(photo, holes)
+  inside = holes[..., 0] > 0
+  np.testing.assert_allclose(filled[inside], joint.fill(photo, photo, holes)[inside], atol=1e-5)
+  assert again.shape == found.shape and np.abs(again - found).max() > 0.01
+  clean, _, again = apart.mend(photo, np.zeros_like(holes))
+  looked, of_one = joint._clean_and_find(photo)
+  np.testing.assert_allclose(clean, looked, atol=1e-5)
+  np.testing.assert_allclose(again, of_one, atol=1e-5)
+  assert len(apart.programs.answer.shapes) == 1  # for both sets of parameters
 
 
 def test_a_program_that_could_not_be_compiled_is_tried_again():

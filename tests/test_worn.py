@@ -16,7 +16,12 @@ def _photos(count=6, side=64):
 
 @pytest.mark.parametrize(
   'artefact',
-  [cracks.Cracks(relief=(0.0, 0.0)), patches.Losses(), patches.Blots()],  # flanks lie outside
+  [
+    cracks.Cracks(relief=(0.0, 0.0)),  # flanks lie outside
+    patches.Losses(),
+    patches.Blots(),
+    patches.Gaps(),
+  ],
 )
 def test_outside_of_its_cover_an_artefact_changes_nothing(artefact):
   photos, seen = _photos(), 0.0
@@ -46,6 +51,22 @@ def test_level_is_the_distance_from_the_edge_of_a_curve():
   inside = cracks.level(40, 40, points, jnp.full((1, 40), 3.0), jnp.ones((1, 40), bool))
   np.testing.assert_allclose(inside[14:27, 20], 3 - np.abs(np.arange(14, 27) - 20), atol=1e-5)
   assert float(inside[35, 20]) == -cracks.REACH
+
+
+def test_a_gap_is_as_wide_as_it_says_and_shows_what_lies_bare():
+  gaps = patches.Gaps(
+    width=(12.0, 12.0), uneven=(0.0, 0.0), bend=(0.0, 0.0), ragged=(0.0, 0.0), oblique=0.0,
+    ends=0.0, opacity=(1.0, 1.0), light=1.0,
+  )  # fmt: skip
+  bare, run = jnp.full((64, 64, 3), 0.7), jax.jit(gaps)
+  widths = []
+  for i in range(8):
+    damaged = run(jax.random.key(i), _photos(1)[0], bare)
+    inside = np.asarray(damaged.mask[..., 0]) == 1
+    np.testing.assert_allclose(np.asarray(damaged.photo)[inside], 0.7, atol=1e-6)
+    lines = [inside.sum(axis) for axis in (0, 1)]
+    widths.append(min(line.max() for line in lines))  # across, whichever way it runs
+  assert 10 <= np.median(widths) <= 13
 
 
 RECIPE = worn.Worn(unharmed=0.0, jpeg=0.0, clean_scan=1.0)

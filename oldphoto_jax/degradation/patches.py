@@ -1,4 +1,4 @@
-"""Damage that covers areas: lost emulsion with ragged edges, blots and spots of any size."""
+"""Damage that covers areas: lost emulsion with ragged edges, gaps, blots and spots of any size."""
 
 import dataclasses
 import math
@@ -78,3 +78,50 @@ class Blots:
     dark = jnp.where(draw.chance(0.3), ink, jnp.where(draw.chance(0.4), rust, artefact.dirt(draw)))
     colour = jnp.where(draw.chance(self.light), paper, dark)
     return artefact.Damaged(drawing.blend(photo, cover, colour), cover[..., None], {'count': count})
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaps:
+  """A torn print that was put together again: a strip of bare paper where its parts do not meet.
+
+  Wider than a crack, along a side of the print more often than not; it may end inside the photo.
+  """
+
+  width: tuple[float, float] = (5.0, 40.0)  # pixels
+  bend: tuple[float, float] = (0.0, 0.1)  # of its middle line, as a share of the shorter side
+  uneven: tuple[float, float] = (0.1, 0.7)  # how far the width changes along it, as a share
+  ragged: tuple[float, float] = (0.0, 3.0)  # pixels that its edges are frayed by
+  oblique: float = 0.4  # share of gaps that do not follow a side of the print
+  ends: float = 0.4  # probability that it narrows to nothing
+  opacity: tuple[float, float] = (0.8, 1.0)
+  light: float = 0.9
+
+  def __call__(self, key, photo, paper=None) -> artefact.Damaged:
+    height, width = photo.shape[:2]
+    short = min(height, width)
+    draw = drawing.Draws(key)
+    paper = artefact.under(draw, photo, paper)
+    upright = jnp.where(draw.chance(0.5), 0, np.pi / 2) + 0.1 * draw.normal()
+    angle = jnp.where(draw.chance(self.oblique), draw.uniform((0, np.pi)), upright)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    rows, columns = drawing.grid(height, width)
+    centre = draw.uniform((-0.05, 1.05), 2) * jnp.array([height, width])
+    y, x = rows - centre[0], columns - centre[1]
+
+    # Functions of the position along the strip, one value a pixel.
+    n = 2 * (height + width)
+    slow, fast = draw.curve(n, 2, 9), draw.curve(n, 2, max(8, n // 12))
+    middle = draw.uniform(self.bend) * short * (slow[0] + 0.15 * fast[0])
+    wide = draw.log_uniform(self.width)
+    breadth = wide * (1 + draw.uniform(self.uneven) * (slow[1] + 0.3 * fast[1])).clip(0, 2)
+    start, length = draw.uniform((-0.5, 0.3)) * short, draw.uniform((0.2, 1.5)) * short
+    narrowing = ((np.arange(n) - n // 2 - start) / length).clip(0, 1)
+    breadth *= jnp.where(draw.chance(self.ends), narrowing, 1.0)
+
+    spot = (jnp.round(y * cos - x * sin) + n // 2).astype(int)
+    inside = breadth[spot] / 2 - jnp.abs(y * sin + x * cos - middle[spot])
+    inside += draw.uniform(self.ragged) * draw.fractal(height, width, min(30, short / 6), 2)
+    there = drawing.smoothstep(breadth[spot], 0.5, 2.0)
+    cover = (inside + 0.5).clip(0, 1) * there * draw.uniform(self.opacity)
+    colour = jnp.where(draw.chance(self.light), paper, artefact.dirt(draw))
+    return artefact.Damaged(drawing.blend(photo, cover, colour), cover[..., None], {'width': wide})

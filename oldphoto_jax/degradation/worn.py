@@ -15,7 +15,7 @@ from oldphoto_jax.degradation import artefact, drawing, examples, photographic, 
 from oldphoto_jax.degradation.ageing import Fading, PaperTexture, Yellowing
 from oldphoto_jax.degradation.collected import Overlays
 from oldphoto_jax.degradation.cracks import Cracks
-from oldphoto_jax.degradation.patches import Blots, Losses
+from oldphoto_jax.degradation.patches import Blots, Gaps, Losses
 from oldphoto_jax.degradation.scratches import Dust, Hairs, Scratches
 from oldphoto_jax.degradation.stains import Foxing, Stains
 from oldphoto_jax.degradation.tears import Corners, Flaking, Folds, Tears
@@ -54,12 +54,13 @@ class Worn:
   before the lens, which spreads it by a pixel or two.
   """
 
-  unharmed: float = 0.12
+  unharmed: float = 0.2
   # Of the harmed photos: probability, and artefact.
   stains: tuple[float, Stains] = (0.12, Stains(strength=(0.1, 0.5)))
   foxing: tuple[float, Foxing] = (0.08, Foxing(count=(4, 60), radius=(0.006, 0.05)))
   folds: tuple[float, Folds] = (0.2, Folds(flank=(0.01, 0.07), ridge=(1.0, 6.0)))
   losses: tuple[float, Losses] = (0.3, Losses())
+  gaps: tuple[float, Gaps] = (0.15, Gaps())
   flaking: tuple[float, Flaking] = (0.12, Flaking(cells=(6.0, 30.0)))
   cracks: tuple[float, Cracks] = (0.55, Cracks())
   scratches: tuple[float, Scratches] = (0.45, Scratches(light=0.75))
@@ -69,10 +70,13 @@ class Worn:
   corners: tuple[float, Corners] = (0.08, Corners())
   hairs: tuple[float, Hairs] = (0.2, Hairs(count=(1, 10), length=(0.08, 0.8)))
   dust: tuple[float, Dust] = (0.5, Dust(count=(2, 120), radius=(0.004, 0.035)))
+  # What lies bare: paper of any brightness and smoothness, or the lid of the scanner.
+  bare: tuple[float, float] = (-0.25, 0.2)  # added to the paper, of [-1, 1]
+  lid: float = 0.2  # probability
   # The tone of old photos, which the answer keeps.
   gray: float = 0.6
   # Hard paper, and scans that were sharpened: leaves in the sun turn into white specks on black.
-  contrast: tuple[float, tuple[float, float]] = (0.45, (1.1, 3.0))  # probability, gain
+  contrast: tuple[float, tuple[float, float]] = (0.45, (1.1, 5.0))  # probability, gain
   sharpening: tuple[float, tuple[float, float]] = (0.2, (0.5, 2.0))  # probability, amount
   desaturation: tuple[float, float] = (0.0, 0.8)
   fading: tuple[float, Fading] = (
@@ -96,7 +100,7 @@ class Worn:
     """A photo, toned and soft -> that photo damaged and scanned."""
     recipes.check(clean)
     draw = drawing.Draws(drawing.ahead(key))
-    paper = artefact.draw_paper(draw.key(), *clean.shape[:2])
+    paper = self._bare(draw, *clean.shape[:2])
     photo = self._tone(draw, clean)
     damaged, mask = self._damage(draw, photo, paper)
     damaged, photo = self.lens(draw, damaged, photo)
@@ -113,7 +117,7 @@ class Worn:
     """
     recipes.check(photo)
     draw = drawing.Draws(drawing.ahead(key))
-    damaged, mask = self._damage(draw, photo, artefact.draw_paper(draw.key(), *photo.shape[:2]))
+    damaged, mask = self._damage(draw, photo, self._bare(draw, *photo.shape[:2]))
     damaged, clean = self.lens(draw, damaged, clean)
     return recipes.Aged(self._scanned(draw, damaged, self.more_grain), clean, mask)
 
@@ -133,6 +137,14 @@ class Worn:
       ],
       photo,
     )
+
+  def _bare(self, draw, height, width):
+    paper = artefact.draw_paper(draw.key(), height, width)
+    smooth = paper.mean((0, 1))
+    paper = smooth + draw.uniform((0.0, 1.0)) * (paper - smooth) + draw.uniform(self.bare)
+    # Lids are white, or black, or gray; and flat.
+    lid = jnp.where(draw.chance(0.7), draw.uniform((0.85, 1.05)), draw.uniform((-1, 1)))
+    return jnp.where(draw.chance(self.lid), lid, paper).clip(-1, 1)
 
   def _tone(self, draw, photo):
     without_colour = draw.chance(self.gray)
@@ -165,6 +177,7 @@ class Worn:
       self.foxing,
       self.folds,
       self.losses,
+      self.gaps,
       self.flaking,
       self.cracks,
       self.scratches,
@@ -196,13 +209,17 @@ def _on_hard_paper(draw, contrast, photo):
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-  """A photo that nobody would restore: it is to stay as it is, its own softness and JPEG included.
+  """A photo without damage: it is to stay as it is, its own softness, JPEG and fading included.
 
   Without such examples a network cleans everything, and takes texture for noise.
   """
 
-  gray: float = 0.3
-  contrast: tuple[float, tuple[float, float]] = (0.25, (1.1, 3.0))  # as of Worn
+  gray: float = 0.4
+  contrast: tuple[float, tuple[float, float]] = (0.4, (1.1, 5.0))  # as of Worn
+  fading: tuple[float, Fading] = (
+    0.3,
+    Fading(black=(0.0, 0.25), white=(0.7, 1.0), gamma=(0.6, 1.3)),
+  )
   soft: tuple[float, tuple[float, float]] = (0.4, (0.3, 1.2))  # sigma in pixels, at most 1.5
   noise: tuple[float, float] = (0.0, 1.5)  # std, 8-bit levels: no eye sees it
   jpeg: float = 0.6
@@ -210,8 +227,11 @@ class Sound:
 
   def __call__(self, key, clean) -> recipes.Aged:
     draw = drawing.Draws(key)
-    photo = photographic.desaturate(clean, jnp.where(draw.chance(self.gray), 1.0, 0.0))
-    photo = _on_hard_paper(draw, self.contrast, photo)
+    gray = jnp.where(draw.chance(self.gray), 1.0, 0.0)
+    photo = _on_hard_paper(draw, self.contrast, photographic.desaturate(clean, gray))
+    probability, fading = self.fading
+    faded = photographic.desaturate(fading(draw.key(), photo).photo, gray)
+    photo = jnp.where(draw.chance(probability), faded, photo)
     probability, sigma = self.soft
     sigma = jnp.where(draw.chance(probability), draw.uniform(sigma), 0.1)
     photo = photographic.soft_blur(photo, sigma)

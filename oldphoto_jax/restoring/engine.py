@@ -8,6 +8,7 @@ damage and revives tones.
 
 import abc
 import concurrent.futures
+import copy
 import dataclasses
 import os
 import threading
@@ -60,11 +61,14 @@ class Restorer:
   # (params, thumbnails, weights [B, h, w, 1]) -> what models.tone.apply takes; None where it
   # leaves tones alone.
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
-  # `look` and `fill` in two parts, so that one program serves both. `answer`: (params, photos,
-  # photos with a start in their holes, masks, trust in them [B, H, W, 1]) -> (restored photos,
-  # probability of damage). `start`: (photos, masks) -> the photos with a start in their holes.
+  # `look` and `fill` in two parts, so that one program serves both. `answer`: (params of one role,
+  # photos, photos with a start in their holes, masks, trust in them [B, H, W, 1]) -> (restored
+  # photos, probability of damage). `start`: (photos, masks) -> the photos with a start in their
+  # holes. `roles`: params -> those with which `answer` finds damage, and those with which it
+  # restores; the same where one set does both.
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
   start: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+  roles: Callable[[Any], tuple[Any, Any]] | None = None
   # Identifies the functions above, so that their programs can be kept; '' if nothing does.
   key: str = ''
 
@@ -87,8 +91,11 @@ class Engine(Protocol):
   def restore(self, photo: np.ndarray) -> np.ndarray:
     """The restored photo [H, W, 3], not clipped."""
 
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The restored photo, and the probability of damage [H, W, 1], or None if it finds none."""
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The restored photo, and the probability of damage [H, W, 1], or None if it finds none.
+
+    Instead of the photo None, if a network of its own did the finding: `mend` comes next.
+    """
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     """What belongs into the holes of a photo, so that it fits into what is around them.
@@ -101,6 +108,18 @@ class Engine(Protocol):
 
     Returns:
       float32 [H, W, 3]; its values outside of the holes do not matter.
+    """
+
+  def mend(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cleans a photo and fills its holes in one pass; only for what gives None in `look`.
+
+    Args:
+      photo: float32 [H, W, 3].
+      holes: as of `fill`, but may be 0 everywhere.
+
+    Returns:
+      The cleaned photo [H, W, 3], the filled one, and the probability of damage [H, W, 1] as it
+      appears to one who has been told of the holes.
     """
 
   def revive(
@@ -135,6 +154,9 @@ class _Cleaning(abc.ABC):
     self, photo: np.ndarray, mask: np.ndarray | None, strength: float
   ) -> tuple[np.ndarray, float]:
     return photo, 0.0
+
+  def mend(self, photo: np.ndarray, holes: np.ndarray) -> Any:
+    raise NotImplementedError('it finds no damage')
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     return filling.into(around, holes > 0, *self.fillings(photo, holes))
@@ -185,9 +207,15 @@ class Layerwise(_Cleaning):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Repairing:
-  """An engine of one network that finds damage, fills it and cleans around it, in tiles.
+  """An engine of a network that finds damage, fills it and cleans around it, in tiles.
 
   What it fills comes from the photo itself, so nothing has to be matched to what is around.
+
+  Attributes:
+    run_look: (photo) -> (restored photo, probability of damage), of a tile [1, h, w, C].
+    run_fill: (photo, mask) -> two results, of which the first is the photo with its holes filled.
+    run_find: (photo) -> probability of damage, by a network of its own; None: `run_look` finds.
+    run_mend: as run_fill, where the second result is the probability of damage.
   """
 
   plan: shapes.Plan
@@ -199,21 +227,25 @@ class Repairing:
   revives: ClassVar[bool] = True
   programs: 'Programs | None' = None  # what the above run, where they share a program
   workers: int = 1  # tiles that are computed at once
+  run_find: Callable[[np.ndarray], np.ndarray] | None = None
+  run_mend: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self._clean_and_find(photo)[0]
 
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     shape = self.plan.shape(photo.shape[:2])
+    looked = self._clean_and_find if self.run_find is None else self._find
 
     def find(copies: Sequence[np.ndarray]) -> list[np.ndarray]:
-      return find_in(lambda tile: self.run_look(tile)[1], copies, self.plan, shape, self.workers)
+      run = self.run_find or (lambda tile: self.run_look(tile)[1])
+      return find_in(run, copies, self.plan, shape, self.workers)
 
     if self.workers == 1 or any(side > most for side, most in zip(photo.shape, shape)):
-      clean, probability = self._clean_and_find(photo)
+      clean, probability = looked(photo)
       return clean, finding.joined(probability, finding.on_copies(photo, find))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a small photo beside its copies
-      looking = pool.submit(self._clean_and_find, photo)
+      looking = pool.submit(looked, photo)
       on_copies = finding.on_copies(photo, find)
       clean, probability = looking.result()
     return clean, finding.joined(probability, on_copies)
@@ -221,16 +253,29 @@ class Repairing:
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shape = self.plan.shape(photo.shape[:2])
     clean, probability = in_tiles(self.run_look, photo, self.plan, shape, workers=self.workers)
-    need = finding.need(photo, clean)
-    if need < 1:  # else a pass over the photo can be saved
-      clean = photo + need * (clean - photo) if need > 0 else photo
-    return clean, probability
+    return _as_needed(photo, clean), probability
+
+  def _find(self, photo: np.ndarray) -> tuple[None, np.ndarray]:
+    shape = self.plan.shape(photo.shape[:2])
+    return None, in_tiles(self.run_find, photo, self.plan, shape, workers=self.workers)[0]
+
+  def mend(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def run(tile: np.ndarray) -> tuple[np.ndarray, ...]:
+      return self.run_mend(tile[..., :3], tile[..., 3:])
+
+    x = np.concatenate([photo, holes], -1)  # one array, so that tiles cut the holes, too
+    shape = self._shape_for(holes)
+    filled, probability = in_tiles(run, x, self.plan, shape, workers=self.workers)
+    return _as_needed(photo, filled), filled, probability
+
+  def _shape_for(self, holes: np.ndarray) -> tuple[int, int]:
+    """The tiles of `look`, which have a program, unless a hole is too wide for them."""
+    shape, least = self.plan.shape(holes.shape[:2]), filling.tile_shape(holes, filling.REPAIR_SIDE)
+    wide = any(side < min(need, n) for side, need, n in zip(shape, least, holes.shape))
+    return least if wide else shape
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    """See Engine. In the tiles of `look`, which have a program, unless a hole is too wide."""
-    shape, least = self.plan.shape(photo.shape[:2]), filling.tile_shape(holes, filling.REPAIR_SIDE)
-    if any(side < min(need, n) for side, need, n in zip(shape, least, photo.shape)):
-      shape = least
+    shape = self._shape_for(holes)
 
     def run(rows: slice, columns: slice) -> tuple[np.ndarray] | None:
       marked = holes[rows, columns]
@@ -261,6 +306,14 @@ class Repairing:
     return toning.correct(photo, knots, matrix, amount, tone.LARGEST), amount
 
 
+def _as_needed(photo: np.ndarray, clean: np.ndarray) -> np.ndarray:
+  """`clean` as far as the photo needs it: see finding.need."""
+  need = finding.need(photo, clean)
+  if need == 1:  # a pass over the photo can be saved
+    return clean
+  return photo + need * (clean - photo) if need > 0 else photo
+
+
 class Stopped(Exception):
   """What an engine of `stoppable` was computing is no longer wanted."""
 
@@ -280,11 +333,19 @@ def stoppable(engine: Engine, stop: threading.Event) -> Engine:
     return run_one
 
   if isinstance(engine, Repairing):
-    return dataclasses.replace(engine, run_look=of(engine.run_look), run_fill=of(engine.run_fill))
+    return each_run(engine, lambda run, name: of(run))
   if isinstance(engine, Tiled):
     fill = engine.run_fill and of(engine.run_fill)
     return dataclasses.replace(engine, run=of(engine.run), run_fill=fill)
   return engine
+
+
+def each_run(engine: Repairing, of: Callable[[Callable, str], Callable]) -> Repairing:
+  """The engine with `of` (what runs a tile, its name) in the place of all that runs tiles."""
+  names = 'look', 'fill', 'find', 'mend'
+  runs = {f'run_{name}': getattr(engine, f'run_{name}') for name in names}
+  new = {name: of(run, name.removeprefix('run_')) for name, run in runs.items() if run}
+  return dataclasses.replace(engine, **new)
 
 
 def in_tiles(
@@ -374,16 +435,28 @@ def compiled(
     networks = (layerwise.Network(f, params, plan.grid) for f in (restorer.apply, apply_fill))
     return Layerwise(plan, restorer.name, *networks)
   if restorer.answer is not None:
+    seeking, restoring = restorer.roles(params)
+    answer = Program(restorer.answer, restoring, restorer.key and f'answer {restorer.key}')
     programs = Programs(
-      Program(restorer.answer, params, restorer.key and f'answer {restorer.key}'),
+      answer,
       Program(
         lambda _, *arrays: restorer.start(*arrays), None, restorer.key and f'start {restorer.key}'
       ),
       restorer.correction
       and Program(restorer.correction, params, restorer.key and f'correction {restorer.key}'),
+      None if seeking is restoring else answer.sharing(seeking),
     )
-    looking, filler, correction = programs.look, programs.fill, programs.correction
-    return Repairing(plan, restorer.name, looking, filler, correction, programs, _workers())
+    return Repairing(
+      plan,
+      restorer.name,
+      programs.look,
+      programs.mend,
+      programs.correction,
+      programs,
+      _workers(),
+      programs.find if programs.seek else None,
+      programs.mend,
+    )
   if restorer.look is not None:
     looking, filler, correction = (
       f and program(f, params) for f in (restorer.look, restorer.fill, restorer.correction)
@@ -415,6 +488,12 @@ class Program:
     compiled = self.prepare(*(array.shape for array in arrays))
     arrays = (np.asarray(array, np.float32) for array in arrays)
     return jax.tree.map(np.asarray, compiled(self._params, *arrays))
+
+  def sharing(self, params: Any) -> 'Program':
+    """The same program with other parameters of the same shapes; compiled once for both."""
+    other = copy.copy(self)
+    other._params = jax.device_put(params)
+    return other
 
   @property
   def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
@@ -450,16 +529,22 @@ class Programs:
   answer: Program
   start: Program
   correction: Program | None
+  seek: Program | None = None  # `answer` with the parameters that find; None: `answer` does
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     nothing = np.zeros_like(photo[..., :1])
     return self.answer(photo, photo, nothing, nothing)
 
-  def fill(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def find(self, photo: np.ndarray) -> np.ndarray:
+    nothing = np.zeros_like(photo[..., :1])
+    return self.seek(photo, photo, nothing, nothing)[1]
+
+  def mend(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if not mask.any():
+      return self.look(photo)
     holes = (mask > 0).astype(np.float32)
     trust = np.full_like(holes, mask.max())
-    filled, _ = self.answer(photo, self.start(photo, holes), holes, trust)
-    return filled, filled
+    return self.answer(photo, self.start(photo, holes), holes, trust)
 
   def prepare(
     self, plan: shapes.Plan, size: tuple[int, int], *, fill: bool, revive: bool

@@ -16,6 +16,7 @@ THRESHOLD = 0.55  # probability of sure damage, of models.repair: see benchmarks
 SURE, EVIDENCE = 0.8, (0.0003, 0.001)
 STRICTER = 0.25  # share of 1 - threshold that is left for a photo without such evidence
 LOW = 0.5  # share of the threshold down to which a find goes on from its sure pixels
+SUSPECTED = 0.15  # probability from which on a find of a finder is filled, to be judged again
 TRUST = 0.5  # how far the filling believes what was found: so models.repair has learnt it
 GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
@@ -69,6 +70,27 @@ def joined(probability: np.ndarray, found: np.ndarray | None) -> np.ndarray:
   return probability if found is None else (probability + found) / 2
 
 
+def suspected(probability: np.ndarray) -> np.ndarray:
+  """The holes of a first filling, float32 [H, W, 1]: TRUST where damage is likely at all, or 0."""
+  return np.where(widened(probability >= SUSPECTED), np.float32(TRUST), np.float32(0))
+
+
+def reconsidered(probability: np.ndarray, again: np.ndarray) -> np.ndarray:
+  """The probability of damage by two: one who looked for it, and one who was told what was found.
+
+  The mean. Two networks err in different places, and what fills a hole sees what it hides.
+
+  Args:
+    probability, again: float32 [H, W, 1].
+  """
+  return (probability + again) / 2
+
+
+def widened(marked: np.ndarray) -> np.ndarray:
+  """A mask [H, W, 1] widened by `GROW`, bool."""
+  return ndimage.binary_dilation(marked[..., 0], np.ones((3, 3)), iterations=GROW)[..., None]
+
+
 def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
   """The mask of what is damaged.
 
@@ -90,8 +112,7 @@ def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
   kept = np.zeros(count + 1, bool)
   kept[np.unique(pieces[sure])] = True
   kept[0] = False
-  mask = ndimage.binary_dilation(kept[pieces], np.ones((3, 3)), iterations=GROW)
-  return mask[..., None].astype(np.float32)
+  return widened(kept[pieces][..., None]).astype(np.float32)
 
 
 def narrow(mask: np.ndarray) -> tuple[np.ndarray, str]:

@@ -104,19 +104,29 @@ def restore_array(
   searching = mask is None and wishes.find is not None
   notes, wide = [], ''
   strength = 0.0 if wishes.only_damage else wishes.strength
-  clean = photo
+  clean, filled = photo, None
   if strength > 0 or searching:
     looked, probability = engine.look(photo) if searching else (engine.restore(photo), None)
+    suspected = None
+    if looked is None:
+      suspected = finding.suspected(probability)
+      looked, filled, again = engine.mend(photo, suspected)
+      probability = finding.reconsidered(probability, again)
+    if probability is not None:
+      mask = finding.decide(probability, wishes.find)
+      if suspected is not None:  # nothing else was filled
+        mask *= suspected > 0
+      if why := finding.failed(mask, kinds.noise(127.5 * photo[..., 1])):
+        mask = np.zeros_like(mask)
+        notes.append(why)
+      narrow, wide = finding.narrow(mask)
+      if suspected is not None:
+        looked = np.where((mask > 0) & (narrow == 0), photo, looked)
+      mask = narrow
     if strength == 1:  # one pass over the photo less
       clean = looked
     elif strength > 0:
       clean = strength * looked + (1 - strength) * photo
-    if probability is not None:
-      mask = finding.decide(probability, wishes.find)
-      if why := finding.failed(mask, kinds.noise(127.5 * photo[..., 1])):
-        mask = np.zeros_like(mask)
-        notes.append(why)
-      mask, wide = finding.narrow(mask)
     if engine.revives:
       clean, why = kept_brightness(photo, clean, mask)
       notes += [why] if why else []
@@ -127,7 +137,8 @@ def restore_array(
   restored = clean
   if mask is not None and mask.any():
     trust = finding.TRUST if searching else 1.0
-    filled = engine.fill(photo, clean, np.where(mask > 0, np.float32(trust), 0))
+    if filled is None:
+      filled = engine.fill(photo, clean, np.where(mask > 0, np.float32(trust), 0))
     if searching:
       mask = finding.worth_filling(photo, filled, mask)
     inside = np.nonzero(mask[..., 0] > 0)  # a small part of the photo

@@ -119,9 +119,7 @@ def watched(
     return run_one
 
   if isinstance(engine, engines.Repairing):
-    return dataclasses.replace(
-      engine, run_look=of(engine.run_look, 'look'), run_fill=of(engine.run_fill, 'fill')
-    )
+    return engines.each_run(engine, of)
   if isinstance(engine, engines.Tiled):
     fill = engine.run_fill and of(engine.run_fill, 'fill')
     return dataclasses.replace(engine, run=of(engine.run, 'run'), run_fill=fill)
@@ -139,7 +137,9 @@ def work(engine: engines.Engine, size: tuple[int, int], searching: bool) -> int:
     counts = [len(tiles.spans(*sides, overlap, engine.plan.grid)) for sides in zip(size, shape)]
     return int(np.prod(counts) * np.prod(shape))
 
-  total = covered(size, engine.plan.overlap) + covered(size, filling.OVERLAP) // 2
+  mends = searching and isinstance(engine, engines.Repairing) and engine.run_find
+  total = covered(size, engine.plan.overlap)
+  total += total if mends else covered(size, filling.OVERLAP) // 2
   if searching:
     total += sum(covered(copy, engine.plan.overlap) for copy in finding.copies(size))
   return total
@@ -180,10 +180,16 @@ class Recorder(_Standing):
     self.clean = shapes.resized(clean, *self.size)
     return clean
 
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+  def look(self, photo: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
     clean, probability = self.engine.look(photo)
-    self.clean = shapes.resized(clean, *self.size)
+    if clean is not None:
+      self.clean = shapes.resized(clean, *self.size)
     return clean, probability
+
+  def mend(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    clean, filled, probability = self.engine.mend(photo, holes)
+    self.clean, self.filled = (shapes.resized(x, *self.size) for x in (clean, filled))
+    return clean, filled, probability
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     filled = self.engine.fill(photo, around, holes)

@@ -1,7 +1,11 @@
-"""The system repair: a network that finds, fills and cleans, and a small one that revives tones."""
+"""The system repair: a network that finds, fills and cleans, and a small one that revives tones.
+
+The first may be trained twice: as `repair`, and as a `finder`, which only has to find.
+"""
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,14 +22,18 @@ from oldphoto_jax.nn.prefill import prefill
 from oldphoto_jax.systems import build, system
 from oldphoto_jax.training import train
 
+# Share of masks that are as a person draws them. The others are as a detector's, and beside a finder
+# they are its own: what is told to `repair` is then mostly its finds.
+EXACT, EXACT_BESIDE_FINDER = 0.67, 0.4
 
-def model(config: ConfigDict) -> repair.Repair:
-  """The network that finds, fills and cleans.
+
+def model(config: ConfigDict, stage: str = 'repair') -> repair.Repair:
+  """The network that finds, fills and cleans; as the stage 'finder', it only finds.
 
   Raises:
     ConfigError: for a loss term that does not exist, or a crop or batch that does not fit.
   """
-  m, c = config.model, config.repair
+  m, c = config.model, config[stage]
   net = repair.Repair(
     widths=tuple(m.widths),
     blocks=m.blocks,
@@ -33,9 +41,10 @@ def model(config: ConfigDict) -> repair.Repair:
     ema=c.ema,
     g_tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),
     dtype=build.dtype(m.dtype),
+    tells=stage == 'repair',
   )
   build.check_crops(config, net.multiple)
-  if c.batch_size % (2 * jax.device_count()):
+  if net.tells and c.batch_size % (2 * jax.device_count()):
     raise ConfigError(
       f'repair.batch_size is {c.batch_size}: every other example of a device gets a mask, so set '
       f'a multiple of {2 * jax.device_count()}'
@@ -89,6 +98,7 @@ def prepare(
   over: Callable[[jax.Array, jax.Array, jax.Array], recipes.Aged] | None,
   p_over: float,
   p_retoned: float,
+  p_exact: float = EXACT,
 ) -> Callable[[dict, jax.Array], dict]:
   """Batches of prints.CleanAndPrints as repair.train_step takes them.
 
@@ -98,10 +108,11 @@ def prepare(
       none.
     p_over: see `over`.
     p_retoned: probability that a print gets other tones first, so that few prints do for many.
+    p_exact: probability that a mask is as a person draws it.
   """
 
   def one(key, image, damaged, ignored, donor, moved, is_print):
-    over_key, key, told_key, moved_key, *tone_keys = jax.random.split(key, 6)
+    over_key, key, told_key, moved_key, suspected_key, *tone_keys = jax.random.split(key, 7)
     image, donor = photographic.from_levels(image), photographic.from_levels(donor)
     damaged, ignored, moved = (x.astype(jnp.float32) / 255 for x in (damaged, ignored, moved))
 
@@ -128,7 +139,7 @@ def prepare(
     lost = jnp.maximum(mask, damaged)
     rim = _widened(damaged, 1) * (1 - damaged)
     sound = 1 - jnp.maximum(_widened(damaged, 2), ignored)
-    given, trust = _told(told_key, (lost > 0.25).astype(jnp.float32))
+    given, trust = _told(told_key, (lost > 0.25).astype(jnp.float32), p_exact)
     return {
       'old': old,
       'clean': truth,
@@ -137,6 +148,7 @@ def prepare(
       'judged': jnp.where(is_print, 1 - jnp.maximum(rim * (mask < 0.5), ignored), 1.0),
       'told': given,
       'trust': trust,
+      'suspected': jax.random.uniform(suspected_key, (1, 1, 1), minval=0.05, maxval=0.3),
     }
 
   names = ('image', 'damaged', 'ignored', 'donor', 'moved', 'is_print')
@@ -175,11 +187,11 @@ def _transplanted(key, photo, donor, damaged, here):
   return (photo + photographic.soft_blur(here, 0.5) * change).clip(-1, 1)
 
 
-def _told(key, holes):
+def _told(key, holes, p_exact):
   """The mask [S, S, 1] that a person or a detector would draw, and the trust in it [1, 1, 1].
 
-  Two of three are exact but for a pixel of growth, and fully trusted. The others lack parts, are
-  grown, and mark blobs of sound pixels.
+  Some are exact but for a pixel of growth, and fully trusted. The others lack parts, are grown, and
+  mark blobs of sound pixels.
   """
   keys = jax.random.split(key, 5)
   height, width, _ = holes.shape
@@ -195,7 +207,7 @@ def _told(key, holes):
   grown = _widened(drawn, 1)
   grown = jnp.where(jax.random.bernoulli(keys[3]), _widened(grown, 1), grown)
   rim = jnp.where(jax.random.bernoulli(keys[4]), _widened(holes, 1), holes)
-  exact = jax.random.bernoulli(keys[0], 0.67)
+  exact = jax.random.bernoulli(keys[0], p_exact)
   return jnp.where(exact, rim, grown), jnp.where(exact, 1.0, 0.5)[None, None, None]
 
 
@@ -218,10 +230,15 @@ def prepare_eval(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:
 def stages(
   config: ConfigDict, photos: build.Photos, networks: build.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
-  """The two stages, which do not read each other; see system.trained."""
-  del networks
+  """The stages, of which `repair` learns from the finder's errors; see system.trained."""
+
+  def repairing():
+    finder = _finder(config, networks)
+    return repair_stage(config, photos, stream(config, photos), finder=finder)
+
   return {
-    'repair': lambda: repair_stage(config, photos, stream(config, photos)),
+    'finder': lambda: repair_stage(config, photos, stream(config, photos), 'finder'),
+    'repair': repairing,
     'tone': partial(_tone_stage, config, photos),
   }
 
@@ -249,11 +266,19 @@ def stream(config: ConfigDict, photos: build.Photos) -> prints.CleanAndPrints:
 
 
 def repair_stage(
-  config: ConfigDict, photos: build.Photos, source: prints.CleanAndPrints
+  config: ConfigDict,
+  photos: build.Photos,
+  source: prints.CleanAndPrints,
+  name: str = 'repair',
+  finder: Any = None,
 ) -> train.Stage:
-  """The stage of the network that finds, fills and cleans; it learns from `source`."""
+  """The stage 'repair' or 'finder'; it learns from `source`.
+
+  `finder`: parameters of a finder whose errors `repair` learns from; None: there is none.
+  """
   d = config.data
-  net, mixture = model(config), recipe(config, config.shares)
+  shares = config.shares if name == 'repair' else config.finder.shares
+  net, mixture = model(config, name), recipe(config, shares)
   worn_prints = build.recipe('worn', d.overlays)
   assert isinstance(worn_prints, worn.Worn)
   over = worn_prints.over if len(source.prints) else None
@@ -262,23 +287,37 @@ def repair_stage(
     net,
     config,
     photos,
-    'repair',
-    init=_started(config, net),
+    name,
+    init=_started(config, net, name),
+    constants={} if finder is None else {'finder': finder},
     stream=source,
-    prepare=prepare(mixture, over, d.p_over, d.p_retoned),
-    prepare_eval=prepare_eval(worn_prints if 'worn' in config.shares else mixture),
+    prepare=prepare(
+      mixture, over, d.p_over, d.p_retoned, EXACT if finder is None else EXACT_BESIDE_FINDER
+    ),
+    prepare_eval=prepare_eval(worn_prints if 'worn' in shares else mixture),
+    score='psnr' if name == 'repair' else 'f1',
     columns=('old', 'restored', 'told', 'clean', 'damage', 'found'),
   )
 
 
-def _started(config: ConfigDict, net: repair.Repair) -> Callable | None:
-  """An init from the weights that `start` names; None where it names none."""
+def _finder(config: ConfigDict, networks: build.Networks) -> Any:
+  """The finder that this run trained, or else the one in the weights of `start`; None: neither."""
+  if networks.has('finder'):
+    return networks.of('finder', model(config, 'finder'), repair.init)
+  return weights.load(config.start).params.get('finder') if config.start else None
+
+
+def _started(config: ConfigDict, net: repair.Repair, stage: str) -> Callable | None:
+  """An init from the weights that `start` names; None where it names none.
+
+  A finder learns on from a finder, or else from the network that does everything.
+  """
   if not config.start:
     return None
   released = weights.load(config.start)
   if released.system != 'repair':
     raise ConfigError(f'start: {config.start} holds the system {released.system}, not repair')
-  params = released.params['repair']
+  params = released.params.get(stage, released.params['repair'])
   like = jax.eval_shape(partial(repair.init, net), jax.random.key(0)).g
   weights.check_shapes(params, like, config.start)
   return lambda key: state.start(net, jax.tree.map(jnp.asarray, params))
@@ -302,13 +341,16 @@ def _tone_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
 
 
 def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
-  """Both networks; without a trained one, tones stay as they are."""
+  """All networks; without one for tones they stay, and without a finder `repair` finds."""
   net, sizes = model(config), {}
   params = {'repair': networks.of('repair', net, repair.init)}
+  if networks.has('finder'):
+    params['finder'] = networks.of('finder', model(config, 'finder'), repair.init)
+    sizes['finder'] = True
   if networks.has('tone'):
     fading = tone_model(config)
     params['tone'] = networks.of('tone', fading, tone.init)
-    sizes = {'tone': tone.sizes(fading)}
+    sizes['tone'] = tone.sizes(fading)
   return weights.Weights('repair', repair.sizes(net) | sizes, params)
 
 

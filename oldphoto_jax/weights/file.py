@@ -101,11 +101,10 @@ class Loaded:
     released = networks(weights)
     if weights.system == DETECTOR:
       return detect.Detector(released.apply, weights.params, released.multiple, self.name)
-    if released.look is None:
+    if released.find is None:
       return None
-    look = released.look
     return detect.Detector(
-      lambda params, photos: look(params, photos)[1],
+      released.find,
       weights.params,
       released.multiple,
       self.name,
@@ -224,6 +223,7 @@ def restorer(weights: Weights, name: str) -> restore.Restorer:
     correction=released.correction,
     answer=released.answer,
     start=released.start,
+    roles=released.roles,
     key=json.dumps([weights.system, weights.model], sort_keys=True),
   )
 

@@ -173,11 +173,11 @@ def files(loaded: Loaded) -> dict[str, bytes]:
     ) from None
   weights, written = loaded.weights, {}
   if weights.system == 'repair':
-    model, params = repair.from_sizes(weights.model), weights.params['repair']
+    model, params = repair.from_sizes(weights.model), weights.params
     parts = {
       'look': (lambda g, x: _look(g, model, params, x), {'photo': 3}, {'clean': 3, 'damage': 1}),
       'fill': (
-        lambda g, x, mask: _fill(g, model, params, x, mask),
+        lambda g, x, mask: _fill(g, model, params['repair'], x, mask),
         {'photo': 3, 'mask': 1},
         {'filled': 3},
       ),
@@ -252,11 +252,13 @@ def _repair_unet(g: Graph, model: repair.Repair, params, photo, filled, mask, tr
 
 
 def _look(g: Graph, model: repair.Repair, params, photo: str) -> tuple[str, str]:
-  """repair.look, without the scale of the error."""
+  """repair.look, without the scale of the error; the damage is the finder's, if there is one."""
   photo = g.signed(photo)
   nothing = g.times(g.channels(photo, 0, 1), 0)
-  out = _repair_unet(g, model, params, photo, photo, nothing, nothing)
+  out = _repair_unet(g, model, params['repair'], photo, photo, nothing, nothing)
   clean = g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
+  if 'finder' in params:
+    out = _repair_unet(g, model, params['finder'], photo, photo, nothing, nothing)
   return clean, g.op('Sigmoid', g.channels(out, 3, 4))
 
 
