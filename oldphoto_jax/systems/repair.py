@@ -22,8 +22,8 @@ from oldphoto_jax.nn.prefill import prefill
 from oldphoto_jax.systems import build, system
 from oldphoto_jax.training import train
 
-# Share of masks that are as a person draws them. The others are as a detector's, and beside a finder
-# they are its own: what is told to `repair` is then mostly its finds.
+# Share of the masks that are as a person draws them. The others are as of some detector, or, beside
+# a finder, its own finds: those are what `repair` will mostly be told.
 EXACT, EXACT_BESIDE_FINDER = 0.67, 0.4
 
 
