@@ -347,7 +347,7 @@ def test_weights_of_repair_restore_and_detect(tmp_path):
   restorer, detector = loaded.restorer(), loaded.find_detector()
   photo = _photos(1)
   np.testing.assert_allclose(restorer.apply(restorer.params, photo), photo, atol=1e-6)
-  assert detector.copies  # as the system itself looks
+  assert detector.system is not None  # it looks as the system itself does
   found = detector.apply(detector.params, photo)
   np.testing.assert_allclose(found, repair.PRIOR, rtol=1e-2)
   assert restorer.correction is None  # no network of tones was saved
@@ -408,6 +408,7 @@ def test_a_finder_and_repair_share_one_program(trained):
   inside = holes[..., 0] > 0
   np.testing.assert_allclose(filled[inside], joint.fill(photo, photo, holes)[inside], atol=1e-5)
   assert again.shape == found.shape and np.abs(again - found).max() > 0.01
+  assert apart.find(photo).max() == 0  # nothing is suspected, so nothing is found
   clean, _, again = apart.mend(photo, np.zeros_like(holes))
   looked, of_one = joint._clean_and_find(photo)
   np.testing.assert_allclose(clean, looked, atol=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import engine, finding, folder, shapes
+from oldphoto_jax.restoring import engine, folder, shapes
 
 MASKS, OVERLAYS = 'masks', 'overlays'  # folders below the output folder
 RED = np.array([255, 0, 0], np.float32)
@@ -25,7 +25,8 @@ class Detector:
   params: Any
   multiple: int  # H and W must be multiples of this
   name: str  # identifies the weights in the report
-  copies: bool = False  # whether smaller copies of a photo are examined, too: finding.on_copies
+  # A system that finds damage itself. Then it looks as when it restores, and `apply` is not used.
+  system: engine.Restorer | None = None
 
 
 def marker(
@@ -44,8 +45,8 @@ def marker(
       other sizes work too.
     tile: photos with a longer side than this are split into tiles of this size.
     overlap: pixels over which neighbouring tiles are blended. Near the edge of a tile, the network
-      sees a reflection instead of the surroundings. None: what `oldphoto restore` takes for a
-      network that examines copies, or else 128.
+      sees a reflection instead of the surroundings. None: 128, or what `oldphoto restore` takes
+      for a system that finds damage itself.
     max_shapes: maximum number of programs to compile for `sizes`.
 
   Returns:
@@ -54,24 +55,24 @@ def marker(
   Raises:
     ValueError: `overlap` is not from 1 to half of the tile.
   """
-  if overlap is None:
-    overlap = engine.OVERLAP if detector.copies else 128
+  if detector.system is not None:
+    system = engine.compiled(
+      detector.system, sizes, tile=tile, overlap=overlap, max_shapes=max_shapes
+    )
+    assert isinstance(system, engine.Repairing)
+    return lambda photo: np.clip(system.find(photo), 0, 1)
   plan = shapes.plan(
     sizes,
     detector.multiple,
     tile=tile,
-    overlap=overlap,
+    overlap=128 if overlap is None else overlap,
     max_shapes=max_shapes,
-    copies=finding.copies if detector.copies else lambda size: (),
   )
   run = engine.program(detector.apply, detector.params)
 
   def mark(photo: np.ndarray) -> np.ndarray:
     shape = plan.shape(photo.shape[:2])
     (found,) = engine.in_tiles(run, photo, plan, shape)
-    if detector.copies:
-      on_copies = finding.on_copies(photo, lambda copies: engine.find_in(run, copies, plan, shape))
-      found = finding.joined(found, on_copies)
     return np.clip(found, 0, 1)  # blended ones may slightly exceed 1
 
   return mark

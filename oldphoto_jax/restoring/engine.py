@@ -250,6 +250,14 @@ class Repairing:
       clean, probability = looking.result()
     return clean, finding.joined(probability, on_copies)
 
+  def find(self, photo: np.ndarray) -> np.ndarray:
+    """The probability of damage by which a photo is restored, float32 [H, W, 1]."""
+    clean, probability = self.look(photo)
+    if clean is not None:
+      return probability
+    suspected = finding.suspected(probability)
+    return finding.reconsidered(probability, self.mend(photo, suspected)[2], suspected)
+
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shape = self.plan.shape(photo.shape[:2])
     clean, probability = in_tiles(self.run_look, photo, self.plan, shape, workers=self.workers)

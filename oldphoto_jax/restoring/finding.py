@@ -75,15 +75,17 @@ def suspected(probability: np.ndarray) -> np.ndarray:
   return np.where(widened(probability >= SUSPECTED), np.float32(TRUST), np.float32(0))
 
 
-def reconsidered(probability: np.ndarray, again: np.ndarray) -> np.ndarray:
+def reconsidered(probability: np.ndarray, again: np.ndarray, suspected: np.ndarray) -> np.ndarray:
   """The probability of damage by two: one who looked for it, and one who was told what was found.
 
-  The mean. Two networks err in different places, and what fills a hole sees what it hides.
+  The mean, and 0 where nothing was `suspected`. Two networks err in different places, and the
+  second sees what the first one thinks.
 
   Args:
     probability, again: float32 [H, W, 1].
+    suspected: of `suspected`.
   """
-  return (probability + again) / 2
+  return np.where(suspected > 0, (probability + again) / 2, np.float32(0))
 
 
 def widened(marked: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ def restore_array(
     if looked is None:
       suspected = finding.suspected(probability)
       looked, filled, again = engine.mend(photo, suspected)
-      probability = finding.reconsidered(probability, again)
+      probability = finding.reconsidered(probability, again, suspected)
     if probability is not None:
       mask = finding.decide(probability, wishes.find)
       if suspected is not None:  # nothing else was filled

@@ -341,12 +341,14 @@ def _tone_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
 
 
 def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
-  """All networks; without one for tones they stay, and without a finder `repair` finds."""
+  """All networks; without one for tones they stay, and without a finder `repair` finds.
+
+  The finder of `start` comes along, as `repair` has learnt beside it.
+  """
   net, sizes = model(config), {}
   params = {'repair': networks.of('repair', net, repair.init)}
-  if networks.has('finder'):
-    params['finder'] = networks.of('finder', model(config, 'finder'), repair.init)
-    sizes['finder'] = True
+  if (finder := _finder(config, networks)) is not None:
+    params['finder'], sizes['finder'] = finder, True
   if networks.has('tone'):
     fading = tone_model(config)
     params['tone'] = networks.of('tone', fading, tone.init)

@@ -108,7 +108,7 @@ class Loaded:
       weights.params,
       released.multiple,
       self.name,
-      copies=True,  # as the system itself restores
+      self.restorer(),
     )
 
   def detector(self) -> detect.Detector:
