@@ -6,9 +6,9 @@ Without a mask it cleans the photo and says where it is damaged; with one it fil
 It answers with what to add to the prefilled photo, and begins with adding nothing: what it has
 not learnt it leaves alone.
 
-Parameters that only had to find damage find more of it (benchmarks/prints). So a release may hold
-two sets of them, and one program runs both: the `finder` looks first, then `repair` cleans and
-fills what it found, and says of each find what it thinks of it.
+Parameters that only had to find damage find more of it on prints (benchmarks/prints, which also
+says what that costs). So a release may hold two sets of them, and one program runs both: the
+`finder` looks first, then `repair` cleans and fills what it found, and judges each find.
 """
 
 import dataclasses
