@@ -181,3 +181,26 @@ def test_what_was_suspected_is_judged_again_and_only_what_is_left_is_filled():
     # Nothing else moves: this network cleans nothing, and what it filled there is not used.
     sound = done.mask[..., 0] == 0
     np.testing.assert_array_equal(done.photo[sound], photo[sound])
+
+
+def test_a_search_that_failed_leaves_nothing_filled():
+  from oldphoto_jax.restoring import restore
+
+  photo = np.where(np.indices((200, 220)).sum(0)[..., None] % 3, 1.0, -0.5)
+  photo = np.repeat(photo.astype(np.float32), 3, -1)
+
+  def run_look(tile):
+    return 0.9 * tile, np.zeros_like(tile[..., :1])
+
+  def run_find(tile):
+    return (tile[..., :1] > 0).astype(np.float32)
+
+  def run_mend(tile, holes):
+    return np.where(holes > 0, np.float32(0), tile), (holes > 0).astype(np.float32)
+
+  system = engine.Repairing(
+    shapes.plan((), 16, tile=512), 'fake', run_look, run_mend, run_find=run_find, run_mend=run_mend
+  )
+  done = restore.restore_array(system, photo, None, restore.Wishes(find=0.55))
+  assert done.mask.max() == 0 and 'looked like damage' in done.notes[0]
+  assert np.abs(done.photo).min() > 0.35  # the filling is 0

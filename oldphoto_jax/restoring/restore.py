@@ -119,6 +119,8 @@ def restore_array(
       if why := finding.failed(mask, kinds.noise(127.5 * photo[..., 1])):
         mask = np.zeros_like(mask)
         notes.append(why)
+        if suspected is not None and strength > 0:
+          looked = engine.restore(photo)  # in which nothing was filled
       narrow, wide = finding.narrow(mask)
       if suspected is not None:
         looked = np.where((mask > 0) & (narrow == 0), photo, looked)
