@@ -162,6 +162,9 @@ class _Standing:
   def revives(self) -> bool:
     return self.engine.revives
 
+  def mend(self, photo, holes):
+    return self.engine.mend(photo, holes)
+
   def revive(self, photo, mask, strength):
     return self.engine.revive(photo, mask, strength)
 
