@@ -60,6 +60,20 @@ def test_training_goes_on_with_its_optimiser_and_its_examples(
   assert 'the optimiser begins anew' in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_finder_is_trained_and_then_repair_beside_it(packed, tmp_path):
+  finder = run(packed, tmp_path / 'finder', '--steps', '1', '--ahead', '1', '--stage', 'finder')
+  assert 'finder' not in finder.weights.model  # the whole network only finds
+  file = str(train.newest(tmp_path / 'finder'))
+  for steps in ('1', '2'):  # the second takes the finder from the first one's weights
+    more = ('--finder', file) if steps == '1' else ()
+    both = run(packed, tmp_path / 'both', '--steps', steps, '--ahead', '1', *more)
+    assert both.card['step'] == int(steps) and both.weights.model['finder']
+    jax.tree.map(
+      np.testing.assert_array_equal, both.weights.params['finder'], finder.weights.params['repair']
+    )
+
+
 def state_of(shape):
   model = repair.Repair(ema=0.9)
   return state.start(model, {'kernel': jnp.ones(shape)}).replace(step=jnp.int32(7))

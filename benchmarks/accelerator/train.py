@@ -137,10 +137,10 @@ def settings(
     if (data / name).is_dir():
       c.data[name] = str(data / name)
   c.data.threads = args.threads
-  c.repair.batch_size = args.batch
-  c.repair.lr = args.lr
-  c.repair.steps = STEPS
-  c.repair.ema = 0.999
+  c[args.stage].batch_size = args.batch
+  c[args.stage].lr = args.lr
+  c[args.stage].steps = STEPS
+  c[args.stage].ema = 0.999
   c.model.dtype = args.dtype
   if args.wide:
     c.model.widths = WIDE
@@ -164,7 +164,13 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   count = 0 if loaded is None else int(loaded.card.get('step', 0))
   photos = build.photos(config.data, config.seed)
   stream = repair.stream(config, photos)
-  stage = repair.repair_stage(config, photos, stream)
+  finder = None
+  if args.finder is not None:
+    finder = weights.read(args.finder).weights.params['repair']
+  elif loaded is not None and args.stage == 'repair':
+    finder = loaded.weights.params.get('finder')
+  stage = repair.repair_stage(config, photos, stream, args.stage, finder)
+  constants = parallel.replicate(stage.constants)
   state, position = jax.jit(stage.init)(jax.random.key(config.seed)), Position(count, {})
   resumed = None if start is None else load_state(start, state)
   if resumed is not None:
@@ -179,13 +185,13 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   print(f'the photos are there: {pixels / 1e6:.0f} megapixels at all their sizes', flush=True)
 
   def some_steps(state, constants, batch, keys):
-    shelves, rate = constants
+    shelves, rate, others = constants
     cut = jax.vmap(lambda key: resident.draw(stream, shelves, key))(batch['cut'])
     prepared = stage.prepare(cut, batch['damage'])
 
     def one_step(state, batch_and_keys):
-      after, metrics = stage.train_step(state, {}, *batch_and_keys)
-      return slowed(state, after, rate, config.repair.ema), metrics
+      after, metrics = stage.train_step(state, others, *batch_and_keys)
+      return slowed(state, after, rate, config[args.stage].ema), metrics
 
     split = partial(jax.tree.map, lambda x: x.reshape(args.ahead, -1, *x.shape[1:]))
     state, metrics = jax.lax.scan(one_step, state, split((prepared, keys)))
@@ -201,7 +207,7 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
       ids = np.arange(taken, taken + args.ahead * args.batch).astype(np.uint32)
       # The same steps, however many devices there are.
       ids = ids.reshape(args.ahead, jax.local_device_count(), -1).swapaxes(0, 1).reshape(-1)
-      state, metrics = steps(state, (shelves, rate), parallel.shard({'id': ids}), key)
+      state, metrics = steps(state, (shelves, rate, constants), parallel.shard({'id': ids}), key)
       count, taken = count + args.ahead, taken + len(ids)
       if count - looked < wait and not terminated.requested and count < args.steps:
         continue
@@ -218,7 +224,7 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
       over = terminated.requested or now - begun > 60 * args.minutes or count >= args.steps
       if over or now - saved > args.every:
         position = Position(position.began, {'next_example': taken})
-        path = save(args.output, config, state, loaded, count, now - begun, position)
+        path = save(args.output, config, state, loaded, finder, count, now - begun, position)
         saved = now
         words = ', '.join(f'{name} {value:.4f}' for name, value in total.items())
         print(f'{path.name}: {seen:.1f} photos/s, {words}', flush=True)
@@ -252,7 +258,7 @@ def speed(measured: list[tuple[float, int]], batch: int) -> float:
 
 def save(
   folder: pathlib.Path, config: ConfigDict, state: State, loaded: weights.Loaded | None,
-  step: int, seconds: float, position: Position,
+  finder: Any, step: int, seconds: float, position: Position,
 ) -> pathlib.Path:  # fmt: skip
   """Writes a file of weights, which `oldphoto restore` and `config.start` take, and the state.
 
@@ -265,6 +271,8 @@ def save(
   if loaded is not None and 'tone' in loaded.weights.params:
     sizes['tone'] = loaded.weights.model['tone']
     params['tone'] = loaded.weights.params['tone']
+  if finder is not None:
+    sizes['finder'], params['finder'] = True, finder
   path = folder / f'repair-{step:09d}.safetensors'
   size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
   card = {'step': step, 'seconds': round(seconds), 'config': config.to_json()}
@@ -295,6 +303,15 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('data', type=pathlib.Path, nargs='+', help='of pack.py')
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='of checkpoints')
   parser.add_argument('--start', type=pathlib.Path, help='weights, if OUTPUT holds no checkpoint')
+  parser.add_argument(
+    '--stage',
+    choices=('repair', 'finder'),
+    default='repair',
+    help='finder: the network only learns to find, with the losses and shares of config.finder',
+  )
+  parser.add_argument(
+    '--finder', type=pathlib.Path, help='weights of a run with --stage finder, to learn beside'
+  )
   parser.add_argument('--minutes', type=float, default=9.0, help='in all, compiling included')
   parser.add_argument(
     '--steps', type=int, default=STEPS, help='in all, those before included, or up to --ahead more'
