@@ -274,11 +274,10 @@ def save(
   if finder is not None:
     sizes['finder'], params['finder'] = True, finder
   path = folder / f'repair-{step:09d}.safetensors'
-  size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+  large = lambda tree: 4 * sum(leaf.size for leaf in jax.tree.leaves(tree)) > LARGEST - (1 << 20)
   card = {'step': step, 'seconds': round(seconds), 'config': config.to_json()}
-  half = size > LARGEST - (1 << 20)
-  save_state(path, state, position, half)
-  weights.save(path, weights.Weights('repair', sizes, params), card=card, half=half)
+  save_state(path, state, position, half=large(released))
+  weights.save(path, weights.Weights('repair', sizes, params), card=card, half=large(params))
   for old in folder.glob('repair-*'):
     if not old.name.startswith(f'{path.stem}.'):
       old.unlink()
