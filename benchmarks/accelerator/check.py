@@ -165,8 +165,10 @@ def steps(name: str, dtype: str, variant: str) -> list[dict[str, Any]]:
     config.model.dtype = dtype
   elif dtype != 'float32':
     return []
-  if name == 'repair' and variant != 'tiny':
-    config.repair.batch_size = BATCH
+  if name == 'repair':
+    config.stages = 'repair,tone'  # a finder's step is that of repair, and compiling takes minutes
+    if variant != 'tiny':
+      config.repair.batch_size = BATCH
   opened = STAGES[name](config, build.stand_ins(config), build.UNTRAINED)
   most, names = peak(dtype), build.stage_names(config)
   return [vars(speed.measure_stage(opened[stage](), most, WINDOWS)) for stage in names]
