@@ -134,6 +134,15 @@ def test_a_flag_out_of_range_is_a_sentence(packed, tmp_path, capsys, flag, value
   assert flag in (said := capsys.readouterr().err) and value in said
 
 
+def test_a_finder_of_another_network_is_a_sentence(packed, tmp_path, capsys):
+  words = [str(packed), '-o', str(tmp_path), '--tiny', '--batch', '8']
+  words += ['--finder', str(weights.SHIPPED)]
+  assert train.main(words) == 2
+  assert 'in the network' in capsys.readouterr().err
+  assert train.main([*words, '--stage', 'finder']) == 2
+  assert 'leave --stage finder out' in capsys.readouterr().err
+
+
 def test_two_packed_files_with_one_name_are_a_sentence(packed, tmp_path, capsys):
   words = [str(packed), str(packed), '-o', str(tmp_path), '--tiny']
   assert train.main(words) == 2

@@ -164,12 +164,12 @@ def test_what_was_suspected_is_judged_again_and_only_what_is_left_is_filled():
   def run_find(tile):
     return (tile[..., :1] > 0.5) * np.float32(0.9)
 
-  def run_mend(tile, holes):
+  def run_fill(tile, holes):
     told.append(holes[0, 155, 60, 0])
     return np.where(holes > 0, np.float32(0), tile), (tile[..., :1] > 0.8).astype(np.float32)
 
   system = engine.Repairing(
-    shapes.plan((), 16, tile=512), 'fake', None, run_mend, run_find=run_find, run_mend=run_mend
+    shapes.plan((), 16, tile=512), 'fake', None, run_fill, run_find=run_find
   )
   for only in (False, True):
     done = restore.restore_array(system, photo, None, restore.Wishes(1.0, only, find=0.55))
@@ -195,11 +195,11 @@ def test_a_search_that_failed_leaves_nothing_filled():
   def run_find(tile):
     return (tile[..., :1] > 0).astype(np.float32)
 
-  def run_mend(tile, holes):
+  def run_fill(tile, holes):
     return np.where(holes > 0, np.float32(0), tile), (holes > 0).astype(np.float32)
 
   system = engine.Repairing(
-    shapes.plan((), 16, tile=512), 'fake', run_look, run_mend, run_find=run_find, run_mend=run_mend
+    shapes.plan((), 16, tile=512), 'fake', run_look, run_fill, run_find=run_find
   )
   done = restore.restore_array(system, photo, None, restore.Wishes(find=0.55))
   assert done.mask.max() == 0 and 'looked like damage' in done.notes[0]

@@ -166,7 +166,15 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   stream = repair.stream(config, photos)
   finder = None
   if args.finder is not None:
-    finder = weights.read(args.finder).weights.params['repair']
+    if args.stage == 'finder':
+      raise ConfigError('--finder is for training repair beside it: leave --stage finder out')
+    held = weights.load(args.finder)
+    if held.system != 'repair':
+      raise ConfigError(f'--finder: {args.finder} holds the system {held.system}, not repair')
+    finder = held.params['repair']
+    net = repair.model(config)
+    like = jax.eval_shape(lambda key: repair.repair.init(net, key).g, jax.random.key(0))
+    weights.check_shapes(finder, like, str(args.finder))
   elif loaded is not None and args.stage == 'repair':
     finder = loaded.weights.params.get('finder')
   stage = repair.repair_stage(config, photos, stream, args.stage, finder)

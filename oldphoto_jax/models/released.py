@@ -20,7 +20,6 @@ class Networks(NamedTuple):
       None: it finds no damage.
     answer: see engine.Restorer.
     start: see engine.Restorer.
-    find: (params, photos) -> the probability of damage alone, as `look` gives it.
     roles: see engine.Restorer.
     correction: (params, thumbnails, weights [B, h, w, 1]) -> arguments of models.tone.apply; None:
       it leaves tones as they are.
@@ -35,5 +34,4 @@ class Networks(NamedTuple):
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
   start: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-  find: Callable[[Any, jax.Array], jax.Array] | None = None
   roles: Callable[[Any], tuple[Any, Any]] | None = None

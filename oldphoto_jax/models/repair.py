@@ -371,9 +371,6 @@ def networks(sizes: dict[str, Any]) -> Networks:
       _, found, _ = look(model, params['finder'], photo)
     return clean, found
 
-  def find(params, photo):
-    return look(model, roles(params)[0], photo)[1]
-
   def fill_holes(params, photo, mask):
     trust = mask.max((1, 2, 3), keepdims=True)
     holes = (mask > 0).astype(photo.dtype)
@@ -396,6 +393,5 @@ def networks(sizes: dict[str, Any]) -> Networks:
     None if fading is None else correction,
     answer,
     lambda photo, mask: prefill(photo, mask > 0),
-    find,
     roles,
   )

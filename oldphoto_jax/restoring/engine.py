@@ -213,9 +213,9 @@ class Repairing:
 
   Attributes:
     run_look: (photo) -> (restored photo, probability of damage), of a tile [1, h, w, C].
-    run_fill: (photo, mask) -> two results, of which the first is the photo with its holes filled.
+    run_fill: (photo, mask) -> the photo with its holes filled, and a second result: where there is a
+      `run_find`, the probability of damage.
     run_find: (photo) -> probability of damage, by a network of its own; None: `run_look` finds.
-    run_mend: as run_fill, where the second result is the probability of damage.
   """
 
   plan: shapes.Plan
@@ -228,7 +228,6 @@ class Repairing:
   programs: 'Programs | None' = None  # what the above run, where they share a program
   workers: int = 1  # tiles that are computed at once
   run_find: Callable[[np.ndarray], np.ndarray] | None = None
-  run_mend: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self._clean_and_find(photo)[0]
@@ -269,7 +268,7 @@ class Repairing:
 
   def mend(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     def run(tile: np.ndarray) -> tuple[np.ndarray, ...]:
-      return self.run_mend(tile[..., :3], tile[..., 3:])
+      return self.run_fill(tile[..., :3], tile[..., 3:])
 
     x = np.concatenate([photo, holes], -1)  # one array, so that tiles cut the holes, too
     shape = self._shape_for(holes)
@@ -350,7 +349,7 @@ def stoppable(engine: Engine, stop: threading.Event) -> Engine:
 
 def each_run(engine: Repairing, of: Callable[[Callable, str], Callable]) -> Repairing:
   """The engine with `of` (what runs a tile, its name) in the place of all that runs tiles."""
-  names = 'look', 'fill', 'find', 'mend'
+  names = 'look', 'fill', 'find'
   runs = {f'run_{name}': getattr(engine, f'run_{name}') for name in names}
   new = {name: of(run, name.removeprefix('run_')) for name, run in runs.items() if run}
   return dataclasses.replace(engine, **new)
@@ -458,12 +457,11 @@ def compiled(
       plan,
       restorer.name,
       programs.look,
-      programs.mend,
+      programs.fill,
       programs.correction,
       programs,
       _workers(),
       programs.find if programs.seek else None,
-      programs.mend,
     )
   if restorer.look is not None:
     looking, filler, correction = (
@@ -547,7 +545,7 @@ class Programs:
     nothing = np.zeros_like(photo[..., :1])
     return self.seek(photo, photo, nothing, nothing)[1]
 
-  def mend(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def fill(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not mask.any():
       return self.look(photo)
     holes = (mask > 0).astype(np.float32)

@@ -101,10 +101,11 @@ class Loaded:
     released = networks(weights)
     if weights.system == DETECTOR:
       return detect.Detector(released.apply, weights.params, released.multiple, self.name)
-    if released.find is None:
+    if released.look is None:
       return None
+    look = released.look
     return detect.Detector(
-      released.find,
+      lambda params, photos: look(params, photos)[1],
       weights.params,
       released.multiple,
       self.name,
