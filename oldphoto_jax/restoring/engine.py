@@ -213,8 +213,8 @@ class Repairing:
 
   Attributes:
     run_look: (photo) -> (restored photo, probability of damage), of a tile [1, h, w, C].
-    run_fill: (photo, mask) -> the photo with its holes filled, and a second result: where there is a
-      `run_find`, the probability of damage.
+    run_fill: (photo, mask) -> the photo with its holes filled, and another result: the probability
+      of damage, where there is a `run_find`.
     run_find: (photo) -> probability of damage, by a network of its own; None: `run_look` finds.
   """
 
