@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from oldphoto_jax.data import prints
 from oldphoto_jax.degradation import photographic
+from oldphoto_jax.metrics.domain_gap import told_apart
 from oldphoto_jax.nn import features
 from oldphoto_jax.systems import build
 from oldphoto_jax.weights import classifiers
@@ -33,8 +34,6 @@ SIDE = 128  # pixels of a square
 SHARES = 0.005, 0.3  # of its pixels that are damaged
 EACH = 4  # squares of a print, of each kind
 LEVELS = ('conv1', 'fire3', 'fire5')  # fine features: what is in the picture should not matter
-FOLDS = 5
-PENALTY = 30.0  # on the squared weights of the classifier, whose inputs have deviation 1
 
 
 def main() -> None:
@@ -59,8 +58,8 @@ def main() -> None:
   owners = [np.array([square[0] for square in kind]) for kind in (real, false)]
   halves = [owners[0] % 2 == k for k in (0, 1)]
   results = {
-    'accuracy': accuracy(described, owners),
-    'check': accuracy([described[0][h] for h in halves], [owners[0][h] // 2 for h in halves]),
+    'accuracy': told_apart(described, owners),
+    'check': told_apart([described[0][h] for h in halves], [owners[0][h] // 2 for h in halves]),
     'squares': [len(real), len(false)],
     'prints': len(labelled),
   }
@@ -129,33 +128,6 @@ def describe(network, square, damage) -> np.ndarray:
 def maps_of(network, photos):
   both = features.squeezenet_maps(network, photographic.from_levels(photos))
   return [both[name] for name in LEVELS]
-
-
-def accuracy(described: list[np.ndarray], owners: list[np.ndarray]) -> float:
-  """Mean of the shares of both kinds told rightly, on folds of prints that were not learnt from."""
-  x = np.concatenate(described)
-  y = np.concatenate([np.full(len(kind), sign) for kind, sign in zip(described, (1.0, -1.0))])
-  fold = np.concatenate(owners) % FOLDS
-  right = np.zeros(len(y), bool)
-  for k in range(FOLDS):
-    learnt, asked = fold != k, fold == k
-    centre, deviation = x[learnt].mean(0), x[learnt].std(0) + 1e-6
-    known = (x[learnt] - centre) / deviation
-    weight = np.where(y[learnt] > 0, 1 / (y[learnt] > 0).sum(), 1 / (y[learnt] < 0).sum())
-
-    def loss(w, known=known, y=y[learnt], weight=weight):
-      margin = y * (known @ w[:-1] + w[-1])
-      slope = -y * weight / (1 + np.exp(margin))
-      gradient = np.append(known.T @ slope, slope.sum()) + 2 * PENALTY / len(y) * np.append(
-        w[:-1], 0
-      )
-      return (weight * np.logaddexp(0, -margin)).sum() + PENALTY / len(y) * (
-        w[:-1] ** 2
-      ).sum(), gradient
-
-    w = optimize.minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method='L-BFGS-B').x
-    right[asked] = ((x[asked] - centre) / deviation @ w[:-1] + w[-1] > 0) == (y[asked] > 0)
-  return float(np.mean([right[y > 0].mean(), right[y < 0].mean()]))
 
 
 if __name__ == '__main__':

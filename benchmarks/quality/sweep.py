@@ -1,13 +1,15 @@
 """Which settings decide quality: short trainings that differ from a base in one of them.
 
-  python benchmarks/quality/sweep.py OUT --below RUN -- --config.data.photos=PHOTOS ...
+  python benchmarks/quality/sweep.py OUT --squeezenet FILE --below RUN -- \\
+    --config.data.photos=PHOTOS ...
 
 RUN is the folder of a triplet run with the stages below a fusion (configs/comparison.py:cpu leaves
-one in WORKDIR/triplet); what follows -- goes to every launch.py. Each variant is a comparison of
-its own, `launch.py --config=configs/comparison.py:cpu`, with IMAGES training images, in OUT/NAME;
-one that is there is not trained again, and one that was stopped goes on. Scores are of
-validation photos: --config.data.test is that of data.val here, as settings are not chosen on
-test photos. Writes OUT/sweep.md.
+one in WORKDIR/triplet); without one, the variants of the fusion are left out by --only. What
+follows -- goes to every launch.py. Each variant is a comparison of its own,
+`launch.py --config=configs/comparison.py:cpu`, with IMAGES training images, in OUT/NAME; one that
+is there is not trained again, and one that was stopped goes on. Scores are of validation photos:
+--config.data.test is that of data.val here, as settings are not chosen on test photos. Writes
+OUT/sweep.md.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oldphoto_jax.evaluation import tables
+from oldphoto_jax.systems import comparison
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES, CROP = 4000, 64  # of training
@@ -58,17 +61,26 @@ VARIANTS = {
   'pix2pix': _vary('pix2pix', 'pix2pix'),
   'pix2pix without discriminator': _vary('pix2pix', 'pix2pix', 'pix2pix.weights.gan=0.0'),
   'pix2pix with a tenth of L1': _vary('pix2pix', 'pix2pix', 'pix2pix.weights.l1=10.0'),
+  'pix2pix at the rate 0.0002': _vary('pix2pix', 'pix2pix', 'pix2pix.lr=2e-4'),
+  'pix2pix at the rate 0.001': _vary('pix2pix', 'pix2pix', 'pix2pix.lr=1e-3'),
+  'cyclegan': _vary('cyclegan', 'cyclegan'),
+  'cyclegan at the rate 0.0002': _vary('cyclegan', 'cyclegan', 'cyclegan.lr=2e-4'),
+  'cyclegan at the rate 0.001': _vary('cyclegan', 'cyclegan', 'cyclegan.lr=1e-3'),
+  'cyclegan without identity': _vary('cyclegan', 'cyclegan', 'cyclegan.lambda_identity=0.0'),
   'triplet': _triplet(),
+  'triplet at half the rate': _triplet(*(f'{stage}.lr=5e-4' for stage in BELOW)),
+  'triplet at twice the rate': _triplet(*(f'{stage}.lr=2e-3' for stage in BELOW)),
+  'triplet without the latent discriminator': _triplet('vae_rx.weights.latent_gan=0.0'),
   'triplet with latent noise of 1': _triplet('model.posterior_std=1.0'),
   'triplet with instance norm': _triplet('model.norm=True'),
   'triplet with a quarter of the latent': _triplet('model.latent=16'),
 }
 
 
-def run(name: str, out: pathlib.Path, below: pathlib.Path, squeezenet: str, more: list[str]):
+def run(name: str, out: pathlib.Path, below: pathlib.Path | None, squeezenet: str, more: list[str]):
   """Trains and scores one variant: the rows of its comparison, by recipe."""
   variant, folder = VARIANTS[name], out / name.replace(' ', '_')
-  file = folder / 'benchmark.json'
+  file = folder / comparison.JSON
   if not file.exists():
     if variant.fusion:
       for stage in BELOW:
@@ -125,7 +137,9 @@ def table(reports: dict[str, dict]) -> str:
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('out', type=pathlib.Path)
-  parser.add_argument('--below', type=pathlib.Path, required=True, help='run of a triplet')
+  parser.add_argument(
+    '--below', type=pathlib.Path, help='run of a triplet, for the variants of the fusion'
+  )
   parser.add_argument('--squeezenet', required=True, help='weights of SqueezeNet 1.0')
   parser.add_argument('--only', default='', help='names of variants with commas between')
   parser.epilog = 'What follows -- are flags of launch.py.'
@@ -136,6 +150,8 @@ def main():
   unknown = sorted(set(names) - set(VARIANTS))
   if unknown:
     raise SystemExit(f'there is no variant {unknown[0]!r}: choose from {", ".join(VARIANTS)}')
+  if not a.below and any(VARIANTS[name].fusion for name in names):
+    raise SystemExit('the variants of the fusion need --below RUN; --only leaves them out')
   out = a.out.resolve()
   reports = {}
   for name in names:

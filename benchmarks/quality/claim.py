@@ -1,0 +1,225 @@
+"""The paper's claim, tested: real old photos R and synthetic ones X share a latent space.
+
+  python benchmarks/quality/claim.py OUT --real REAL --real-test REAL_TEST \\
+    --photos PHOTOS --val VAL --niqe niqe_pris_params.npz [--seeds 0,1,2]
+
+REAL, REAL_TEST   folders of real old photos, to learn from and to measure with
+PHOTOS, VAL       folders of clean photos, likewise
+
+Wan et al. 2020 say that a VAE of R and X, with a discriminator that draws their latents together,
+lets a mapping that learns from X restore R (section 3.1). For each seed this trains one VAE of Y,
+and for each of VARIANTS a VAE of R and X and a mapping, on IMAGES squares of CROP pixels a stage.
+What is there is not trained again, and what was stopped goes on. Then it measures, on photos that
+were not learnt from:
+
+- whether a linear classifier tells latents of R from latents of X (0.5: it cannot), and their
+  Fréchet distance, before the mapping and after it. X is VAL with the damage of training, gray as
+  the photos of R are. What the pictures show differs as well, so 0.5 is out of reach: the rows are
+  to be compared with each other, and with `untrained`, an encoder of random weights;
+- how well the VAE of R and X gives a photo of R back (PSNR);
+- how well the system restores X (PSNR), and the NIQE of what it makes of R (lower is better).
+
+Writes OUT/claim.json and OUT/claim.md: means over the seeds, and in brackets the lowest and the
+highest. Where there is one seed, it is stated alone.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from oldphoto_jax import data
+from oldphoto_jax.degradation import photographic, recipes
+from oldphoto_jax.metrics import domain_gap, niqe, psnr_ssim
+from oldphoto_jax.models import mapping, vae
+from oldphoto_jax.systems import build, triplet
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+IMAGES, CROP, BATCH = 8000, 64, 4  # of each stage
+SIDE = 256  # pixels of the squares that are measured with
+STAGES = ('vae_rx', 'mapping')  # of each variant; the VAE of Y serves all
+VARIANTS = {
+  'R and X, latent discriminator': (),
+  'R and X, ten times its weight': ('vae_rx.weights.latent_gan=1.0',),
+  'R and X, without it': ('vae_rx.weights.latent_gan=0.0',),
+  'X alone': ('vae_rx.weights.latent_gan=0.0', 'data.p_real=0.0'),
+}
+COLUMNS = {  # of the table, with their digits
+  'told apart': 3,
+  'told apart, mapped': 3,
+  'distance': 3,
+  'distance, mapped': 3,
+  'R given back (dB)': 2,
+  'X restored (dB)': 2,
+  'NIQE of R restored': 2,
+}
+
+
+def train(folder: pathlib.Path, stages: tuple[str, ...], flags: list[str]) -> None:
+  """Trains stages into a run folder, unless they are there."""
+  command = [sys.executable, str(ROOT / 'launch.py'), '--config=configs/vae.py:cpu']
+  command += [f'--config.workdir={folder}', f'--config.stages={",".join(stages)}']
+  command += [f'--config.{stage}.steps={IMAGES // BATCH}' for stage in stages]
+  command += [f'--config.{stage}.batch_size={BATCH}' for stage in stages]
+  command += ['--config.train.evaluate_every=1000', f'--config.data.crop={CROP}', *flags]
+  done = subprocess.run(command, cwd=ROOT, check=False)
+  if done.returncode:
+    raise SystemExit(done.returncode)  # its own message says why; 75: the same command goes on
+
+
+def opened(folder: pathlib.Path) -> tuple[triplet.Models, build.Networks, ConfigDict]:
+  """The models of a run, its trained networks, and its config."""
+  config = ConfigDict(json.loads((folder / 'run.json').read_text())['config'])
+  config.workdir = str(folder)
+  return triplet.models(config), build.trained(config), config
+
+
+def squares(folder: str) -> np.ndarray:
+  """The middle of each photo of a folder, float32 [n, SIDE, SIDE, 3] in [-1, 1]."""
+  batches = data.eval_batches(data.folder(folder), SIDE, 1)
+  return np.concatenate([photographic.from_levels(batch['image']) for batch in batches])
+
+
+def aged(config: ConfigDict, clean: np.ndarray) -> np.ndarray:
+  """X: clean photos with the damage of training, each with a key of its own."""
+  recipe = build.train_recipe(config, config.recipe)
+  age = jax.jit(lambda key, photo: recipes.degrade_batch(recipe, key[None], photo[None]).old[0])
+  keys = jax.random.split(jax.random.key(0), len(clean))
+  return np.stack([np.asarray(age(key, photo)) for key, photo in zip(keys, clean)])
+
+
+def gray(photos: np.ndarray) -> np.ndarray:
+  """Photos without their colours."""
+  return np.asarray(jax.jit(photographic.gray)(photos))
+
+
+def latents(model: Any, params: Any, photos: np.ndarray) -> np.ndarray:
+  """Their latents, [n, h, w, C]."""
+  encode = jax.jit(lambda photo: vae.encode(model, params, photo))
+  return np.concatenate([np.asarray(encode(photo[None])) for photo in photos])
+
+
+def gap(ours: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+  """(told apart, Fréchet distance) of latents [n, h, w, C] of two kinds of photos."""
+  kinds = ours, others
+  described = [np.concatenate([z.mean((1, 2)), z.std((1, 2))], -1) for z in kinds]
+  vectors = [z.reshape(-1, z.shape[-1]) for z in kinds]
+  owners = [np.arange(len(z)) for z in kinds]
+  return domain_gap.told_apart(described, owners), domain_gap.frechet(*vectors)
+
+
+def measure(
+  folder: pathlib.Path, real: np.ndarray, clean: np.ndarray, statistics: niqe.Statistics
+) -> dict[str, float]:
+  """The COLUMNS of one variant of one seed; `real` are photos of R, `clean` are for X."""
+  models, networks, config = opened(folder)
+  rx = networks.of('vae_rx', models.rx, vae.init)
+  y = networks.of('vae_y', models.y, vae.init)
+  t = networks.of('mapping', models.mapping, mapping.init)
+  old = aged(config, clean)
+  z_real, z_synthetic = (latents(models.rx, rx, gray(photos)) for photos in (real, old))
+  translate = jax.jit(lambda z: mapping.translate(models.mapping, t, z, None))
+  mapped = [
+    np.concatenate([np.asarray(translate(z[None])) for z in kind]) for kind in (z_real, z_synthetic)
+  ]
+  before, after = gap(z_real, z_synthetic), gap(*mapped)
+  back = jax.jit(lambda z: vae.decode(models.rx, rx, z))
+  restore = jax.jit(
+    lambda photo: mapping.restore(models.mapping, {'rx': rx, 'y': y, 'mapping': t}, photo)
+  )
+  given = [np.asarray(back(z[None])) for z in z_real]
+  return {
+    'told apart': before[0],
+    'told apart, mapped': after[0],
+    'distance': before[1],
+    'distance, mapped': after[1],
+    'R given back (dB)': mean_psnr(given, gray(real)),
+    'X restored (dB)': mean_psnr([np.asarray(restore(photo[None])) for photo in old], clean),
+    'NIQE of R restored': mean_niqe(statistics, [restore(photo[None])[0] for photo in real]),
+  }
+
+
+def untrained(
+  folder: pathlib.Path, real: np.ndarray, clean: np.ndarray, statistics: niqe.Statistics
+) -> dict[str, float]:
+  """What can be said of an encoder of random weights, and of doing nothing."""
+  models, _, config = opened(folder)
+  params = vae.init(models.rx, jax.random.key(config.seed)).g
+  old = aged(config, clean)
+  z = [latents(models.rx, params, gray(photos)) for photos in (real, old)]
+  told, distance = gap(*z)
+  nothing = mean_psnr([photo[None] for photo in old], clean)
+  return {
+    'told apart': told,
+    'distance': distance,
+    'X restored (dB)': nothing,
+    'NIQE of R restored': mean_niqe(statistics, real),
+  }
+
+
+def mean_psnr(photos: list[np.ndarray], truth: np.ndarray) -> float:
+  """Over photos [1, H, W, 3], in dB."""
+  each = [psnr_ssim.psnr(photo, true[None])[0] for photo, true in zip(photos, truth)]
+  return float(np.mean(each))
+
+
+def mean_niqe(statistics: niqe.Statistics, photos: Any) -> float:
+  """Over photos [H, W, 3] in [-1, 1] that have enough texture for it."""
+  levels = (np.rint((np.asarray(photo).clip(-1, 1) + 1) * 127.5) for photo in photos)
+  return float(np.nanmean([niqe.niqe(statistics, photo.astype(np.uint8)) for photo in levels]))
+
+
+def table(rows: dict[str, list[dict[str, float]]]) -> str:
+  """Markdown: of each row, the mean over its seeds with the lowest and the highest."""
+  lines = ['| | ' + ' | '.join(COLUMNS) + ' |', '|---' * (len(COLUMNS) + 1) + '|']
+  for name, seeds in rows.items():
+    cells = []
+    for column, digits in COLUMNS.items():
+      values = [seed[column] for seed in seeds if column in seed]
+      text = f'{np.mean(values):.{digits}f}' if values else ''
+      if len(values) > 1:
+        text += f' [{min(values):.{digits}f}, {max(values):.{digits}f}]'
+      cells.append(text)
+    lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines) + '\n'
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('out', type=pathlib.Path)
+  for name in ('real', 'real-test', 'photos', 'val', 'niqe'):
+    parser.add_argument(f'--{name}', required=True)
+  parser.add_argument('--seeds', default='0,1,2')
+  args = parser.parse_args()
+  out = args.out.resolve()
+  real, clean = squares(args.real_test), squares(args.val)
+  statistics = niqe.load(args.niqe)
+  rows: dict[str, list[dict[str, float]]] = {'untrained; do nothing': []}
+  for seed in build.names(args.seeds):
+    flags = [f'--config.seed={seed}', f'--config.data.old={pathlib.Path(args.real).resolve()}']
+    flags += [f'--config.data.photos={pathlib.Path(args.photos).resolve()}']
+    flags += [f'--config.data.val={pathlib.Path(args.val).resolve()}']
+    shared = out / f'seed{seed}' / 'y'
+    train(shared, ('vae_y',), flags)
+    for name, settings in VARIANTS.items():
+      folder = out / f'seed{seed}' / name.replace(',', '').replace(' ', '_')
+      folder.mkdir(parents=True, exist_ok=True)
+      if not (folder / 'vae_y').exists():
+        (folder / 'vae_y').symlink_to(shared / 'vae_y')
+      train(folder, STAGES, flags + [f'--config.{setting}' for setting in settings])
+      rows.setdefault(name, []).append(measure(folder, real, clean, statistics))
+      if len(rows[name]) > len(rows['untrained; do nothing']):
+        rows['untrained; do nothing'].append(untrained(folder, real, clean, statistics))
+      (out / 'claim.json').write_text(json.dumps(rows, indent=1) + '\n')
+      (out / 'claim.md').write_text(table(rows))
+  print(table(rows))
+
+
+if __name__ == '__main__':
+  main()
