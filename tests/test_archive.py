@@ -13,6 +13,7 @@ from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.evaluation import verdict
 from oldphoto_jax.models import repair as model
 from oldphoto_jax.photos import images, sheets
+from oldphoto_jax.restoring.engine import Look
 from oldphoto_jax.systems import archive
 
 SIDE = 96
@@ -45,10 +46,7 @@ class Engine:
     return photo
 
   def look(self, photo):
-    return photo, (photo.min(-1, keepdims=True) > self.seen).astype(np.float32)
-
-  def find(self, photo):
-    return self.look(photo)[1]
+    return Look(photo, (photo.min(-1, keepdims=True) > self.seen).astype(np.float32))
 
   def fill(self, photo, around, holes):
     known = (holes == 0).astype(np.float32)
@@ -60,7 +58,7 @@ class Engine:
 
 
 def judged(before, after, photos):
-  found = [before.find(photo) for photo in photos]
+  found = [before.look(photo).probability for photo in photos]
   made = verdict.trials(photos, found, 0.8, 0)
   return verdict.judge(*(verdict.scores(e, made) for e in (before, after)), 0, 1000)
 
@@ -104,7 +102,7 @@ def test_better_in_one_way_and_worse_in_another_is_not_recommended():
 
 def test_moved_damage_lies_on_sound_places_whose_truth_is_known():
   photos = prints(4)
-  found = [Engine().find(photo) for photo in photos]
+  found = [Engine().look(photo).probability for photo in photos]
   made = verdict.trials(photos, found, 0.8, 0)
   assert {trial.host for trial in made} == {0, 1, 2, 3}
   for trial in made:
@@ -188,7 +186,7 @@ def test_settings_that_cannot_work_are_a_sentence(tmp_path):
 def test_finds_become_labels_and_shapes(tmp_path):
   config = settings(tmp_path, [], 0.0)
   photos = prints(3)
-  found = [(f'{i}', photo, Engine().find(photo)) for i, photo in enumerate(photos)]
+  found = [(f'{i}', photo, Engine().look(photo).probability) for i, photo in enumerate(photos)]
   places = archive._write_finds(tmp_path / 'found', found, config)
   for i, photo in enumerate(photos):
     label = np.asarray(Image.open(tmp_path / 'found' / 'labels' / f'{i:05d}.png'))

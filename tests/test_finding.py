@@ -27,7 +27,7 @@ def test_wide_damage_is_found_on_a_smaller_copy_alike_by_detect_and_restore():
   photo = np.full((320, 330, 3), -1, np.float32)
   photo[100:104] = 1
   restorer = engine.Restorer(None, None, 16, '', fill=look_at, look=look_at)
-  _, found = engine.compiled(restorer).look(photo)
+  found = engine.compiled(restorer).look(photo).probability
   assert found[101].max() == 0.5 and found[200].max() == 0  # the mean of 0 and 1
   detector = detect.Detector(lambda *args: look_at(*args)[1], None, 16, '', restorer)
   np.testing.assert_array_equal(detect.marker(detector)(photo), found)

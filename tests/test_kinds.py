@@ -8,6 +8,7 @@ from skimage import data
 
 from oldphoto_jax.photos import images
 from oldphoto_jax.restoring import kinds, restore
+from oldphoto_jax.restoring.engine import Look
 
 
 def gray(array):
@@ -86,7 +87,7 @@ class Engine:
     return photo - self.darker / 127.5
 
   def look(self, photo):
-    return self.restore(photo), (photo[..., :1] > self.damage).astype(np.float32)
+    return Look(self.restore(photo), (photo[..., :1] > self.damage).astype(np.float32))
 
   def fill(self, photo, around, holes):
     return np.full_like(photo, -0.5)

@@ -56,7 +56,7 @@ def main() -> None:
 def worst(system: engine.Repairing, photo: np.ndarray) -> tuple[int, np.ndarray]:
   """Pixels of false alarm in the worst square of a sound photo [H, W, 3], and that square."""
   photo8 = np.rint(photo).astype(np.uint8)
-  probability = system.find(images.to_float(images.Photo(photo8)))
+  probability = system.look(images.to_float(images.Photo(photo8))).probability
   alarms = (probability[..., 0] >= PROBABLE).astype(np.float32)
   sides = [min(SIDE, n) for n in alarms.shape]
   density = ndimage.uniform_filter(alarms, sides, mode='constant')

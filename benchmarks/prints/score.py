@@ -87,7 +87,7 @@ def methods(name: str, loaded: weights.Loaded) -> dict[str, Method]:
   def blind(photo, mask):
     if restorer.look is not None:
       done = restore.restore_array(system, photo, None, restore.Wishes(find=finding.THRESHOLD))
-      return done.photo, system.find(photo)[..., 0]
+      return done.photo, system.look(photo).probability[..., 0]
     if mark is None:
       return restore.restore_array(system, photo).photo, None
     found = mark(photo)

@@ -60,7 +60,7 @@ def marker(
       detector.system, sizes, tile=tile, overlap=overlap, max_shapes=max_shapes
     )
     assert isinstance(system, engine.Repairing)
-    return lambda photo: np.clip(system.find(photo), 0, 1)
+    return lambda photo: np.clip(system.look(photo).probability, 0, 1)
   plan = shapes.plan(
     sizes,
     detector.multiple,

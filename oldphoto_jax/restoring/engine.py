@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,21 @@ class Restorer:
   key: str = ''
 
 
+class Look(NamedTuple):
+  """What a system makes of a photo of which nobody has said what is damaged.
+
+  Attributes:
+    clean: the restored photo, float32 [H, W, 3], not clipped.
+    probability: of damage, float32 [H, W, 1]; None: the system finds none.
+    filled: the photo with all that was suspected filled, [H, W, 3], and in `clean` it is filled,
+      too; None: Engine.fill comes next.
+  """
+
+  clean: np.ndarray
+  probability: np.ndarray | None = None
+  filled: np.ndarray | None = None
+
+
 class Engine(Protocol):
   """What restores photos of any size, float32 [H, W, 3] in [-1, 1]."""
 
@@ -91,11 +106,8 @@ class Engine(Protocol):
   def restore(self, photo: np.ndarray) -> np.ndarray:
     """The restored photo [H, W, 3], not clipped."""
 
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The restored photo, and the probability of damage [H, W, 1], or None if it finds none.
-
-    Instead of the photo None, if a network of its own did the finding: `mend` comes next.
-    """
+  def look(self, photo: np.ndarray) -> Look:
+    """The restored photo, and what may be damaged in it."""
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     """What belongs into the holes of a photo, so that it fits into what is around them.
@@ -108,18 +120,6 @@ class Engine(Protocol):
 
     Returns:
       float32 [H, W, 3]; its values outside of the holes do not matter.
-    """
-
-  def mend(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cleans a photo and fills its holes in one pass; only for what gives None in `look`.
-
-    Args:
-      photo: float32 [H, W, 3].
-      holes: as of `fill`, but may be 0 everywhere.
-
-    Returns:
-      The cleaned photo [H, W, 3], the filled one, and the probability of damage [H, W, 1] as it
-      appears to one who has been told of the holes.
     """
 
   def revive(
@@ -147,16 +147,13 @@ class _Cleaning(abc.ABC):
   def fillings(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(blind, seeing) of the whole photo, not yet matched to anything."""
 
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
-    return self.restore(photo), None
+  def look(self, photo: np.ndarray) -> Look:
+    return Look(self.restore(photo))
 
   def revive(
     self, photo: np.ndarray, mask: np.ndarray | None, strength: float
   ) -> tuple[np.ndarray, float]:
     return photo, 0.0
-
-  def mend(self, photo: np.ndarray, holes: np.ndarray) -> Any:
-    raise NotImplementedError('it finds no damage')
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     return filling.into(around, holes > 0, *self.fillings(photo, holes))
@@ -232,9 +229,24 @@ class Repairing:
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self._clean_and_find(photo)[0]
 
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+  def look(self, photo: np.ndarray) -> Look:
+    if self.run_find is None:
+      clean, probability = self._with_copies(photo, self._clean_and_find)
+      return Look(clean, probability)
+    _, probability = self._with_copies(photo, self._find)
+    suspected = finding.suspected(probability)
+    clean, filled, again = self._mend(photo, suspected)
+    return Look(
+      clean,
+      finding.reconsidered(probability, again, suspected),
+      np.where(suspected > 0, filled, clean),
+    )
+
+  def _with_copies(
+    self, photo: np.ndarray, looked: Callable[[np.ndarray], tuple[Any, np.ndarray]]
+  ) -> tuple[Any, np.ndarray]:
+    """What `looked` gives of a photo, with the probability joined to that of smaller copies."""
     shape = self.plan.shape(photo.shape[:2])
-    looked = self._clean_and_find if self.run_find is None else self._find
 
     def find(copies: Sequence[np.ndarray]) -> list[np.ndarray]:
       run = self.run_find or (lambda tile: self.run_look(tile)[1])
@@ -249,14 +261,6 @@ class Repairing:
       clean, probability = looking.result()
     return clean, finding.joined(probability, on_copies)
 
-  def find(self, photo: np.ndarray) -> np.ndarray:
-    """The probability of damage by which a photo is restored, float32 [H, W, 1]."""
-    clean, probability = self.look(photo)
-    if clean is not None:
-      return probability
-    suspected = finding.suspected(probability)
-    return finding.reconsidered(probability, self.mend(photo, suspected)[2], suspected)
-
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shape = self.plan.shape(photo.shape[:2])
     clean, probability = in_tiles(self.run_look, photo, self.plan, shape, workers=self.workers)
@@ -266,7 +270,16 @@ class Repairing:
     shape = self.plan.shape(photo.shape[:2])
     return None, in_tiles(self.run_find, photo, self.plan, shape, workers=self.workers)[0]
 
-  def mend(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  def _mend(
+    self, photo: np.ndarray, holes: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cleans a photo and fills its holes, if there are any, in one pass.
+
+    Returns:
+      The cleaned photo [H, W, 3], the filled one, and the probability of damage [H, W, 1] as it
+      appears to one who has been told of the holes.
+    """
+
     def run(tile: np.ndarray) -> tuple[np.ndarray, ...]:
       return self.run_fill(tile[..., :3], tile[..., 3:])
 

@@ -16,7 +16,7 @@ import numpy as np
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, masks
 from oldphoto_jax.restoring import finding, folder, kinds
-from oldphoto_jax.restoring.engine import Engine, stoppable
+from oldphoto_jax.restoring.engine import Engine, Look, stoppable
 from oldphoto_jax.restoring.engine import Restorer as Restorer  # for those who make one
 
 TONE = 0.6  # of what the network of tones thinks right, by default: benchmarks/prints
@@ -106,23 +106,17 @@ def restore_array(
   strength = 0.0 if wishes.only_damage else wishes.strength
   clean, filled = photo, None
   if strength > 0 or searching:
-    looked, probability = engine.look(photo) if searching else (engine.restore(photo), None)
-    suspected = None
-    if looked is None:
-      suspected = finding.suspected(probability)
-      looked, filled, again = engine.mend(photo, suspected)
-      probability = finding.reconsidered(probability, again, suspected)
+    look = engine.look(photo) if searching else Look(engine.restore(photo))
+    looked, probability, filled = look
     if probability is not None:
       mask = finding.decide(probability, wishes.find)
-      if suspected is not None:  # nothing else was filled
-        mask *= suspected > 0
       if why := finding.failed(mask, kinds.noise(127.5 * photo[..., 1])):
         mask = np.zeros_like(mask)
         notes.append(why)
-        if suspected is not None and strength > 0:
+        if filled is not None and strength > 0:
           looked = engine.restore(photo)  # in which nothing was filled
       narrow, wide = finding.narrow(mask)
-      if suspected is not None:
+      if filled is not None:
         looked = np.where((mask > 0) & (narrow == 0), photo, looked)
       mask = narrow
     if strength == 1:  # one pass over the photo less

@@ -162,9 +162,6 @@ class _Standing:
   def revives(self) -> bool:
     return self.engine.revives
 
-  def mend(self, photo, holes):
-    return self.engine.mend(photo, holes)
-
   def revive(self, photo, mask, strength):
     return self.engine.revive(photo, mask, strength)
 
@@ -183,16 +180,12 @@ class Recorder(_Standing):
     self.clean = shapes.resized(clean, *self.size)
     return clean
 
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    clean, probability = self.engine.look(photo)
-    if clean is not None:
-      self.clean = shapes.resized(clean, *self.size)
-    return clean, probability
-
-  def mend(self, photo: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    clean, filled, probability = self.engine.mend(photo, holes)
-    self.clean, self.filled = (shapes.resized(x, *self.size) for x in (clean, filled))
-    return clean, filled, probability
+  def look(self, photo: np.ndarray) -> engines.Look:
+    look = self.engine.look(photo)
+    self.clean = shapes.resized(look.clean, *self.size)
+    if look.filled is not None:
+      self.filled = shapes.resized(look.filled, *self.size)
+    return look
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     filled = self.engine.fill(photo, around, holes)
@@ -226,8 +219,8 @@ class Record(_Standing):
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self.clean
 
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray, None]:
-    return self.clean, None
+  def look(self, photo: np.ndarray) -> engines.Look:
+    return engines.Look(self.clean)
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     return around if self.filled is None else self.filled

@@ -63,7 +63,7 @@ def run(config: ConfigDict) -> None:
   names, photos = _photos(config)
   aside = _aside(len(photos), config)
   before = _engine(start, photos)
-  found = [before.find(photo) for photo in photos]
+  found = [before.look(photo).probability for photo in photos]
   used = [i for i in range(len(photos)) if i not in aside]
   places = _write_finds(folder / 'found', [(names[i], photos[i], found[i]) for i in used], config)
   repair.SYSTEM.modes['run'](_own(config, start, places))
