@@ -14,6 +14,8 @@ import pathlib
 
 import numpy as np
 
+from oldphoto_jax.evaluation import tables
+
 TESTS = ('report', 'wan2020', 'print')
 RESAMPLES = 10_000
 TAIL = 0.025  # of each side of a 95 % interval
@@ -27,12 +29,13 @@ def scores(reports: list[dict], test: str, label: str, metric: str) -> np.ndarra
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
   """Mean, and the percentile bootstrap's interval over seeds and photos of [seeds, photos]."""
+  if len(values) == 1:  # as in the comparison itself
+    mean = tables.bootstrap(values[0], 0, RESAMPLES)
+    return mean.mean, mean.low, mean.high
   rng = np.random.default_rng(0)
-  seeds, photos = values.shape
-  means = []
-  for _ in range(RESAMPLES):
-    drawn = values[rng.integers(seeds, size=seeds)]
-    means.append(drawn[:, rng.integers(photos, size=photos)].mean())
+  # How often each seed and each photo is drawn, [RESAMPLES, seeds] and [RESAMPLES, photos].
+  seeds, photos = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in values.shape)
+  means = np.einsum('rs,sp,rp->r', seeds, values, photos, optimize=True) / values.size
   low, high = np.quantile(means, (TAIL, 1 - TAIL))
   return float(values.mean()), float(low), float(high)
 
