@@ -20,9 +20,6 @@ SUSPECTED = 0.15  # probability from which on a find of a finder is filled, to b
 TRUST = 0.5  # how far the filling believes what was found: so models.repair has learnt it
 GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
-# Cleaning that changes a find by this share of what filling would has removed it, and knows better
-# what was there: the filling saw a hole. So lines in strong noise stay cleaned: benchmarks/prints.
-REMOVED = 0.5
 # Median change, of [-1, 1]: below the first a photo is sound and stays, from the second on it is
 # cleaned. Noise of 15 levels asks for changes of 4 and more, sound photos for 1.
 SOUND, NOISY = 2 / 127.5, 4 / 127.5
@@ -172,18 +169,11 @@ def adapted(probability: np.ndarray, threshold: float) -> float:
   return float(threshold + doubt * (1 - STRICTER) * (1 - threshold))
 
 
-def worth_filling(
-  photo: np.ndarray, clean: np.ndarray, filled: np.ndarray, mask: np.ndarray
-) -> np.ndarray:
-  """The mask without the pieces that need no filling.
-
-  Those are pieces that filling would hardly change, as they may well be sound, and those that
-  cleaning has `REMOVED`.
+def worth_filling(photo: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """The mask without the pieces that filling would hardly change: they may well be sound.
 
   Args:
-    photo: float32 [H, W, 3] in [-1, 1].
-    clean: what cleaning made of it, without a filling.
-    filled: the photo with its holes filled.
+    photo, filled: float32 [H, W, 3] in [-1, 1], before and after.
     mask: float32 [H, W, 1].
   """
   pieces, count = ndimage.label(mask[..., 0] > 0, np.ones((3, 3)))
@@ -191,13 +181,9 @@ def worth_filling(
     return mask
   inside = np.nonzero(pieces)  # a small part of the photo
   of = pieces[inside]
-  change = filled[inside] - photo[inside]
+  change = np.abs(filled[inside] - photo[inside]).max(-1)
   sizes = np.maximum(np.bincount(of, minlength=count + 1), 1)
-  kept = np.bincount(of, np.abs(change).max(-1), count + 1) / sizes >= VISIBLE
-  if clean is not photo:
-    by_filling = np.bincount(of, np.abs(change).mean(-1), count + 1)
-    by_cleaning = np.bincount(of, np.abs(clean[inside] - photo[inside]).mean(-1), count + 1)
-    kept &= by_cleaning < REMOVED * by_filling
+  kept = np.bincount(of, change, count + 1) / sizes >= VISIBLE
   kept[0] = False
   return mask * kept[pieces][..., None]
 

@@ -133,12 +133,10 @@ def restore_array(
   restored = clean
   if mask is not None and mask.any():
     trust = finding.TRUST if searching else 1.0
-    cleaned = photo  # unless it is known what cleaning alone would make of the holes
     if filled is None:
       filled = engine.fill(photo, clean, np.where(mask > 0, np.float32(trust), 0))
-      cleaned = clean
     if searching:
-      mask = finding.worth_filling(photo, cleaned, filled, mask)
+      mask = finding.worth_filling(photo, filled, mask)
     inside = np.nonzero(mask[..., 0] > 0)  # a small part of the photo
     weight = mask[inside]
     restored = clean.copy()
