@@ -35,7 +35,8 @@ def get_config(variant=''):
   c.system = 'comparison'
   c.seed = 0  # of training, of Deep Image Prior, and of the damage of test photos
   c.workdir = 'runs/comparison'
-  c.compare = 'pix2pix,cyclegan,triplet,dip'  # of `systems`, in the order of the tables
+  # Of `systems`, in the order of the tables; '': only what `more` names.
+  c.compare = 'pix2pix,cyclegan,triplet,dip'
   c.reference = 'triplet'  # row to compare the others with: a system, or 'do nothing'
   c.images = 8_000  # training images per system, over all its stages; 0: as in its own config
 
@@ -52,6 +53,10 @@ def get_config(variant=''):
   c.data = sections.data()  # for all systems
   c.data.old_test = ''  # folder of real old photos to restore too, without truth
   c.data.old_reference = ''  # the results of another system for them, with the same names
+  # Folders, with commas between, of hand-made masks of damage on real prints, and of the prints of
+  # these names: their damage is moved to sound places of others, as one more test.
+  c.data.labels_test = ''
+  c.data.prints_test = ''
   c.data.subset_val = 1
   c.data.subset_test = 2
   c.data.crop = 128  # a multiple of what the networks take

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oldphoto_jax import weights
+from oldphoto_jax import data, weights
+from oldphoto_jax.data import prints
 from oldphoto_jax.dip.networks import Skip
 from oldphoto_jax.dip.prior import Dip
 from oldphoto_jax.errors import UserError, WeightsError
@@ -24,9 +25,10 @@ from oldphoto_jax.evaluation.judge import (
   score,
 )
 from oldphoto_jax.evaluation.results import compare, evaluate
-from oldphoto_jax.evaluation.rows import Row, Test, Training, classical, noise, nothing
+from oldphoto_jax.evaluation.rows import Row, Test, Training, classical, moved, noise, nothing
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import pix2pix
+from oldphoto_jax.restoring import engine, finding, restore
 from oldphoto_jax.systems import build
 from oldphoto_jax.systems import comparison as system
 from oldphoto_jax.training import train
@@ -314,6 +316,72 @@ def test_weights_out_of_their_run_tell_the_planned_length(tiny, tmp_path):
   assert row.training == Training()
 
 
+def test_the_row_of_repair_looks_for_damage_as_the_command_does():
+  shipped = weights.SHIPPED
+  rows = {row.label: row for row in system.weights_rows('repair', shipped, system._programs)}
+  masked = {'repair': False, 'repair, --tone 0': False}
+  masked |= {f'{label}, true mask': True for label in masked}
+  assert {label: row.masked for label, row in rows.items()} == masked
+  assert len({row.identity for row in rows.values()}) == 2  # kept scores are of these defaults
+  assert f'find {finding.THRESHOLD}' in rows['repair'].identity
+  photo = data.sample_photos()[0][:128, :128].astype(np.float32) / 127.5 - 1
+  photo += np.random.default_rng(0).normal(0, 0.12, photo.shape).astype(np.float32)
+  photo[20:120:30, :] = 1  # white lines in noise, as in the recipe report
+  restorer = weights.load_restorer(shipped)
+  done = restore.restore_array(engine.compiled(restorer), photo, None, restore.usual(restorer))
+  assert done.mask.any()
+  np.testing.assert_array_equal(rows['repair'].open()(photo, None), done.photo)
+
+
+# Real damage
+
+
+def _prints(sides=((90, 120), (100, 90), (40, 200), (96, 96))):
+  """Prints of one gray each, the second and the last one with a white scratch."""
+  photos = [np.full((*side, 3), 40 + 30 * i, np.uint8) for i, side in enumerate(sides)]
+  labels = [np.zeros(side, np.uint8) for side in sides]
+  for i in (1, 3):
+    photos[i][50:52, 8:40] = 250 - i
+    labels[i][50:52, 8:40] = prints.DAMAGED
+  labels[0][:, :30] = prints.IGNORED
+  return prints.Prints([f'print{i}' for i in range(len(sides))], photos, labels)
+
+
+def test_real_damage_is_moved_to_sound_places_whose_truth_is_known():
+  labelled = _prints()
+  test = moved(labelled, 64)
+  assert test.photos == ['print0', 'print1', 'print3']  # the third one is too small
+  for name, old, truth, mask in zip(test.photos, test.old, test.truth, test.mask):
+    assert old.shape == truth.shape == (64, 64, 3) and mask.shape == (64, 64, 1)
+    assert old.dtype == truth.dtype == np.uint8 and 40 <= mask.sum() <= 64
+    inside = mask[..., 0] > 0
+    np.testing.assert_array_equal(old[~inside], truth[~inside])
+    own = 40 + 30 * int(name[-1])
+    assert (truth[inside] == own).all()
+    # The damage of the next print that has any.
+    assert (old[inside] == {'print0': 249, 'print1': 247, 'print3': 249}[name]).all()
+  again, other = moved(labelled, 64), moved(labelled, 64, seed=1)
+  assert [test.digest(i) for i in range(3)] == [again.digest(i) for i in range(3)]
+  assert [test.digest(i) for i in range(3)] != [other.digest(i) for i in range(3)]
+
+
+def test_the_host_is_the_most_sound_square(tmp_path):
+  labelled = _prints()
+  labelled.photos[0][:, :30] = 5  # not sound
+  assert moved(labelled, 80).truth[0].min() == 40
+  with pytest.raises(UserError, match='no room on any print'):
+    system._moved(config_of(('evaluate.crop', 500), *_written(labelled, tmp_path)))
+
+
+def _written(labelled, folder):
+  """The settings for these prints, written into two folders."""
+  for kind in 'labels', 'photos':
+    (folder / kind).mkdir()
+    for name, levels in zip(labelled.names, getattr(labelled, kind)):
+      Image.fromarray(levels).save(folder / kind / f'{name}.png')
+  return ('data.labels_test', str(folder / 'labels')), ('data.prints_test', str(folder / 'photos'))
+
+
 def test_all_systems_share_photos_budget_and_seed():
   photos = (('data.photos', '/p'), ('data.old', '/o'))
   config = config_of(('seed', 7), ('images', 600), ('data.flip', 0.25), *photos)
@@ -356,6 +424,7 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
   for folder, value in ((old, 90), (reference, 120)):
     folder.mkdir()
     Image.fromarray(np.full((40, 30, 3), value, np.uint8)).save(folder / 'a.png')
+  damage = _written(_prints(), tmp_path)
   reports = []
   for i in range(2):
     # A mistyped folder leaves nothing behind; the corrected command then runs.
@@ -374,6 +443,7 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
       ('evaluate.figure', 'again,pix2pix'),
       ('data.old_test', str(old)),
       ('data.old_reference', str(reference)),
+      *damage,
     )
     system.check(config)
     system.run(config)
@@ -387,6 +457,12 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
   assert rows['again']['minus pix2pix']['psnr']['mean'] == 0  # the same weights
   assert rows['pix2pix']['photos'] == len(reports[0]['tests']['report']['photos']) == 2
   assert reports[0]['systems']['pix2pix']['training']['images'] == 20
+  moved_damage = reports[0]['tests']['real damage']['rows']
+  assert moved_damage['do nothing']['photos'] == 3
+  assert moved_damage['do nothing']['means']['psnr_outside']['mean'] == psnr_ssim.MAX_PSNR
+  inside = (moved_damage[name]['means']['psnr_inside']['mean'] for name in list(moved_damage)[:3])
+  nothing_, _, told = inside
+  assert told > 40 > nothing_  # a flat print is filled well where its damage is known
   for name in (
     'comparison.md',
     'comparison.html',
@@ -396,7 +472,7 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
   ):
     assert (tmp_path / 'run0' / name).stat().st_size > 200
   assert '| pix2pix | 2 |' in (tmp_path / 'run0' / 'comparison.md').read_text()
-  assert (tmp_path / 'run0' / 'comparison.html').read_text().count('After: pix2pix') == 2
+  assert (tmp_path / 'run0' / 'comparison.html').read_text().count('After: pix2pix') == 3
   text = (tmp_path / 'run0' / 'comparison.md').read_text()
   assert '| seed | 0 |' in text and f'| row: again | {rows_identity(reports[0])} |' in text
   # Its cheapest rows are run again: the same numbers, and one that was changed is found.
@@ -466,6 +542,7 @@ def test_the_figure_has_the_columns_of_the_report(tmp_path):
     ([('evaluate.squeezenet', '/nowhere.npz')], '/nowhere.npz'),
     ([('evaluate.niqe', '/nowhere.npz')], '/nowhere.npz'),
     ([('data.old_reference', '/nowhere')], 'set data.old_test as well'),
+    ([('data.labels_test', '/nowhere')], 'belong together'),
     ([('data.crop', 36)], 'multiple'),
     ([('systems.dip.net.kind', 'moon')], "net.kind is 'moon'"),
   ],

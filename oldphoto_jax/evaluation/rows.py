@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from scipy import ndimage
 from skimage import restoration
 
 from oldphoto_jax import data
+from oldphoto_jax.data import prints
 from oldphoto_jax.degradation import photographic, recipes
-from oldphoto_jax.photos import sheets
+from oldphoto_jax.metrics import print_scores
+from oldphoto_jax.photos import images, sheets
 from oldphoto_jax.restoring import restore
 from oldphoto_jax.restoring.engine import Engine, compiled
 
@@ -19,6 +22,8 @@ from oldphoto_jax.restoring.engine import Engine, compiled
 Restore = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 NOTHING = 'do nothing'
+MOVED = 'real damage'  # name of the test of `moved`
+MARGIN = 6  # pixels around marks in which nothing counts as sound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +125,47 @@ def given(source: data.Source, size: int) -> Test:
     truth.append(batch['image'][0, ..., 3:])
   empty = [np.zeros((size, size, 1), np.float32)] * len(old)
   return Test('pairs', list(source.names), old, truth, empty)
+
+
+def moved(labelled: prints.Prints, size: int, seed: int = 0) -> Test:
+  """Real damage of prints, moved to sound places of others, where the truth is known.
+
+  Of each print the square with the most sound pixels is the host, and the next print with damage
+  the donor. Outside of the mask, the truth is the print as it is: a system that cleans it is not
+  rewarded, so the PSNR in the mask is what counts. Prints with a side below `size`, and those on
+  which no piece of damage finds a place, are left out.
+
+  Args:
+    labelled: prints with hand-made masks.
+    size: pixels per side of a square.
+    seed: of pieces and places, with the number of the print.
+  """
+  names, old, truth, masks = [], [], [], []
+  for i, label in enumerate(labelled.labels):
+    donors = [n for n in labelled.donors if n != i]
+    if min(label.shape) < size or not donors:
+      continue
+    donor = min(donors, key=lambda n: (n - i) % len(labelled))
+    sound = ~ndimage.binary_dilation(label != 0, iterations=MARGIN)
+    here = _most(sound, size)
+    levels = labelled.photos[i][here], labelled.photos[donor]
+    host, source = (images.to_float(images.Photo(x)) for x in levels)
+    damage, rng = labelled.labels[donor] == prints.DAMAGED, np.random.default_rng([seed, i])
+    damaged, placed = print_scores.transplant(source, source, damage, host, sound[here], rng)
+    if placed.any():
+      names.append(labelled.names[i])
+      old.append(sheets.from_float(damaged))
+      truth.append(levels[0])
+      masks.append(placed[..., None].astype(np.float32))
+  return Test(MOVED, names, old, truth, masks)
+
+
+def _most(marked: np.ndarray, size: int) -> tuple[slice, slice]:
+  """The square [size, size] with the most pixels of a mask [H, W]; the first one of several."""
+  sums = np.pad(np.cumsum(np.cumsum(marked, 0), 1), ((1, 0), (1, 0)))
+  inside = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
+  top, left = np.unravel_index(inside.argmax(), inside.shape)
+  return slice(top, top + size), slice(left, left + size)
 
 
 def nothing() -> Row:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import logging
 import math
@@ -14,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from oldphoto_jax import data, weights
+from oldphoto_jax.data import prints
 from oldphoto_jax.dip import fit
 from oldphoto_jax.dip.prior import Dip
 from oldphoto_jax.errors import ConfigError
@@ -28,10 +30,11 @@ from oldphoto_jax.evaluation.rows import (
   Training,
   by_engine,
   classical,
+  moved,
   nothing,
 )
 from oldphoto_jax.photos import images, masks, page, sheets
-from oldphoto_jax.restoring import engine
+from oldphoto_jax.restoring import engine, restore
 from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, repair, triplet
 from oldphoto_jax.systems.system import System
 from oldphoto_jax.training import runs, train
@@ -78,6 +81,8 @@ def check(config: ConfigDict) -> None:
     raise ConfigError(f'reference is {config.reference!r}: choose from {known}')
   if config.data.old_reference and not config.data.old_test:
     raise ConfigError('data.old_reference belongs to data.old_test: set data.old_test as well')
+  if bool(config.data.labels_test) != bool(config.data.prints_test):
+    raise ConfigError('data.labels_test and data.prints_test belong together: set both, or neither')
   for name in filter(None, build.names(config.evaluate.figure)):
     if name not in (*names, *more):
       raise ConfigError(
@@ -216,7 +221,7 @@ def trained(config: ConfigDict, name: str) -> pathlib.Path:
 
 
 def _compared(config: ConfigDict) -> list[str]:
-  names = build.names(config.compare)
+  names = list(filter(None, build.names(config.compare)))
   for name in names:
     if name not in config.systems:
       known = ', '.join(config.systems)
@@ -269,18 +274,19 @@ def _programs(path: str, with_fusion: bool):
   if not with_fusion:
     found = weights.without_fusion(found)
   restorer = weights.restorer(found, path)
-  return engine.compiled(restorer)
+  return engine.compiled(restorer), restore.usual(restorer)
 
 
 def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> list[Row]:
   """The rows of a file of weights: without a mask, and with the true one if it can fill holes.
 
-  A triplet system with a fusion has rows without the fusion, under `name`, and with it.
+  A triplet system with a fusion has rows without the fusion, under `name`, and with it. One that
+  revives tones has further rows in which it does not: the truth may be as faded as the old photo.
 
   Args:
     name: the label.
     path: a run's folder or a file.
-    programs: (path, with fusion) -> its engine.compiled.
+    programs: (path, with fusion) -> its engine.compiled, and what `oldphoto restore` wants of it.
 
   Raises:
     WeightsError: see weights.load.
@@ -292,14 +298,20 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
   rows = []
   for fused in (False, True) if 'fusion' in whole.model else (False,):
     found = whole if fused else weights.without_fusion(whole)
-    can_fill = weights.restorer(found, name).fill is not None
-    for masked in (False, True) if can_fill else (False,):
+    restorer = weights.restorer(found, name)
+    usual = restore.usual(restorer)
+    tones = (usual.tone, 0.0) if restorer.correction is not None else (0.0,)
+    masks_told = (False, True) if restorer.fill is not None else (False,)
+    for masked, tone in itertools.product(masks_told, tones):
       stages = RELEASED[found.system].behind(found, masked)
+      kept = ', --tone 0' if tone < tones[0] else ''
+      # What the photos depend on beside the weights, where that is not nothing.
+      wishes = f' find {usual.find} tone {tone}' if usual.find is not None else ''
       rows.append(
         Row(
-          label=f'{name}{" with fusion" * fused}{MASKED * masked}',
-          open=functools.partial(_open, programs, str(file), fused),
-          identity=f'{found.system} {loaded.digest}{" with fusion" * fused}',
+          label=f'{name}{" with fusion" * fused}{kept}{MASKED * masked}',
+          open=functools.partial(_open, programs, str(file), fused, tone),
+          identity=f'{found.system} {loaded.digest}{" with fusion" * fused}{wishes}',
           masked=masked,
           parameters=_count(found, 'mapping_masked' in stages),
           training=training(file.parent, loaded.card, found.system, stages),
@@ -308,8 +320,9 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
   return rows
 
 
-def _open(programs: Callable, path: str, fused: bool) -> Restore:
-  return by_engine(programs(path, fused))
+def _open(programs: Callable, path: str, fused: bool, tone: float) -> Restore:
+  system, usual = programs(path, fused)
+  return by_engine(system, dataclasses.replace(usual, tone=tone))
 
 
 def _count(found: weights.Weights, masked: bool) -> int:
@@ -412,12 +425,27 @@ def _judge(config: ConfigDict) -> Judge:
 
 
 def _tests(config: ConfigDict) -> list[Test]:
-  """The test photos under every recipe, then real old photos."""
+  """The test photos under every recipe, then real damage, then real old photos."""
   opened = build.photos(config.data, config.seed)
   tests = build.tests(config, build.test_photos(config, opened))
+  if config.data.labels_test:
+    tests.append(_moved(config))
   if config.data.old_test:
     tests.append(_old(config))
   return tests
+
+
+def _moved(config: ConfigDict) -> Test:
+  places = (build.names(config.data[name]) for name in ('labels_test', 'prints_test'))
+  labelled = prints.prints(*places)
+  test = moved(labelled, config.evaluate.crop, config.seed)
+  if not test.photos:
+    raise ConfigError(
+      'data.labels_test: there is no room on any print to move real damage to; give prints of at '
+      f'least {config.evaluate.crop} pixels a side (evaluate.crop), two of them with damage'
+    )
+  _log.info('%s: %d of %d prints', test.name, len(test.photos), len(labelled))
+  return test
 
 
 def _old(config: ConfigDict) -> Test:
