@@ -9,8 +9,8 @@ PHOTOS, VAL       folders of clean photos, likewise
 Wan et al. 2020 say that a VAE of R and X, with a discriminator that draws their latents together,
 lets a mapping that learns from X restore R (section 3.1). For each seed this trains one VAE of Y,
 and for each of VARIANTS a VAE of R and X and a mapping, on IMAGES squares of CROP pixels a stage.
-What is there is not trained again, and what was stopped goes on. Then it measures, on photos that
-were not learnt from:
+What is there is neither trained nor measured again, and what was stopped goes on. Then it measures,
+on photos that were not learnt from:
 
 - whether a linear classifier tells latents of R from latents of X (0.5: it cannot), and their
   Fréchet distance, before the mapping and after it. X is VAL with the damage of training, gray as
@@ -20,7 +20,8 @@ were not learnt from:
 - how well the system restores X (PSNR), and the NIQE of what it makes of R (lower is better).
 
 Writes OUT/claim.json and OUT/claim.md: means over the seeds, and in brackets the lowest and the
-highest. Where there is one seed, it is stated alone.
+highest; where there is one seed, it is stated alone. And OUT/claim.png: the latents of the first
+seed, each photo a point, along the two directions in which they vary most.
 """
 
 import argparse
@@ -105,13 +106,33 @@ def latents(model: Any, params: Any, photos: np.ndarray) -> np.ndarray:
   return np.concatenate([np.asarray(encode(photo[None])) for photo in photos])
 
 
+def describe(z: np.ndarray) -> np.ndarray:
+  """Means and deviations of each photo's latents [n, h, w, C]: [n, 2 C]."""
+  return np.concatenate([z.mean((1, 2)), z.std((1, 2))], -1)
+
+
 def gap(ours: np.ndarray, others: np.ndarray) -> tuple[float, float]:
   """(told apart, Fréchet distance) of latents [n, h, w, C] of two kinds of photos."""
   kinds = ours, others
-  described = [np.concatenate([z.mean((1, 2)), z.std((1, 2))], -1) for z in kinds]
   vectors = [z.reshape(-1, z.shape[-1]) for z in kinds]
   owners = [np.arange(len(z)) for z in kinds]
-  return domain_gap.told_apart(described, owners), domain_gap.frechet(*vectors)
+  told = domain_gap.told_apart([describe(z) for z in kinds], owners)
+  return told, domain_gap.frechet(*vectors)
+
+
+def before_and_mapped(
+  folder: pathlib.Path, real: np.ndarray, old: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+  """The latents of R and of X, and the same after the mapping; both kinds gray."""
+  models, networks, _ = opened(folder)
+  rx = networks.of('vae_rx', models.rx, vae.init)
+  t = networks.of('mapping', models.mapping, mapping.init)
+  translate = jax.jit(lambda z: mapping.translate(models.mapping, t, z, None))
+  z_real, z_synthetic = (latents(models.rx, rx, gray(photos)) for photos in (real, old))
+  mapped = [
+    np.concatenate([np.asarray(translate(z[None])) for z in kind]) for kind in (z_real, z_synthetic)
+  ]
+  return (z_real, z_synthetic), (mapped[0], mapped[1])
 
 
 def measure(
@@ -123,17 +144,13 @@ def measure(
   y = networks.of('vae_y', models.y, vae.init)
   t = networks.of('mapping', models.mapping, mapping.init)
   old = aged(config, clean)
-  z_real, z_synthetic = (latents(models.rx, rx, gray(photos)) for photos in (real, old))
-  translate = jax.jit(lambda z: mapping.translate(models.mapping, t, z, None))
-  mapped = [
-    np.concatenate([np.asarray(translate(z[None])) for z in kind]) for kind in (z_real, z_synthetic)
-  ]
-  before, after = gap(z_real, z_synthetic), gap(*mapped)
+  latent, mapped = before_and_mapped(folder, real, old)
+  before, after = gap(*latent), gap(*mapped)
   back = jax.jit(lambda z: vae.decode(models.rx, rx, z))
   restore = jax.jit(
     lambda photo: mapping.restore(models.mapping, {'rx': rx, 'y': y, 'mapping': t}, photo)
   )
-  given = [np.asarray(back(z[None])) for z in z_real]
+  given = [np.asarray(back(z[None])) for z in latent[0]]
   return {
     'told apart': before[0],
     'told apart, mapped': after[0],
@@ -175,6 +192,34 @@ def mean_niqe(statistics: niqe.Statistics, photos: Any) -> float:
   return float(np.nanmean([niqe.niqe(statistics, photo.astype(np.uint8)) for photo in levels]))
 
 
+def draw(path: pathlib.Path, folders: dict[str, pathlib.Path], real, clean) -> None:
+  """The figure: for each variant its latents, and below them those after the mapping."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  import matplotlib.pyplot as plt
+
+  figure, rows = plt.subplots(
+    2, len(folders), figsize=(3 * len(folders), 5.6), layout='constrained', squeeze=False
+  )
+  for column, (name, folder) in enumerate(folders.items()):
+    old = aged(opened(folder)[2], clean)
+    for axes, kinds in zip(rows[:, column], before_and_mapped(folder, real, old)):
+      described = [describe(z) for z in kinds]
+      together = np.concatenate(described)
+      centre, deviation = together.mean(0), together.std(0) + 1e-6
+      _, _, directions = np.linalg.svd((together - centre) / deviation, full_matrices=False)
+      for kind, label in zip(described, ('R', 'X')):
+        x, y = ((kind - centre) / deviation @ directions[:2].T).T
+        axes.scatter(x, y, s=9, alpha=0.7, label=label)
+      axes.set(xticks=[], yticks=[])
+    rows[0, column].set_title(name, fontsize=9)
+  rows[0, 0].set_ylabel('latents')
+  rows[1, 0].set_ylabel('after the mapping')
+  rows[0, 0].legend()
+  figure.savefig(path, dpi=110)
+
+
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
   """Markdown: of each row, the mean over its seeds with the lowest and the highest."""
   lines = ['| | ' + ' | '.join(COLUMNS) + ' |', '|---' * (len(COLUMNS) + 1) + '|']
@@ -200,7 +245,8 @@ def main() -> None:
   out = args.out.resolve()
   real, clean = squares(args.real_test), squares(args.val)
   statistics = niqe.load(args.niqe)
-  rows: dict[str, list[dict[str, float]]] = {'untrained; do nothing': []}
+  rows: dict[str, list[dict[str, float]]] = {}
+  folders: dict[str, pathlib.Path] = {}  # of the first seed
   for seed in build.names(args.seeds):
     flags = [f'--config.seed={seed}', f'--config.data.old={pathlib.Path(args.real).resolve()}']
     flags += [f'--config.data.photos={pathlib.Path(args.photos).resolve()}']
@@ -213,11 +259,18 @@ def main() -> None:
       if not (folder / 'vae_y').exists():
         (folder / 'vae_y').symlink_to(shared / 'vae_y')
       train(folder, STAGES, flags + [f'--config.{setting}' for setting in settings])
-      rows.setdefault(name, []).append(measure(folder, real, clean, statistics))
-      if len(rows[name]) > len(rows['untrained; do nothing']):
-        rows['untrained; do nothing'].append(untrained(folder, real, clean, statistics))
+      folders.setdefault(name, folder)
+      wanted = {'measured': (name, measure)}
+      if name == next(iter(VARIANTS)):
+        wanted = {'untrained': ('untrained; do nothing', untrained)} | wanted
+      for file, (row, function) in wanted.items():
+        kept = folder / f'{file}.json'
+        if not kept.exists():
+          kept.write_text(json.dumps(function(folder, real, clean, statistics)))
+        rows.setdefault(row, []).append(json.loads(kept.read_text()))
       (out / 'claim.json').write_text(json.dumps(rows, indent=1) + '\n')
       (out / 'claim.md').write_text(table(rows))
+  draw(out / 'claim.png', folders, real, clean)
   print(table(rows))
 
 
