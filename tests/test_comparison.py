@@ -311,6 +311,10 @@ def test_weights_out_of_their_run_tell_the_planned_length(tiny, tmp_path):
   weights.save(file, weights.load(tiny), card={'run': json.dumps(run)})
   (row,) = system.weights_rows('mine', file, system._programs)
   assert row.training.recipe == 'worn + sound'
+  # Of several runs, of which the last one cannot speak for all.
+  weights.save(file, weights.load(tiny), card={'run': json.dumps(run), 'sources': 'its list'})
+  (row,) = system.weights_rows('mine', file, system._programs)
+  assert (row.training.images, row.training.photos) == (None, 'its list')
   weights.save(file, weights.load(tiny), card={})
   (row,) = system.weights_rows('mine', file, system._programs)
   assert row.training == Training()

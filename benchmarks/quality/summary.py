@@ -53,8 +53,11 @@ def table(reports: list[dict], reference: str = '') -> str:
       distance = scores(reports, test, label, 'squeezenet')
       cells.append('{:.2f} [{:.2f}, {:.2f}]'.format(*interval(psnr)))
       if reference and label != reference:
-        other = scores(reports, test, reference, 'psnr')[:, : psnr.shape[1]]
-        cells[-1] += '; {:+.2f} [{:+.2f}, {:+.2f}]'.format(*interval(psnr - other))
+        other = scores(reports, test, reference, 'psnr')
+        both = min(psnr.shape[1], other.shape[1])  # the first photos: a row may have had fewer
+        cells[-1] += '; {:+.2f} [{:+.2f}, {:+.2f}]'.format(
+          *interval(psnr[:, :both] - other[:, :both])
+        )
       cells.append(f'{distance.mean():.3f}')
       photos.add(psnr.shape[1])
     fewer = '' if photos == {all_photos} else f' ({max(photos)} photos)'

@@ -106,8 +106,7 @@ def restore_array(
   strength = 0.0 if wishes.only_damage else wishes.strength
   clean, filled = photo, None
   if strength > 0 or searching:
-    look = engine.look(photo) if searching else Look(engine.restore(photo))
-    looked, probability, filled = look
+    looked, probability, filled = engine.look(photo) if searching else Look(engine.restore(photo))
     if probability is not None:
       mask = finding.decide(probability, wishes.find)
       if why := finding.failed(mask, kinds.noise(127.5 * photo[..., 1])):

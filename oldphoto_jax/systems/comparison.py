@@ -274,7 +274,7 @@ def _programs(path: str, with_fusion: bool):
   if not with_fusion:
     found = weights.without_fusion(found)
   restorer = weights.restorer(found, path)
-  return engine.compiled(restorer), restore.usual(restorer)
+  return engine.compiled(restorer)
 
 
 def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> list[Row]:
@@ -286,7 +286,7 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
   Args:
     name: the label.
     path: a run's folder or a file.
-    programs: (path, with fusion) -> its engine.compiled, and what `oldphoto restore` wants of it.
+    programs: (path, with fusion) -> its engine.compiled.
 
   Raises:
     WeightsError: see weights.load.
@@ -306,12 +306,14 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
       stages = RELEASED[found.system].behind(found, masked)
       kept = ', --tone 0' if tone < tones[0] else ''
       # What the photos depend on beside the weights, where that is not nothing.
-      wishes = f' find {usual.find} tone {tone}' if usual.find is not None else ''
+      defaults = f' find {usual.find} tone {tone}' if usual.find is not None else ''
       rows.append(
         Row(
           label=f'{name}{" with fusion" * fused}{kept}{MASKED * masked}',
-          open=functools.partial(_open, programs, str(file), fused, tone),
-          identity=f'{found.system} {loaded.digest}{" with fusion" * fused}{wishes}',
+          open=functools.partial(
+            _open, programs, str(file), fused, dataclasses.replace(usual, tone=tone)
+          ),
+          identity=f'{found.system} {loaded.digest}{" with fusion" * fused}{defaults}',
           masked=masked,
           parameters=_count(found, 'mapping_masked' in stages),
           training=training(file.parent, loaded.card, found.system, stages),
@@ -320,9 +322,8 @@ def weights_rows(name: str, path: str | pathlib.Path, programs: Callable) -> lis
   return rows
 
 
-def _open(programs: Callable, path: str, fused: bool, tone: float) -> Restore:
-  system, usual = programs(path, fused)
-  return by_engine(system, dataclasses.replace(usual, tone=tone))
+def _open(programs: Callable, path: str, fused: bool, wishes: restore.Wishes) -> Restore:
+  return by_engine(programs(path, fused), wishes)
 
 
 def _count(found: weights.Weights, masked: bool) -> int:
@@ -339,7 +340,8 @@ def training(
 
   Args:
     folder: if it is a run, it holds a metrics.jsonl in the folder of each stage.
-    card: card of the weights. Its 'run' is the config as JSON.
+    card: card of the weights. Its 'run' is the config as JSON. With 'sources', which say what they
+      learnt from, it is only the last of several runs, and does not know how many images they saw.
     system: system of the weights.
     stages: names of the stages.
   """
@@ -354,6 +356,8 @@ def training(
     total, seconds = (sum(values) for values in zip(*measured))
   else:
     total, seconds = sum(own[s]['steps'] * own[s]['batch_size'] for s in stages), None
+  if 'sources' in card:
+    total = seconds = None
   d, network = own['data'], own.get('perceptual', {})
   used = network.get('weights') and any(own[s]['weights'].get('perceptual') for s in stages)
   sections = (own, *(own[s] for s in stages))
@@ -362,7 +366,8 @@ def training(
   return Training(
     images=total,
     seconds=seconds,
-    photos=d['tfds_name']
+    photos=card.get('sources')
+    or d['tfds_name']
     or pathlib.PurePath(d.get('pairs') or d['photos']).name
     or 'sample photos',
     recipe=' + '.join(dict.fromkeys(recipes)),
