@@ -175,8 +175,12 @@ def trained_like(model):
   }
 
 
-def test_what_lies_inside_a_hole_does_not_matter():
-  model = small_mapping()
+FILLERS = [{}, {'attention': False}, {'prefilled': True}]
+
+
+@pytest.mark.parametrize('changes', FILLERS)
+def test_what_lies_inside_a_hole_does_not_matter(changes):
+  model = small_mapping(**changes)
   params = trained_like(model)
   old = jax.random.uniform(jax.random.key(3), (1, 32, 32, 3), minval=-1)
   mask = jnp.zeros((1, 32, 32, 1)).at[:, 8:15, 9:21].set(1)
@@ -184,6 +188,30 @@ def test_what_lies_inside_a_hole_does_not_matter():
   restore = jax.jit(partial(mapping.restore, model))
   np.testing.assert_array_equal(restore(params, old, mask), restore(params, other, mask))
   assert np.isfinite(restore(params, old, jnp.ones_like(mask))).all()
+
+
+def test_without_attention_a_hole_fills_from_what_t_sees_around_it():
+  """Far from the hole the photo may change, and the hole stays; with attention it does not."""
+  mask = jnp.zeros((1, 64, 192, 1)).at[:, 28:32, 160:164].set(1)
+  old = jax.random.uniform(jax.random.key(3), (1, 64, 192, 3), minval=-1)
+  far = old.at[:, :, :8].set(1.0)
+  for attention in (True, False):
+    model = small_mapping(attention=attention)
+    params = trained_like(model)
+    assert ('nonlocal' in params['mapping']) == attention
+    one, other = (mapping.restore(model, params, photo, mask) for photo in (old, far))
+    assert np.array_equal(one[:, 28:32, 160:164], other[:, 28:32, 160:164]) == (not attention)
+
+
+def test_smooth_holes_hide_less_from_the_encoder_than_white_ones():
+  old = jnp.full((1, 32, 32, 3), -0.5)
+  mask = jnp.zeros((1, 32, 32, 1)).at[:, 8:15, 9:21].set(1)
+  np.testing.assert_allclose(
+    mapping.shown(small_mapping(prefilled=True), old, mask), old, atol=1e-5
+  )
+  white = mapping.shown(small_mapping(), old, mask)
+  np.testing.assert_array_equal(white, jnp.where(mask > 0, 1.0, old))
+  assert mapping.shown(small_mapping(masked=False), old, None) is old
 
 
 def test_the_loss_of_holes_sees_the_pixels_of_holes_alone():
@@ -224,8 +252,9 @@ def test_the_loss_of_holes_of_a_batch_in_parts_is_that_of_the_whole(float64):
     np.testing.assert_allclose(one[name], two[name], rtol=1e-9)
 
 
-def test_masked_weights_round_trip_and_fill(tmp_path):
-  masked = small_mapping()
+@pytest.mark.parametrize('changes', FILLERS)
+def test_masked_weights_round_trip_and_fill(tmp_path, changes):
+  masked = small_mapping(**changes)
   plain = dataclasses.replace(masked, masked=False)
   params = trained_like(masked)
   whole = {

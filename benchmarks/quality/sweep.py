@@ -3,9 +3,9 @@
   python benchmarks/quality/sweep.py OUT --squeezenet FILE --below RUN -- \\
     --config.data.photos=PHOTOS ...
 
-RUN is the folder of a triplet run with the stages below a fusion (configs/comparison.py:cpu leaves
-one in WORKDIR/triplet); without one, the variants of the fusion are left out by --only. What
-follows -- goes to every launch.py. Each variant is a comparison of its own,
+RUN is the folder of a triplet run with its first three stages (configs/comparison.py:cpu leaves one
+in WORKDIR/triplet); without one, the variants of the fusion and of the masked mapping are left out
+by --only. What follows -- goes to every launch.py. Each variant is a comparison of its own,
 `launch.py --config=configs/comparison.py:cpu`, with IMAGES training images, in OUT/NAME; one that
 is there is not trained again, and one that was stopped goes on. Scores are of validation photos:
 --config.data.test is that of data.val here, as settings are not chosen on test photos. Writes
@@ -17,18 +17,21 @@ import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from oldphoto_jax.evaluation import tables
+from oldphoto_jax.evaluation import rows, tables
 from oldphoto_jax.systems import comparison
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES, CROP = 4000, 64  # of training
 PHOTOS = 30
-BELOW = ('vae_rx', 'vae_y', 'mapping')  # stages that a fusion needs
+BELOW = ('vae_rx', 'vae_y', 'mapping')  # stages that a fusion or a masked mapping needs
 RECIPES = ('report', 'wan2020', 'print')
+TOLD = 'triplet, true mask'  # the row of what a masked mapping fills
+TOLD_TESTS = ('report', 'print', rows.MOVED)  # those with holes
 
 
 class Variant(NamedTuple):
@@ -36,21 +39,28 @@ class Variant(NamedTuple):
 
   system: str
   base: str  # name of the variant that it is compared to
-  flags: tuple[str, ...] = ()
-  fusion: bool = False  # only the fusion is trained, on the stages of --below
+  row: str  # of the comparison, which is scored
+  flags: tuple[str, ...]
+  below: bool = False  # only the last stage is trained, on the stages of --below
 
 
-def _vary(system: str, base: str, *settings: str, fusion: bool = False) -> Variant:
+def _vary(system: str, *settings: str, base: str = '', row: str = '', below: bool = False):
   flags = tuple(f'--config.systems.{system}.{setting}' for setting in settings)
-  return Variant(system, base, flags, fusion)
+  return Variant(system, base or system, row or system, flags, below)
 
 
 def _fuse(*settings: str) -> Variant:
-  return _vary('triplet', 'fusion', 'stages=fusion', 'fusion.masked=False', *settings, fusion=True)
+  fixed = 'stages=fusion', 'fusion.masked=False'
+  return _vary('triplet', *fixed, *settings, base='fusion', row='triplet with fusion', below=True)
+
+
+def _fill(*settings: str) -> Variant:
+  fixed = 'stages=mapping_masked', 'fusion.masked=False'
+  return _vary('triplet', *fixed, *settings, base='masked mapping', row=TOLD, below=True)
 
 
 def _triplet(*settings: str) -> Variant:
-  return _vary('triplet', 'triplet', f'stages={",".join(BELOW)}', 'fusion.masked=False', *settings)
+  return _vary('triplet', f'stages={",".join(BELOW)}', 'fusion.masked=False', *settings)
 
 
 VARIANTS = {
@@ -58,15 +68,21 @@ VARIANTS = {
   'fusion without triplet': _fuse('fusion.alone=True'),
   'fusion of half the width': _fuse('fusion.width=12'),
   'fusion with perceptual loss': _fuse('perceptual.network=squeezenet', 'perceptual.weights={}'),
-  'pix2pix': _vary('pix2pix', 'pix2pix'),
-  'pix2pix without discriminator': _vary('pix2pix', 'pix2pix', 'pix2pix.weights.gan=0.0'),
-  'pix2pix with a tenth of L1': _vary('pix2pix', 'pix2pix', 'pix2pix.weights.l1=10.0'),
-  'pix2pix at the rate 0.0002': _vary('pix2pix', 'pix2pix', 'pix2pix.lr=2e-4'),
-  'pix2pix at the rate 0.001': _vary('pix2pix', 'pix2pix', 'pix2pix.lr=1e-3'),
-  'cyclegan': _vary('cyclegan', 'cyclegan'),
-  'cyclegan at the rate 0.0002': _vary('cyclegan', 'cyclegan', 'cyclegan.lr=2e-4'),
-  'cyclegan at the rate 0.001': _vary('cyclegan', 'cyclegan', 'cyclegan.lr=1e-3'),
-  'cyclegan without identity': _vary('cyclegan', 'cyclegan', 'cyclegan.lambda_identity=0.0'),
+  'pix2pix': _vary('pix2pix'),
+  'pix2pix without discriminator': _vary('pix2pix', 'pix2pix.weights.gan=0.0'),
+  'pix2pix with a tenth of L1': _vary('pix2pix', 'pix2pix.weights.l1=10.0'),
+  'pix2pix at the rate 0.0002': _vary('pix2pix', 'pix2pix.lr=2e-4'),
+  'pix2pix at the rate 0.001': _vary('pix2pix', 'pix2pix.lr=1e-3'),
+  'cyclegan': _vary('cyclegan'),
+  'cyclegan at the rate 0.0002': _vary('cyclegan', 'cyclegan.lr=2e-4'),
+  'cyclegan at the rate 0.001': _vary('cyclegan', 'cyclegan.lr=1e-3'),
+  'cyclegan without identity': _vary('cyclegan', 'cyclegan.lambda_identity=0.0'),
+  'masked mapping': _fill(),
+  'masked mapping without attention': _fill('mapping_masked.attention=False'),
+  'masked mapping of smooth holes': _fill('mapping_masked.prefilled=True'),
+  'masked mapping of smooth holes without attention': _fill(
+    'mapping_masked.prefilled=True', 'mapping_masked.attention=False'
+  ),
   'triplet': _triplet(),
   'triplet at half the rate': _triplet(*(f'{stage}.lr=5e-4' for stage in BELOW)),
   'triplet at twice the rate': _triplet(*(f'{stage}.lr=2e-3' for stage in BELOW)),
@@ -82,7 +98,7 @@ def run(name: str, out: pathlib.Path, below: pathlib.Path | None, squeezenet: st
   variant, folder = VARIANTS[name], out / name.replace(' ', '_')
   file = folder / comparison.JSON
   if not file.exists():
-    if variant.fusion:
+    if variant.below:
       for stage in BELOW:
         link = folder / 'triplet' / stage
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -108,27 +124,43 @@ def run(name: str, out: pathlib.Path, below: pathlib.Path | None, squeezenet: st
 
 
 def table(reports: dict[str, dict]) -> str:
-  """One row per variant: PSNR and distance on each recipe, with paired differences to its base."""
+  """One row per variant, with paired differences to its base.
 
-  def scores(name: str, recipe: str, metric: str) -> np.ndarray:
-    row = VARIANTS[name].system + ' with fusion' * VARIANTS[name].fusion
-    return np.array(reports[name]['tests'][recipe]['rows'][row]['scores'][metric])
+  PSNR and distance on each recipe; of those that fill, in a table of their own, PSNR in the holes
+  of the tests that have some.
+  """
+  told = {name: report for name, report in reports.items() if VARIANTS[name].row == TOLD}
+  blind = {name: report for name, report in reports.items() if name not in told}
+  parts = []
+  if blind:
+    parts.append(_table(blind, RECIPES, {'psnr': ('PSNR', 2), 'squeezenet': ('distance', 3)}))
+  if told:
+    tests = [t for t in TOLD_TESTS if all(t in report['tests'] for report in told.values())]
+    columns = {'psnr_inside': ('PSNR in holes', 2), 'squeezenet': ('distance', 3)}
+    parts.append(_table(told, tests, columns))
+  return '\n\n'.join(parts)
 
-  def cell(name: str, recipe: str, metric: str, digits: int) -> str:
-    own, base = scores(name, recipe, metric), VARIANTS[name].base
-    text = f'{own.mean():.{digits}f}'
+
+def _table(reports: dict[str, dict], tests: Sequence[str], columns: dict[str, tuple]) -> str:
+  def scores(name: str, test: str, metric: str) -> np.ndarray:
+    values = reports[name]['tests'][test]['rows'][VARIANTS[name].row]['scores'][metric]
+    return np.array(values, float)  # None, of a photo without holes, becomes nan
+
+  def cell(name: str, test: str, metric: str, digits: int) -> str:
+    own, base = scores(name, test, metric), VARIANTS[name].base
+    text = f'{np.nanmean(own):.{digits}f}'
     if base == name:
       return text
-    d = tables.difference(own, scores(base, recipe, metric), 0, 10_000)
+    others = scores(base, test, metric)
+    both = np.isfinite(own) & np.isfinite(others)
+    d = tables.difference(own[both], others[both], 0, 10_000)
     return f'{text} ({d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}])'
 
-  header = ['', *(f'{recipe}: {what}' for recipe in RECIPES for what in ('PSNR', 'distance'))]
+  header = ['', *(f'{test}: {title}' for test in tests for title, _ in columns.values())]
   lines = ['| ' + ' | '.join(header) + ' |', '|---' * len(header) + '|']
   for name in reports:
     cells = [
-      cell(name, recipe, metric, digits)
-      for recipe in RECIPES
-      for metric, digits in (('psnr', 2), ('squeezenet', 3))
+      cell(name, test, metric, digits) for test in tests for metric, (_, digits) in columns.items()
     ]
     lines.append('| ' + ' | '.join([name, *cells]) + ' |')
   return '\n'.join(lines)
@@ -138,7 +170,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('out', type=pathlib.Path)
   parser.add_argument(
-    '--below', type=pathlib.Path, help='run of a triplet, for the variants of the fusion'
+    '--below', type=pathlib.Path, help='run of a triplet, for the fusion and what fills'
   )
   parser.add_argument('--squeezenet', required=True, help='weights of SqueezeNet 1.0')
   parser.add_argument('--only', default='', help='names of variants with commas between')
@@ -150,8 +182,8 @@ def main():
   unknown = sorted(set(names) - set(VARIANTS))
   if unknown:
     raise SystemExit(f'there is no variant {unknown[0]!r}: choose from {", ".join(VARIANTS)}')
-  if not a.below and any(VARIANTS[name].fusion for name in names):
-    raise SystemExit('the variants of the fusion need --below RUN; --only leaves them out')
+  if not a.below and any(VARIANTS[name].below for name in names):
+    raise SystemExit('the fusion and what fills need --below RUN; --only leaves them out')
   out = a.out.resolve()
   reports = {}
   for name in names:

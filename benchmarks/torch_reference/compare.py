@@ -344,7 +344,7 @@ def pair(
     def restore(state, constants, batch):
       params = {'rx': constants['rx'], 'y': constants['y'], 'mapping': state.g}
       mask = batch['mask'] if model.masked else None
-      old = mapping.whiten(batch['old'], mask) if model.masked else batch['old']
+      old = mapping.shown(model, batch['old'], mask)
       pair = jnp.concatenate([old, batch['clean']], -1)
       maps = model.discriminator.apply({'params': state.d}, pair)
       return {

@@ -25,6 +25,7 @@ from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import partial_nonlocal, patch_attention, vae
 from oldphoto_jax.models.state import State, norms, start
 from oldphoto_jax.nn import accumulation, layers, losses, parameters
+from oldphoto_jax.nn.prefill import prefill
 
 # The total loss of the published code. Terms of weight 0 are not computed.
 WEIGHTS = {
@@ -90,6 +91,10 @@ class Mapping:
     residual: T adds to its input, a good start if the two VAEs resemble each other.
     masked: T has the partial non-local block and takes masks (stage "scratch").
     patched: a masked T is a patch_attention.PatchT, which copies patches instead.
+    attention: a masked T that is not patched has the partial non-local block. Without it, holes are
+      all that it sees of the mask: to measure what the block is worth.
+    prefilled: a masked T sees its holes filled smoothly (nn.prefill), not white as in the
+      reference.
     grow: pixels by which masks grow in every direction when a photo is restored.
     mask_pool: how masks are reduced, 'max' or 'reference'; see partial_nonlocal.sound, or for
       `patched` patch_attention.holes.
@@ -113,6 +118,8 @@ class Mapping:
   residual: bool = False
   masked: bool = False
   patched: bool = False
+  attention: bool = True
+  prefilled: bool = False
   grow: int = 0
   mask_pool: str = 'max'
   scaled: bool = False
@@ -129,6 +136,11 @@ class Mapping:
   remat: bool = False
   features: Callable[[Any, jax.Array], list[jax.Array]] | None = None
   feature_weights: tuple[float, ...] = ()
+
+  @property
+  def takes_mask(self) -> bool:
+    """Whether T itself takes the mask, beside the photo with its holes."""
+    return self.masked and (self.patched or self.attention)
 
   @property
   def net(self) -> T | patch_attention.PatchT:
@@ -148,7 +160,7 @@ class Mapping:
       self.blocks,
       self.encoder.norm,
       self.residual,
-      self.masked,
+      self.takes_mask,
       self.scaled,
       self.dtype,
       self.remat,
@@ -176,24 +188,29 @@ def init(model: Mapping, key: jax.Array) -> State:
   g_key, d_key = jax.random.split(key)
   std = 0.02 if model.net.norm else None
   latent, known = jnp.zeros((1, 16, 16, model.net.latent)), jnp.ones((1, 16, 16, 1))
-  g = parameters.init_normal(model.net, g_key, latent, *[known] * model.masked, std=std)
+  g = parameters.init_normal(model.net, g_key, latent, *[known] * model.takes_mask, std=std)
   d = parameters.init_normal(model.discriminator, d_key, jnp.zeros((1, 64, 64, 6)))
   if model.spectral:
     d = {'params': d, 'vectors': parameters.right_vectors(d, jax.random.fold_in(d_key, 1))}
   return start(model, g, d)
 
 
-def whiten(old: jax.Array, mask: jax.Array) -> jax.Array:
-  """The photo with pure white holes (mask above 0), as the reference feeds it to networks."""
-  return jnp.where(mask > 0, 1.0, old)
+def shown(model: Mapping, old: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """The photo as the encoder sees it: what a masked T has to fill (mask above 0) is hidden.
+
+  Holes are pure white, as in the reference, or smooth.
+  """
+  if not model.masked:
+    return old
+  return prefill(old, mask > 0) if model.prefilled else jnp.where(mask > 0, 1.0, old)
 
 
 def translate(model: Mapping, g: Any, z: jax.Array, mask: jax.Array | None) -> jax.Array:
   """T with parameters `g`: latents [B, h, w, latent] of old photos to those of clean ones.
 
-  `mask` is [B, 4h, 4w, 1] for a masked T, else None.
+  `mask` is [B, 4h, 4w, 1] for a T that takes one; others do not look at it.
   """
-  if not model.masked:
+  if not model.takes_mask:
     return model.net.apply({'params': g}, z)
   if model.patched and model.mask_pool == 'reference':
     seen = patch_attention.holes(mask, z.shape[1:3])
@@ -218,7 +235,7 @@ def restore(
   if model.masked and model.grow:
     side = 2 * model.grow + 1
     mask = nn.max_pool(mask, (side, side), (1, 1), 'SAME')
-  z = vae.encode(model, params['rx'], whiten(old, mask) if model.masked else old)
+  z = vae.encode(model, params['rx'], shown(model, old, mask))
   return vae.decode(model, params['y'], translate(model, params['mapping'], z, mask))
 
 
@@ -235,7 +252,7 @@ def train_step(
     state: replicated.
     constants: {'rx', 'y': parameters of the frozen VAEs, 'perceptual': see vae.train_step}.
     batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1]; for a masked model also 'mask' [b, S, S, 1],
-      above 0 = hole. Holes are filled with white here.
+      above 0 = hole. Holes are hidden here, see `shown`.
     keys: unused: this step draws nothing.
 
   Returns:
@@ -269,7 +286,7 @@ def _gradients(model, state, constants, batch, holes):
   """
   clean, weights = batch['clean'], model.weights
   mask = batch['mask'] if model.masked else None
-  old = whiten(batch['old'], mask) if model.masked else batch['old']
+  old = shown(model, batch['old'], mask)
   has_gan = weights['gan'] > 0 or weights['feature_matching'] > 0
   has_perceptual = model.features is not None and weights['perceptual'] > 0
   has_holes = _has_holes(model)
@@ -330,7 +347,7 @@ def eval_step(
   """
   old, clean = batch['old'], batch['clean']
   mask = batch['mask'] if model.masked else None
-  z = vae.encode(model, constants['rx'], whiten(old, mask) if model.masked else old)
+  z = vae.encode(model, constants['rx'], shown(model, old, mask))
   restored = vae.decode(model, constants['y'], translate(model, state.released, z, mask))
   scores = {
     'psnr': psnr_ssim.psnr(restored, clean),

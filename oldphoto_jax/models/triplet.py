@@ -97,7 +97,8 @@ def sizes(model: Triplet) -> dict[str, Any]:
   sizes |= _mapping_sizes(model.mapping)
   if model.masked is not None:
     sizes['masked'] = _mapping_sizes(model.masked)
-    sizes['masked'] |= {'mask_pool': model.masked.mask_pool, 'scaled': model.masked.scaled}
+    names = ('mask_pool', 'scaled', 'attention', 'prefilled')
+    sizes['masked'] |= {name: getattr(model.masked, name) for name in names}
   if model.patched is not None:
     sizes['patched'] = _mapping_sizes(model.patched)
     sizes['patched'] |= {'mask_pool': model.patched.mask_pool, 'grow': model.patched.grow}
@@ -124,7 +125,14 @@ def from_sizes(sizes: dict[str, Any]) -> Triplet:
 
   plain, masked, patched, fused, finder = between(sizes), None, None, None, None
   if (m := sizes.get('masked')) is not None:
-    masked = between(m, masked=True, mask_pool=m['mask_pool'], scaled=m['scaled'])
+    masked = between(
+      m,
+      masked=True,
+      mask_pool=m['mask_pool'],
+      scaled=m['scaled'],
+      attention=m.get('attention', True),  # not in older files, as is the next one
+      prefilled=m.get('prefilled', False),
+    )
   if (p := sizes.get('patched')) is not None:
     patched = between(p, masked=True, patched=True, mask_pool=p['mask_pool'], grow=p['grow'])
   if 'fusion' in sizes:
