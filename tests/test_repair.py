@@ -431,7 +431,7 @@ def test_a_finder_and_repair_share_one_program(trained):
 
 
 def test_a_program_that_could_not_be_compiled_is_tried_again():
-  from oldphoto_jax.restoring import engine
+  from oldphoto_jax.restoring import programs
 
   tries = []
 
@@ -441,7 +441,7 @@ def test_a_program_that_could_not_be_compiled_is_tried_again():
       raise MemoryError('no more')
     return x + 1
 
-  program = engine.Program(apply, None)
+  program = programs.Program(apply, None)
   photo = np.zeros((2, 3), np.float32)
   with pytest.raises(MemoryError):
     program(photo)

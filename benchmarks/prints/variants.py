@@ -20,6 +20,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -31,7 +32,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import repair as repair_config
 from oldphoto_jax import data, weights
 from oldphoto_jax.data import prints
 from oldphoto_jax.degradation import photographic
@@ -45,6 +45,7 @@ from oldphoto_jax.systems import build
 from oldphoto_jax.systems import repair as repair_system
 from oldphoto_jax.training import parallel, train
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 SECONDS = 1200.0  # of CPU time for each variant
 TIMED = 12  # steps that the speed is taken from
 CROP = 256  # of the validation photos
@@ -256,6 +257,9 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
+  sys.path.insert(0, str(ROOT))  # for the configs
+  from configs import repair as repair_config
+
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('out', type=pathlib.Path)
   for flag in ('photos', 'val', 'train-labels', 'train-prints', 'labels', 'prints', 'triplet'):

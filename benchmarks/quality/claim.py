@@ -42,6 +42,7 @@ from oldphoto_jax.models import mapping, vae
 from oldphoto_jax.systems import build, triplet
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # for the configs
 IMAGES, CROP, BATCH = 8000, 64, 4  # of each stage
 SIDE = 256  # pixels of the squares that are measured with
 STAGES = ('vae_rx', 'mapping')  # of each variant; the VAE of Y serves all
@@ -76,7 +77,11 @@ def train(folder: pathlib.Path, stages: tuple[str, ...], flags: list[str]) -> No
 
 def opened(folder: pathlib.Path) -> tuple[triplet.Models, build.Networks, ConfigDict]:
   """The models of a run, its trained networks, and its config."""
-  config = ConfigDict(json.loads((folder / 'run.json').read_text())['config'])
+  from configs import vae as vae_config  # its settings may be newer than the run
+
+  config = vae_config.get_config('cpu')
+  with config.ignore_type():  # JSON has lists for tuples
+    config.update(json.loads((folder / 'run.json').read_text())['config'])
   config.workdir = str(folder)
   return triplet.models(config), build.trained(config), config
 

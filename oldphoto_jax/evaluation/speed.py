@@ -23,7 +23,7 @@ import numpy as np
 
 from oldphoto_jax.dip import fit_time, prior
 from oldphoto_jax.errors import ConfigError
-from oldphoto_jax.restoring import engine
+from oldphoto_jax.restoring import engine, programs
 from oldphoto_jax.training import parallel, train
 
 SIDES = (256, 1024)  # pixels of the photos that are restored
@@ -277,7 +277,7 @@ def _step(
 
 def measure_restorer(restorer: engine.Restorer, side: int, plan: Windows) -> Restoring:
   """Measures restoring one photo as `oldphoto restore` does, without reading and writing files."""
-  run_one = engine.program(restorer.apply, restorer.params)
+  run_one = programs.program(restorer.apply, restorer.params)
   photo = np.random.default_rng(0).uniform(-1, 1, (1, side, side, 3)).astype(np.float32)
   start = time.perf_counter()
   run_one(photo)

@@ -10,7 +10,7 @@ import numpy as np
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import engine, folder, shapes
+from oldphoto_jax.restoring import engine, folder, programs, shapes
 
 MASKS, OVERLAYS = 'masks', 'overlays'  # folders below the output folder
 RED = np.array([255, 0, 0], np.float32)
@@ -68,7 +68,7 @@ def marker(
     overlap=128 if overlap is None else overlap,
     max_shapes=max_shapes,
   )
-  run = engine.program(detector.apply, detector.params)
+  run = programs.program(detector.apply, detector.params)
 
   def mark(photo: np.ndarray) -> np.ndarray:
     shape = plan.shape(photo.shape[:2])

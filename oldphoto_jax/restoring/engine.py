@@ -8,12 +8,10 @@ damage and revives tones.
 
 import abc
 import concurrent.futures
-import copy
 import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -22,10 +20,10 @@ import numpy as np
 
 from oldphoto_jax.models import tone
 from oldphoto_jax.restoring import (
-  compile_cache,
   filling,
   finding,
   layerwise,
+  programs,
   shapes,
   tiles,
   toning,
@@ -222,7 +220,9 @@ class Repairing:
   # (thumbnail, weight) -> (knots, matrix, gate); None: tones stay.
   run_correction: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]] | None = None
   revives: ClassVar[bool] = True
-  programs: 'Programs | None' = None  # what the above run, where they share a program
+  programs: 'programs.RepairPrograms | None' = (
+    None  # what the above run, where they share a program
+  )
   workers: int = 1  # tiles that are computed at once
   run_find: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -456,135 +456,36 @@ def compiled(
     return Layerwise(plan, restorer.name, *networks)
   if restorer.answer is not None:
     seeking, restoring = restorer.roles(params)
-    answer = Program(restorer.answer, restoring, restorer.key and f'answer {restorer.key}')
-    programs = Programs(
+
+    def kept(name: str, apply: Callable, params: Any) -> programs.Program:
+      return programs.Program(apply, params, restorer.key and f'{name} {restorer.key}')
+
+    answer = kept('answer', restorer.answer, restoring)
+    ready = programs.RepairPrograms(
       answer,
-      Program(
-        lambda _, *arrays: restorer.start(*arrays), None, restorer.key and f'start {restorer.key}'
-      ),
-      restorer.correction
-      and Program(restorer.correction, params, restorer.key and f'correction {restorer.key}'),
+      kept('start', lambda _, *arrays: restorer.start(*arrays), None),
+      restorer.correction and kept('correction', restorer.correction, params),
       None if seeking is restoring else answer.sharing(seeking),
     )
     return Repairing(
       plan,
       restorer.name,
-      programs.look,
-      programs.fill,
-      programs.correction,
-      programs,
+      ready.look,
+      ready.fill,
+      ready.correction,
+      ready,
       _workers(),
-      programs.find if programs.seek else None,
+      ready.find if ready.seek else None,
     )
   if restorer.look is not None:
     looking, filler, correction = (
-      f and program(f, params) for f in (restorer.look, restorer.fill, restorer.correction)
+      f and programs.program(f, params) for f in (restorer.look, restorer.fill, restorer.correction)
     )
     return Repairing(plan, restorer.name, looking, filler, correction)
-  run = program(restorer.apply, params)
+  run = programs.program(restorer.apply, params)
   if restorer.fill is None:  # what is compiled for photos serves their holes, too
     return Tiled(plan, restorer.name, run, lambda photos, holes: (run(photos),) * 2)
-  return Tiled(plan, restorer.name, run, program(restorer.fill, params))
-
-
-# LLVM's dearer passes make repair no faster, but take a quarter of its compiling.
-CPU_OPTIONS = {'xla_backend_optimization_level': 1, 'xla_llvm_disable_expensive_passes': True}
-
-
-class Program:
-  """`apply`, compiled for each shape when it is first needed, or earlier; from and to NumPy.
-
-  With a `key` that identifies it, what was traced is kept on disk: see compile_cache.traced.
-  """
-
-  def __init__(self, apply: Callable, params: Any, key: str = ''):
-    on_cpu = jax.default_backend() == 'cpu'
-    self._jit = partial(jax.jit, compiler_options=CPU_OPTIONS if on_cpu else None)
-    self._apply, self._params, self._key = apply, jax.device_put(params), key
-    self._compiled, self._lock = {}, threading.Lock()
-
-  def __call__(self, *arrays: np.ndarray) -> Any:
-    compiled = self.prepare(*(array.shape for array in arrays))
-    arrays = (np.asarray(array, np.float32) for array in arrays)
-    return jax.tree.map(np.asarray, compiled(self._params, *arrays))
-
-  def sharing(self, params: Any) -> 'Program':
-    """The same program with other parameters of the same shapes; compiled once for both."""
-    other = copy.copy(self)
-    other._params = jax.device_put(params)
-    return other
-
-  @property
-  def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
-    """The shapes of the arrays that it was compiled for."""
-    return list(self._compiled)
-
-  def prepare(self, *sizes: tuple[int, ...]) -> Callable:
-    """Compiles it for arrays of these shapes; waits if another thread is about to."""
-    with self._lock:
-      theirs = self._compiled.get(sizes)
-      if theirs is None:
-        future = self._compiled[sizes] = concurrent.futures.Future()
-    if theirs is not None:
-      return theirs.result()
-    try:
-      args = self._params, *(jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes)
-      jitted = self._jit(self._apply)
-      if self._key and (program := compile_cache.traced(self._key, jitted, *args)):
-        jitted = self._jit(program.call)
-      future.set_result(jitted.lower(*args).compile())
-    except BaseException as error:
-      with self._lock:
-        del self._compiled[sizes]  # the next one may have more luck, or more memory
-      future.set_exception(error)
-      raise
-    return future.result()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Programs:
-  """What a Repairing engine runs; see Restorer."""
-
-  answer: Program
-  start: Program
-  correction: Program | None
-  seek: Program | None = None  # `answer` with the parameters that find; None: `answer` does
-
-  def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    nothing = np.zeros_like(photo[..., :1])
-    return self.answer(photo, photo, nothing, nothing)
-
-  def find(self, photo: np.ndarray) -> np.ndarray:
-    nothing = np.zeros_like(photo[..., :1])
-    return self.seek(photo, photo, nothing, nothing)[1]
-
-  def fill(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if not mask.any():
-      return self.look(photo)
-    holes = (mask > 0).astype(np.float32)
-    trust = np.full_like(holes, mask.max())
-    return self.answer(photo, self.start(photo, holes), holes, trust)
-
-  def prepare(
-    self, plan: shapes.Plan, size: tuple[int, int], *, fill: bool, revive: bool
-  ) -> concurrent.futures.Executor:
-    """Compiles what a photo of this size will probably need. Returns at once: threads do it.
-
-    Returns:
-      The threads. Their shutdown with cancel_futures leaves out what is not begun.
-    """
-
-    def of(shape, *channels):
-      return ((1, *shape, c) for c in channels)
-
-    shape = plan.shape(size)
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
-    pool.submit(self.answer.prepare, *of(shape, 3, 3, 1, 1))
-    if fill:
-      pool.submit(self.start.prepare, *of(shape, 3, 1))
-    if revive and self.correction is not None:
-      pool.submit(self.correction.prepare, *of((toning.SIDE, toning.SIDE), 3, 1))
-    return pool
+  return Tiled(plan, restorer.name, run, programs.program(restorer.fill, params))
 
 
 def _workers() -> int:
@@ -593,9 +494,3 @@ def _workers() -> int:
     return 2  # one is copied while the other is computed
   cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
   return min(cores, MOST_WORKERS)
-
-
-def program(apply: Callable, params: Any) -> Callable:
-  """`apply`, jitted for each shape, with its parameters on the device; from and to NumPy."""
-  jitted, params = jax.jit(apply), jax.device_put(params)
-  return lambda *arrays: jax.tree.map(np.asarray, jitted(params, *arrays))
