@@ -13,6 +13,7 @@ from oldphoto_jax.data import pipeline, prints
 from oldphoto_jax.degradation import recipes, worn
 from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.models import repair
+from oldphoto_jax.nn.prefill import prefill
 from oldphoto_jax.systems import repair as system
 from oldphoto_jax.training import parallel
 
@@ -71,6 +72,21 @@ def test_what_a_pixel_becomes_depends_on_its_neighbourhood_only(trained):
   gradient = jax.grad(lambda x: repair.look(SMALL, trained, x)[0][0, 8, 8].sum())(photo)
   reached = np.argwhere(np.abs(np.asarray(gradient)).sum((0, 3)) > 0)
   assert reached.max() < 48
+
+
+def test_the_network_sees_half_of_what_holes_show(trained):
+  """What it is given is halfway to the prefill; where there is no hole, filling is looking."""
+  photo, holes = jnp.asarray(_photos()), jnp.asarray(_holes())
+  filled = prefill(photo, holes > 0)
+  stronger = filled + (photo - filled) / repair.SHOWN
+  out = SMALL.net.apply({'params': trained}, photo, filled, holes, jnp.ones_like(holes))
+  expected = jnp.clip(filled + out[..., :3], -1, 1)
+  np.testing.assert_allclose(repair.fill(SMALL, trained, stronger, holes), expected, atol=1e-5)
+  nothing = jnp.zeros_like(holes)
+  clean, found = repair.answer(SMALL, trained, photo, photo, nothing, nothing)
+  looked = repair.look(SMALL, trained, photo)
+  np.testing.assert_allclose(clean, looked[0], atol=1e-6)
+  np.testing.assert_allclose(found, looked[1], atol=1e-6)
 
 
 def test_unknown_pixels_teach_nothing(trained):

@@ -269,7 +269,9 @@ def _fill(g: Graph, model: repair.Repair, params, photo: str, mask: str) -> tupl
   marked = g.op('Cast', holes, to=g.onnx.TensorProto.FLOAT)
   trust = g.op('ReduceMax', mask, axes=[1, 2, 3], keepdims=1)
   trust = g.op('Add', g.times(mask, 0), trust)
-  out = _repair_unet(g, model, params, photo, filled, marked, trust)
+  shown = g.op('Sub', photo, filled)
+  seen = g.op('Add', filled, g.times(shown, repair.SHOWN))
+  out = _repair_unet(g, model, params, seen, filled, marked, trust)
   return (g.unsigned(g.op('Add', filled, g.channels(out, 0, 3))),)
 
 
