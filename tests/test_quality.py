@@ -45,6 +45,16 @@ def test_rows_that_were_restored_for_fewer_photos_say_so():
   assert row.startswith('| pix2pix (2 photos) | 25.00 [24.00, 26.00]; +7.00')
 
 
+def test_real_damage_is_scored_inside_of_it_and_one_photo_has_no_interval():
+  report = _report(24)
+  scores = {'psnr': [40.0], 'psnr_inside': [30.0], 'squeezenet': [0.1]}
+  rows = {name: {'scores': scores} for name in report['tests']['report']['rows']}
+  report['tests']['real damage'] = {'photos': ['e'], 'rows': rows}
+  header, _, row, _ = summary.table([report]).splitlines()
+  assert header.endswith('| real damage: PSNR in it (dB) | distance |')
+  assert row.startswith('| do nothing | 20.00 [') and row.endswith('| 30.00 | 0.100 |')
+
+
 def test_the_gap_between_latents():
   rng = np.random.default_rng(0)
   ours, like, other = (rng.normal(shift, 1, (60, 4, 4, 3)) for shift in (0, 0, 2))

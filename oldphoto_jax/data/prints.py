@@ -118,7 +118,7 @@ class CleanAndPrints:
   prints: Prints
   crop: Crop = Crop()
   print_crop: Crop = Crop()
-  p_print: float = 0.3
+  p_print: float = 0.4
   p_transplant: float = 0.0
   tries: int = 4
   p_sought: float = 0.7
