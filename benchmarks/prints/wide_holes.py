@@ -19,6 +19,7 @@ from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import photographic
 from oldphoto_jax.evaluation import judge, tables
 from oldphoto_jax.models import mapping
+from oldphoto_jax.models import repair as model
 from oldphoto_jax.models import triplet as triplet_model
 from oldphoto_jax.photos import sheets
 
@@ -51,12 +52,13 @@ def main() -> None:
   judging = judge.load_judge(args.squeezenet, '')
 
   def corrected(photo, start, mask):
-    answer, _ = repair.answer(restoring, photo, start, mask, jnp.ones_like(mask))
+    seen = model.shown(photo, start, mask > 0)
+    answer, _ = repair.answer(restoring, seen, start, mask, jnp.ones_like(mask))
     return jnp.where(mask > 0, answer, photo)
 
   @jax.jit
   def fillings(photo, mask):
-    smooth = repair.start(photo, mask)
+    _, smooth = repair.starts(photo, mask)
     mapped = jnp.where(mask > 0, mapping.restore(masked, params, photo, mask), photo)
     return {
       'prefill': smooth,

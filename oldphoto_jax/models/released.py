@@ -19,7 +19,7 @@ class Networks(NamedTuple):
     look: (params, photos) -> (restored photos, probability of damage [B, H, W, 1]) in one pass;
       None: it finds no damage.
     answer: see engine.Restorer.
-    start: see engine.Restorer.
+    starts: see engine.Restorer.
     roles: see engine.Restorer.
     correction: (params, thumbnails, weights [B, h, w, 1]) -> arguments of models.tone.apply; None:
       it leaves tones as they are.
@@ -33,5 +33,5 @@ class Networks(NamedTuple):
   look: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
-  start: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+  starts: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   roles: Callable[[Any], tuple[Any, Any]] | None = None

@@ -60,12 +60,12 @@ class Restorer:
   # leaves tones alone.
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
   # `look` and `fill` in two parts, so that one program serves both. `answer`: (params of one role,
-  # photos, photos with a start in their holes, masks, trust in them [B, H, W, 1]) -> (restored
-  # photos, probability of damage). `start`: (photos, masks) -> the photos with a start in their
-  # holes. `roles`: params -> those with which `answer` finds damage, and those with which it
-  # restores; the same where one set does both.
+  # photos as they are shown, the same with a start in their holes, masks, trust in them
+  # [B, H, W, 1]) -> (restored photos, probability of damage). `starts`: (photos, masks) -> the
+  # first two of these, which without holes are the photos. `roles`: params -> those with which
+  # `answer` finds damage, and those with which it restores; the same where one set does both.
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
-  start: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+  starts: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   roles: Callable[[Any], tuple[Any, Any]] | None = None
   # Identifies the functions above, so that their programs can be kept; '' if nothing does.
   key: str = ''
@@ -463,7 +463,7 @@ def compiled(
     answer = kept('answer', restorer.answer, restoring)
     ready = programs.RepairPrograms(
       answer,
-      kept('start', lambda _, *arrays: restorer.start(*arrays), None),
+      kept('starts', lambda _, *arrays: restorer.starts(*arrays), None),
       restorer.correction and kept('correction', restorer.correction, params),
       None if seeking is restoring else answer.sharing(seeking),
     )

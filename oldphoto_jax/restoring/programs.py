@@ -74,7 +74,7 @@ class RepairPrograms:
   """What an engine.Repairing runs; see engine.Restorer."""
 
   answer: Program
-  start: Program
+  starts: Program
   correction: Program | None
   seek: Program | None = None  # `answer` with the parameters that find; None: `answer` does
 
@@ -91,7 +91,7 @@ class RepairPrograms:
       return self.look(photo)
     holes = (mask > 0).astype(np.float32)
     trust = np.full_like(holes, mask.max())
-    return self.answer(photo, self.start(photo, holes), holes, trust)
+    return self.answer(*self.starts(photo, mask), holes, trust)
 
   def prepare(
     self, plan: shapes.Plan, size: tuple[int, int], *, fill: bool, revive: bool
@@ -109,7 +109,7 @@ class RepairPrograms:
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
     pool.submit(self.answer.prepare, *of(shape, 3, 3, 1, 1))
     if fill:
-      pool.submit(self.start.prepare, *of(shape, 3, 1))
+      pool.submit(self.starts.prepare, *of(shape, 3, 1))
     if revive and self.correction is not None:
       pool.submit(self.correction.prepare, *of((toning.SIDE, toning.SIDE), 3, 1))
     return pool

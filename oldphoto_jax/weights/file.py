@@ -223,7 +223,7 @@ def restorer(weights: Weights, name: str) -> restore.Restorer:
     look=released.look,
     correction=released.correction,
     answer=released.answer,
-    start=released.start,
+    starts=released.starts,
     roles=released.roles,
     key=json.dumps([weights.system, weights.model], sort_keys=True),
   )

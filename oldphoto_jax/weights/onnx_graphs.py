@@ -269,10 +269,34 @@ def _fill(g: Graph, model: repair.Repair, params, photo: str, mask: str) -> tupl
   marked = g.op('Cast', holes, to=g.onnx.TensorProto.FLOAT)
   trust = g.op('ReduceMax', mask, axes=[1, 2, 3], keepdims=1)
   trust = g.op('Add', g.times(mask, 0), trust)
-  shown = g.op('Sub', photo, filled)
-  seen = g.op('Add', filled, g.times(shown, repair.SHOWN))
-  out = _repair_unet(g, model, params, seen, filled, marked, trust)
+  out = _repair_unet(g, model, params, _shown(g, photo, filled, mask), filled, marked, trust)
   return (g.unsigned(g.op('Add', filled, g.channels(out, 0, 3))),)
+
+
+def _shown(g: Graph, photo: str, filled: str, mask: str) -> str:
+  """repair.shown, of what a mask marks as lost."""
+  lost = g.op('Cast', g.op('Not', g.op('Less', mask, g.const(1))), to=g.onnx.TensorProto.FLOAT)
+  mean = lambda x: g.op('Mul', g.op('ReduceMean', x, axes=[1], keepdims=1), lost)
+  times = lambda x, y: g.op('Mul', x, y)
+  a, b = mean(photo), mean(filled)
+  sums = g.concat(lost, a, b, times(a, a), times(b, b), times(a, b))
+  half = repair.WINDOW // 2
+  sums = g.op(
+    'AveragePool',
+    sums,
+    kernel_shape=[repair.WINDOW] * 2,
+    pads=[half] * 4,
+    count_include_pad=1,
+  )
+  sums = g.times(sums, repair.WINDOW**2)
+  # The number of lost pixels in a window is whole, but for rounding.
+  count = g.op('Max', g.channels(sums, 0, 1), g.const(1))
+  a, b, aa, bb, ab = (g.op('Div', g.channels(sums, i, i + 1), count) for i in range(1, 6))
+  spread = lambda xx, x: g.op('Max', g.op('Sub', xx, times(x, x)), g.const(0))
+  both = g.plus(times(spread(aa, a), spread(bb, b)), repair.FLAT)
+  agreement = g.op('Div', g.op('Sub', ab, times(a, b)), g.op('Sqrt', both))
+  hidden = g.op('Sub', g.const(1), g.op('Clip', agreement, g.const(0), g.const(1)))
+  return g.op('Add', photo, times(times(lost, hidden), g.op('Sub', filled, photo)))
 
 
 def _prefill(g: Graph, photo: str, holes: str) -> str:
