@@ -102,10 +102,10 @@ def run(config: ConfigDict) -> str:
   half = device != 'cpu' or has_bfloat16()
   rows = []
   for name, side, batch, ours, make, job in PAIRS[config.system](config):
-    with _torch(threads, device, make, job) as (ask, outputs):
-      _check(name, ours.outputs, outputs, TOLERANCE if device == 'cpu' else TF32_TOLERANCE)
+    with torch_process(threads, device, make, job) as (ask, outputs):
+      check(name, ours.outputs, outputs, TOLERANCE if device == 'cpu' else TF32_TOLERANCE)
       for what, call, count in (('train', ours.train, ours.steps), ('restore', ours.restore, 1)):
-        row = _compare(name, what, batch, side, count, call, partial(ask, what), plan, half)
+        row = measured(name, what, batch, side, count, call, partial(ask, what), plan, half)
         rows.append(row)
   mean = math.exp(statistics.mean(math.log(row.ratio) for row in rows))
   record = speed.describe() | {
@@ -138,7 +138,7 @@ def table(rows: list[Row], mean: float, threads: int) -> str:
   return '\n'.join([*lines, '', f'Geometric mean of the ratios: {mean:.2f}'])
 
 
-def _compare(
+def measured(
   name: str, what: str, batch: int, side: int, steps_a_call: int, ours: Callable[[int], None],
   ask: Callable[[int, bool], float], plan: speed.Windows, bfloat16: bool,
 ) -> Row:  # fmt: skip
@@ -182,7 +182,7 @@ def has_bfloat16(cpuinfo: str | os.PathLike = '/proc/cpuinfo') -> bool:
   return bool({'avx512_bf16', 'amx_bf16', 'bf16'} & set(line.split()))
 
 
-def _check(
+def check(
   name: str,
   ours: dict[str, np.ndarray],
   theirs: dict[str, np.ndarray],
@@ -197,7 +197,7 @@ def _check(
 
 
 @contextlib.contextmanager
-def _torch(
+def torch_process(
   threads: int, device: str, make: Callable, job: steps.Job
 ) -> Iterator[tuple[Callable, dict]]:
   """A process of PyTorch: (ask(what, calls, bfloat16) -> seconds, its outputs)."""
@@ -250,7 +250,7 @@ def _stages(stages: Callable, config: ConfigDict) -> Iterator[tuple]:
     restore, make, job = pair(config[stage.name], model, state, constants, batch)
     ours = Ours(
       trainer(stage, state, constants, batch, key),
-      _repeat(_only_restored(restore), state, constants, batch),
+      repeat(only_restored(restore), state, constants, batch),
       outputs(restore, state, constants, batch),
     )
     yield stage.name, side, size, ours, make, job
@@ -277,7 +277,7 @@ def prepared(stage: train.Stage) -> tuple[dict[str, jax.Array], jax.Array]:
   return {**prepare(batch, key), 'id': jnp.asarray(batch['id'])}, key
 
 
-def _only_restored(restore: Callable) -> Callable:
+def only_restored(restore: Callable) -> Callable:
   return jax.jit(lambda *arguments: restore(*arguments)['restored'])
 
 
@@ -302,7 +302,7 @@ def trainer(stage, state, constants, batch, key) -> Callable[[int], Any]:
   return run
 
 
-def _repeat(function: Callable, *arguments: Any) -> Callable[[int], None]:
+def repeat(function: Callable, *arguments: Any) -> Callable[[int], None]:
   def run(n):
     for _ in range(n):
       last = function(*arguments)
@@ -435,7 +435,7 @@ def _dip(settings: prior.Dip, side: int) -> tuple[Ours, Callable, steps.Job]:
     jax.block_until_ready(state)
 
   shown = {'restored': _nchw(shown[None])}
-  return Ours(run, _repeat(result, kept), shown, DIP_ITERATIONS), steps.dip, job
+  return Ours(run, repeat(result, kept), shown, DIP_ITERATIONS), steps.dip, job
 
 
 def to_torch(params: Any, doubling: bool = False) -> Any:
