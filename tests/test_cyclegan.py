@@ -19,7 +19,7 @@ from oldphoto_jax import weights
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import cyclegan, gan_networks
 from oldphoto_jax.nn import averaging, losses
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import build, frozen, splits
 from oldphoto_jax.systems import cyclegan as system
 from oldphoto_jax.training import checkpoints, parallel
 from oldphoto_jax.weights import official_gans
@@ -226,7 +226,7 @@ class Noise:
 
 
 # With old photos of its own, a step has no recipe to compile.
-PHOTOS = build.Photos(train=Noise(0), val=Noise(1), test=None, old=Noise(2))
+PHOTOS = splits.Photos(train=Noise(0), val=Noise(1), test=None, old=Noise(2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +266,7 @@ def start_run(workdir, dtype=jnp.float32):
   nets = {name: getattr(model, name).clone(dtype=dtype) for name in ('generator', 'discriminator')}
   model = dataclasses.replace(model, **nets, g_tx=sgd, d_tx=sgd)
   stage = dataclasses.replace(
-    system.stages(config, PHOTOS, build.SHAPES)['cyclegan'](),
+    system.stages(config, PHOTOS, frozen.SHAPES)['cyclegan'](),
     init=partial(cyclegan.init, model),
     train_step=partial(cyclegan.train_step, model),
   )
@@ -332,13 +332,13 @@ def test_a_stage_resumes_exactly(run):
   straight, _, _ = run.go_on(state, position, 2, devices=1)
   resumed, _, _ = run.go_on(loaded, position, 2, devices=1)
   assert same(straight, resumed)
-  assert build.is_trained(run.config, 'cyclegan')
+  assert frozen.is_trained(run.config, 'cyclegan')
 
 
 def test_export_holds_the_restoring_generator(tmp_path):
   config = get_config('tiny')
   config.workdir = str(tmp_path)
-  assert not build.is_trained(config, 'cyclegan')
+  assert not frozen.is_trained(config, 'cyclegan')
   export = system.SYSTEM.modes['export']
   with pytest.raises(checkpoints.CheckpointError, match='there is no checkpoint'):
     export(config)
@@ -436,7 +436,7 @@ def test_the_domains_are_drawn_independently():
   config.data.gray = 0.0
   for old in (None, PHOTOS.old):
     photos = dataclasses.replace(PHOTOS, old=old)
-    stage = system.stages(config, photos, build.SHAPES)['cyclegan']()
+    stage = system.stages(config, photos, frozen.SHAPES)['cyclegan']()
     batches = stage.batches()
     batch = next(batches)
     batches.close()

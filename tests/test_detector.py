@@ -21,7 +21,7 @@ from oldphoto_jax.models import detector
 from oldphoto_jax.nn import averaging, layers
 from oldphoto_jax.photos import images
 from oldphoto_jax.restoring import detect, tiles
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import build, frozen, splits
 from oldphoto_jax.systems import detector as system
 from oldphoto_jax.training import parallel
 from oldphoto_jax.weights import bopbtl
@@ -237,8 +237,8 @@ def test_the_system_trains_from_its_config(tmp_path):
     def __getitem__(self, i):
       return np.random.default_rng(i).integers(0, 256, (40, 48, 3), np.uint8)
 
-  photos = build.Photos(train=Noise(), val=Noise(), test=None, old=None)
-  stage = system.stages(config, photos, build.SHAPES)['detector']()
+  photos = splits.Photos(train=Noise(), val=Noise(), test=None, old=None)
+  stage = system.stages(config, photos, frozen.SHAPES)['detector']()
   step = parallel.train_step(stage.prepare, stage.train_step)
   state = parallel.replicate(jax.jit(stage.init)(jax.random.key(0)))
   batches = stage.batches()
@@ -387,7 +387,7 @@ def test_scores_refuse_what_has_no_answer():
 def test_evaluation_writes_tables_and_sheets(weights_file, tmp_path, monkeypatch):
   config = get_config('tiny')
   config.workdir = str(tmp_path)
-  monkeypatch.setattr(build, 'photos', lambda *_: build.Photos(Small(), Small(), Small(), None))
+  monkeypatch.setattr(splits, 'photos', lambda *_: splits.Photos(Small(), Small(), Small(), None))
   shutil.copy(weights_file, tmp_path / weights.FILE)
   said = system.evaluate(config)
   assert said == (tmp_path / 'evaluation.md').read_text()

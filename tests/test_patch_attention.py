@@ -19,7 +19,7 @@ from oldphoto_jax.models import mapping, patch_attention, vae
 from oldphoto_jax.models import triplet as triplet_model
 from oldphoto_jax.nn import averaging, layers, parameters
 from oldphoto_jax.restoring import layerwise
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import frozen
 from oldphoto_jax.systems import triplet as triplet_system
 from oldphoto_jax.weights import bopbtl, torch_state
 
@@ -265,7 +265,7 @@ def test_the_system_trains_and_releases_it_on_request():
   config.mapping_masked.patched = True
   config.stages = 'vae_rx,vae_y,mapping,mapping_masked'
   triplet_system.SYSTEM.check(config)
-  networks = dataclasses.replace(build.SHAPES, has=lambda stage: stage != 'fusion')
+  networks = dataclasses.replace(frozen.SHAPES, has=lambda stage: stage != 'fusion')
   released = triplet_system.release(config, networks)
   assert 'patched' in released.model and 'masked' not in released.model
   weights.check(released, 'test')

@@ -19,7 +19,7 @@ from oldphoto_jax import weights
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import gan_networks, pix2pix
 from oldphoto_jax.nn import averaging, convolution, layers, losses
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import build, frozen, splits
 from oldphoto_jax.systems import pix2pix as system
 from oldphoto_jax.training import checkpoints, parallel
 from oldphoto_jax.weights import official_gans
@@ -574,8 +574,8 @@ class Noise:
 def test_a_stage_steps_resumes_and_exports(tmp_path):
   config = get_config('tiny')
   config.workdir = str(tmp_path)
-  photos = build.Photos(train=Noise(), val=Noise(), test=None, old=None)
-  stage = system.stages(config, photos, build.SHAPES)['pix2pix']()
+  photos = splits.Photos(train=Noise(), val=Noise(), test=None, old=None)
+  stage = system.stages(config, photos, frozen.SHAPES)['pix2pix']()
   step = parallel.train_step(stage.prepare, stage.train_step)
   key = jax.random.key(3)
   state = parallel.replicate(jax.jit(stage.init)(jax.random.key(0)))
@@ -600,7 +600,7 @@ def test_a_stage_steps_resumes_and_exports(tmp_path):
   resumed, _, _ = go_on(parallel.replicate(loaded), position, 2)
   assert same(straight, resumed)
 
-  assert build.is_trained(config, stage.name)
+  assert frozen.is_trained(config, stage.name)
   system.SYSTEM.modes['export'](config)
   exported = safetensors.numpy.load_file(tmp_path / weights.FILE)
   for name, value in traverse_util.flatten_dict(released, sep='/').items():

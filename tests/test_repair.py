@@ -13,6 +13,7 @@ from oldphoto_jax.data import pipeline, prints
 from oldphoto_jax.degradation import recipes, worn
 from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.models import repair
+from oldphoto_jax.systems import frozen
 from oldphoto_jax.systems import repair as system
 from oldphoto_jax.training import parallel
 
@@ -412,13 +413,12 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
 
 def test_the_finder_that_repair_learnt_beside_is_released_with_it(tmp_path, trained):
   from oldphoto_jax import weights
-  from oldphoto_jax.systems import build
 
   config = runpy.run_path(str(ROOT / 'configs/repair.py'))['get_config']('tiny')
   params = {'repair': trained, 'finder': repair.init(SMALL, jax.random.key(0)).g}
   held = weights.Weights('repair', repair.sizes(SMALL) | {'finder': True}, jax.device_get(params))
   weights.save(tmp_path / 'w.safetensors', held, card={})
-  networks = build.Networks(lambda *_: trained, lambda name: name == 'repair', None)
+  networks = frozen.Networks(lambda *_: trained, lambda name: name == 'repair', None)
   assert 'finder' not in system.release(config, networks).model
   config.start = str(tmp_path / 'w.safetensors')
   released = system.release(config, networks)

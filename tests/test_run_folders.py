@@ -14,7 +14,7 @@ from test_systems import config_of, run
 
 from oldphoto_jax import data
 from oldphoto_jax.errors import ConfigError, DiskFullError, PhotoError, UserError, is_disk_full
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import build, splits
 from oldphoto_jax.training import runs, train
 
 
@@ -33,7 +33,7 @@ def trained(monkeypatch):
   return done
 
 
-def splits(workdir):
+def listed(workdir):
   rows = json.loads((workdir / 'manifest.json').read_text())
   return [(row['split'], row['name']) for row in rows]
 
@@ -63,20 +63,20 @@ def test_photos_that_are_added_are_told_and_change_no_split(tmp_path, trained, c
     save(tmp_path / f'photos/{i}.png', seed=i)
   config = config_of('pix2pix', tmp_path / 'run', **{'data.photos': str(tmp_path / 'photos')})
   run('pix2pix', config)
-  before = splits(tmp_path / 'run')
+  before = listed(tmp_path / 'run')
   assert [split for split, _ in before].count('val') == 3
   run('pix2pix', config)
   assert not caplog.records
   for i in range(30, 60):
     save(tmp_path / f'photos/{i}.png', seed=i)
   run('pix2pix', config)
-  assert splits(tmp_path / 'run') == before
+  assert listed(tmp_path / 'run') == before
   assert '30 photos were added since the run began, such as 30.png' in caplog.text
-  opened = build.run_photos(config)
+  opened = splits.run_photos(config)
   assert [('train', n) for n in opened.train.names] + [
     ('val', n) for n in opened.val.names
   ] == before
-  assert len(build.photos(config.data, config.seed).val) == 6  # of a new run
+  assert len(splits.photos(config.data, config.seed).val) == 6  # of a new run
 
   save(tmp_path / 'photos/7.png', seed=99)
   run('pix2pix', config)
@@ -95,11 +95,11 @@ def test_a_choice_of_photos_stays_without_a_word(tmp_path, trained, caplog):
   settings |= {'subset_val': 2, 'subset_test': 2}
   config = config_of('cyclegan', tmp_path / 'run', **{f'data.{k}': v for k, v in settings.items()})
   run('cyclegan', config)
-  before = splits(tmp_path / 'run')
+  before = listed(tmp_path / 'run')
   save(tmp_path / 'photos/more.png', seed=50)
   run('cyclegan', config)
-  assert splits(tmp_path / 'run') == before and not caplog.records
-  opened = build.run_photos(config)
+  assert listed(tmp_path / 'run') == before and not caplog.records
+  opened = splits.run_photos(config)
   assert [len(s) for s in (opened.train, opened.val, opened.test, opened.old)] == [5, 2, 2, 12]
 
 
@@ -156,15 +156,15 @@ def test_pix2pix_learns_from_the_pairs_of_a_folder(pairs, tmp_path, trained):
   assert np.abs(made['old'] + made['clean']).max() < 0.02  # the same square, the same flip
   made = stage.prepare_eval(next(iter(stage.eval_batches())), None)
   assert np.abs(made['old'] + made['clean']).max() < 0.02
-  assert dict(splits(tmp_path / 'run')).keys() == {'train', 'val'}
-  assert {name for _, name in splits(tmp_path / 'run')} == {f'sub/{i}.tif' for i in range(6)}
+  assert dict(listed(tmp_path / 'run')).keys() == {'train', 'val'}
+  assert {name for _, name in listed(tmp_path / 'run')} == {f'sub/{i}.tif' for i in range(6)}
 
 
 def test_pairs_are_evaluated_as_they_are(pairs, tmp_path):
   config = config_of('pix2pix', tmp_path, **{'data.pairs': str(pairs), 'evaluate.crop': 32})
   config.data.test = str(pairs)
   config.evaluate.limit = 2
-  (test,) = build.tests(config, build.test_photos(config, build.run_photos(config)))
+  (test,) = build.tests(config, splits.test_photos(config, splits.run_photos(config)))
   assert (test.name, test.photos) == ('pairs', ['sub/0.tif', 'sub/1.tif'])
   old = np.asarray(Image.open(pairs / 'before/sub/0.png'))[9:41, 14:46]
   np.testing.assert_array_equal(test.old[0], old)

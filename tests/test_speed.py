@@ -15,7 +15,7 @@ import pytest
 
 from oldphoto_jax.dip import networks, prior
 from oldphoto_jax.evaluation import speed
-from oldphoto_jax.systems import build, cyclegan, pix2pix, triplet
+from oldphoto_jax.systems import build, cyclegan, frozen, pix2pix, splits, triplet
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PLAN = speed.Windows(count=2, seconds=0.01)
@@ -180,7 +180,7 @@ def test_pytorch_computes_the_same_and_learns_the_same(system, name, stage):
     config.data.old = 'somewhere'  # real old photos: the program is smaller
     config.model.norm = True
     config.mapping_masked.spectral = False
-  built = system.stages(config, build.stand_ins(config), build.UNTRAINED)[stage]()
+  built = system.stages(config, splits.stand_ins(config), frozen.UNTRAINED)[stage]()
   before, theirs_before, after, theirs_after = one_step_each(config, built, config[stage])
   assert set(before) == set(theirs_before) == {'restored', 'judged'}
   for key, ours in before.items():

@@ -14,7 +14,7 @@ from PIL import Image
 
 from oldphoto_jax import weights
 from oldphoto_jax.errors import UserError
-from oldphoto_jax.systems import build, cyclegan, detector, pix2pix, triplet
+from oldphoto_jax.systems import build, cyclegan, detector, frozen, pix2pix, splits, triplet
 from oldphoto_jax.training import runs, train
 
 TRAINED = {'vae': triplet, 'pix2pix': pix2pix, 'cyclegan': cyclegan, 'detector': detector}
@@ -72,8 +72,8 @@ WRONG += [
 @pytest.fixture
 def untrained(monkeypatch):
   """Runs go as far as training."""
-  networks = dataclasses.replace(build.SHAPES, perceptual=build.perceptual)
-  monkeypatch.setattr(build, 'trained', lambda config: networks)
+  networks = dataclasses.replace(frozen.SHAPES, perceptual=frozen.perceptual)
+  monkeypatch.setattr(frozen, 'trained', lambda config: networks)
   monkeypatch.setattr(train, 'train', lambda stage, folder, seed: None)
 
 
@@ -122,7 +122,7 @@ def test_a_run_folder_of_version_0_1_goes_on(tmp_path):
 
 def test_stages_are_numbered_and_trained_in_the_order_that_is_asked_for(tmp_path, monkeypatch):
   done = []
-  monkeypatch.setattr(build, 'trained', lambda config: build.SHAPES)
+  monkeypatch.setattr(frozen, 'trained', lambda config: frozen.SHAPES)
   monkeypatch.setattr(train, 'train', lambda *arguments: done.append(arguments))
   run('vae', config_of('vae', tmp_path, seed=2, stages='vae_y,vae_rx,mapping'))
   # Each stage has a seed of its own; these are those of version 0.1.
@@ -135,7 +135,7 @@ def test_stages_are_numbered_and_trained_in_the_order_that_is_asked_for(tmp_path
 
 def test_evaluation_is_a_comparison_with_doing_nothing(tmp_path):
   config = config_of('pix2pix', tmp_path, **{'evaluate.recipes': 'report'})
-  released = pix2pix.release(config, build.UNTRAINED)
+  released = pix2pix.release(config, frozen.UNTRAINED)
   weights.save(tmp_path / weights.FILE, released, card={})
   rng = np.random.default_rng(0)
   (tmp_path / 'photos').mkdir()
@@ -149,7 +149,7 @@ def test_evaluation_is_a_comparison_with_doing_nothing(tmp_path):
   rows = record['tests']['report']['rows']
   assert list(rows) == ['do nothing', 'restored'] and rows['restored']['photos'] == 2
   # The first photos of the folder, damaged by the key of their number, as the comparison has them.
-  tests = build.tests(config, build.test_photos(config, build.photos(config.data, config.seed)))
+  tests = build.tests(config, splits.test_photos(config, splits.photos(config.data, config.seed)))
   assert tests[0].photos == record['tests']['report']['photos'] == ['a.png', 'b.png']
   for i, psnr in enumerate(rows['do nothing']['scores']['psnr']):
     error = (tests[0].old[i].astype(float) - tests[0].truth[i]) ** 2

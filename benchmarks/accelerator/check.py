@@ -28,7 +28,7 @@ from oldphoto_jax.evaluation import speed
 from oldphoto_jax.models import repair
 from oldphoto_jax.nn import prefill
 from oldphoto_jax.restoring import engine, restore, shapes
-from oldphoto_jax.systems import build, cyclegan, detector, pix2pix, triplet
+from oldphoto_jax.systems import build, cyclegan, detector, frozen, pix2pix, splits, triplet
 from oldphoto_jax.systems import repair as repair_system
 
 STAGES = {
@@ -169,7 +169,7 @@ def steps(name: str, dtype: str, variant: str) -> list[dict[str, Any]]:
     config.stages = 'repair,tone'  # a finder's step is that of repair, and compiling takes minutes
     if variant != 'tiny':
       config.repair.batch_size = BATCH
-  opened = STAGES[name](config, build.stand_ins(config), build.UNTRAINED)
+  opened = STAGES[name](config, splits.stand_ins(config), frozen.UNTRAINED)
   most, names = peak(dtype), build.stage_names(config)
   return [vars(speed.measure_stage(opened[stage](), most, WINDOWS)) for stage in names]
 

@@ -27,7 +27,7 @@ from oldphoto_jax import weights
 from oldphoto_jax.errors import CheckpointError, ConfigError, PhotoError, UserError
 from oldphoto_jax.models.state import State
 from oldphoto_jax.nn import averaging
-from oldphoto_jax.systems import build, repair
+from oldphoto_jax.systems import repair, splits
 from oldphoto_jax.training import parallel
 from oldphoto_jax.training.train import Terminated
 
@@ -162,7 +162,7 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   loaded = None if start is None else weights.read(start)
   config = settings(args, data, start)
   count = 0 if loaded is None else int(loaded.card.get('step', 0))
-  photos = build.photos(config.data, config.seed)
+  photos = splits.photos(config.data, config.seed)
   stream = repair.stream(config, photos)
   finder = None
   if args.finder is not None:

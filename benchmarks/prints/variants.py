@@ -41,7 +41,7 @@ from oldphoto_jax.models import mapping, repair, state
 from oldphoto_jax.models import triplet as triplet_model
 from oldphoto_jax.nn import layers, parameters
 from oldphoto_jax.nn.cpu_convolution import depth_to_space, space_to_depth
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import build, splits
 from oldphoto_jax.systems import repair as repair_system
 from oldphoto_jax.training import parallel, train
 
@@ -155,7 +155,7 @@ def init(variant: Variant, below: Any, key: jax.Array) -> state.State:
 
 def stage(config: ConfigDict, name: str, triplet: weights.Weights) -> tuple[train.Stage, Variant]:
   """The stage `repair` with the network of a variant; and the variant, to evaluate it."""
-  photos = build.photos(config.data, config.seed)
+  photos = splits.photos(config.data, config.seed)
   usual = repair_system.repair_stage(config, photos, repair_system.stream(config, photos))
   below = triplet_model.from_sizes(triplet.model).mapping
   restored = partial(mapping.restore, below)
@@ -286,7 +286,7 @@ def main() -> None:
       config.repair.steps = round(args.seconds / seconds)
       varied, looking = stage(config, name, triplet)
       trained = train.train(varied, folder, config.seed)
-      val = build.photos(config.data, config.seed).val
+      val = splits.photos(config.data, config.seed).val
       scores = measure(looking, trained.released, val, args.overlays, labelled)
       squares = config.repair.steps * config.repair.batch_size
       file.write_text(json.dumps({'CPU seconds a step': seconds, 'squares': squares} | scores))

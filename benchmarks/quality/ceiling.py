@@ -22,7 +22,7 @@ from oldphoto_jax import data
 from oldphoto_jax.degradation import photographic
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import vae
-from oldphoto_jax.systems import build, triplet
+from oldphoto_jax.systems import frozen, triplet
 
 CROP = 256
 
@@ -35,7 +35,7 @@ def main():
   config = ConfigDict(json.loads((args.run / 'run.json').read_text())['config'])
   config.workdir = str(args.run)
   model = triplet.models(config).y
-  params = build.trained(config).of('vae_y', model, vae.init)
+  params = frozen.trained(config).of('vae_y', model, vae.init)
   source = data.folder(args.test)
 
   @partial(jax.jit, static_argnums=0)

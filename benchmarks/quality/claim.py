@@ -39,7 +39,7 @@ from oldphoto_jax import data
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.metrics import domain_gap, niqe, psnr_ssim
 from oldphoto_jax.models import mapping, vae
-from oldphoto_jax.systems import build, triplet
+from oldphoto_jax.systems import build, frozen, triplet
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for the configs
@@ -75,7 +75,7 @@ def train(folder: pathlib.Path, stages: tuple[str, ...], flags: list[str]) -> No
     raise SystemExit(done.returncode)  # its own message says why; 75: the same command goes on
 
 
-def opened(folder: pathlib.Path) -> tuple[triplet.Models, build.Networks, ConfigDict]:
+def opened(folder: pathlib.Path) -> tuple[triplet.Models, frozen.Networks, ConfigDict]:
   """The models of a run, its trained networks, and its config."""
   from configs import vae as vae_config  # its settings may be newer than the run
 
@@ -83,7 +83,7 @@ def opened(folder: pathlib.Path) -> tuple[triplet.Models, build.Networks, Config
   with config.ignore_type():  # JSON has lists for tuples
     config.update(json.loads((folder / 'run.json').read_text())['config'])
   config.workdir = str(folder)
-  return triplet.models(config), build.trained(config), config
+  return triplet.models(config), frozen.trained(config), config
 
 
 def squares(folder: str) -> np.ndarray:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from oldphoto_jax.degradation import names, recipes, worn
-from oldphoto_jax.systems import build, repair, triplet
+from oldphoto_jax.systems import frozen, repair, splits, triplet
 from oldphoto_jax.training import parallel
 
 RECIPES = ('wan2020', 'report', 'ageing', 'print', 'worn', 'sound')
@@ -38,7 +38,7 @@ def recipe(name):
 def step(name, stage):
   """The train step of a config's defaults on one device, and its arguments."""
   config = importlib.import_module(f'configs.{name}').get_config()
-  opened = SYSTEMS[name].stages(config, build.stand_ins(config), build.UNTRAINED)[stage]()
+  opened = SYSTEMS[name].stages(config, splits.stand_ins(config), frozen.UNTRAINED)[stage]()
   batches = opened.batches()
   example = next(batches)
   batches.close()

@@ -42,7 +42,7 @@ from oldphoto_jax.errors import ConfigError, UserError
 from oldphoto_jax.evaluation import speed
 from oldphoto_jax.models import cyclegan, gan_networks, mapping, pix2pix, vae
 from oldphoto_jax.nn import losses
-from oldphoto_jax.systems import build, system, triplet
+from oldphoto_jax.systems import build, frozen, splits, system, triplet
 from oldphoto_jax.systems import cyclegan as cyclegan_system
 from oldphoto_jax.systems import dip as dip_system
 from oldphoto_jax.systems import pix2pix as pix2pix_system
@@ -237,7 +237,7 @@ def _fits(config: ConfigDict) -> Iterator[tuple]:
 
 
 def _stages(stages: Callable, config: ConfigDict) -> Iterator[tuple]:
-  opened = stages(config, build.stand_ins(config), build.UNTRAINED)
+  opened = stages(config, splits.stand_ins(config), frozen.UNTRAINED)
   for name in build.stage_names(config):
     stage = opened[name]()
     model = stage.train_step.args[0]

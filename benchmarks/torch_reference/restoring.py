@@ -19,7 +19,7 @@ from configs import cyclegan as cyclegan_config
 from configs import pix2pix as pix2pix_config
 from configs import vae as vae_config
 from oldphoto_jax.evaluation import speed
-from oldphoto_jax.systems import build, cyclegan, pix2pix, triplet
+from oldphoto_jax.systems import cyclegan, frozen, pix2pix, splits, triplet
 
 # Name in the table -> config, system, stage.
 SYSTEMS: dict[str, tuple[ModuleType, ModuleType, str]] = {
@@ -47,7 +47,7 @@ def row(name: str, side: int, threads: int) -> compare.Row:
   """Both sides of one system, once their outputs are found to agree."""
   module, system, stage_name = SYSTEMS[name]
   config = published(module, stage_name, side)
-  opened = system.stages(config, build.stand_ins(config), build.UNTRAINED)
+  opened = system.stages(config, splits.stand_ins(config), frozen.UNTRAINED)
   stage = opened[stage_name]()
   state = jax.jit(stage.init)(jax.random.key(0))
   constants = jax.device_put(stage.constants)

@@ -35,7 +35,7 @@ from oldphoto_jax.evaluation.rows import (
 )
 from oldphoto_jax.photos import images, masks, page, sheets
 from oldphoto_jax.restoring import engine, restore
-from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, repair, triplet
+from oldphoto_jax.systems import build, cyclegan, dip, pix2pix, repair, splits, triplet
 from oldphoto_jax.systems.system import System
 from oldphoto_jax.training import runs, train
 
@@ -431,8 +431,8 @@ def _judge(config: ConfigDict) -> Judge:
 
 def _tests(config: ConfigDict) -> list[Test]:
   """The test photos under every recipe, then real damage, then real old photos."""
-  opened = build.photos(config.data, config.seed)
-  tests = build.tests(config, build.test_photos(config, opened))
+  opened = splits.photos(config.data, config.seed)
+  tests = build.tests(config, splits.test_photos(config, opened))
   if config.data.labels_test:
     tests.append(_moved(config))
   if config.data.old_test:

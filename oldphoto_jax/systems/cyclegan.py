@@ -11,7 +11,7 @@ from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import cyclegan
-from oldphoto_jax.systems import build, gans, system
+from oldphoto_jax.systems import build, frozen, gans, splits, system
 from oldphoto_jax.training import train
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def model(config: ConfigDict) -> cyclegan.CycleGAN:
 
 
 def stages(
-  config: ConfigDict, photos: build.Photos, networks: build.Networks
+  config: ConfigDict, photos: splits.Photos, networks: frozen.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
   """The one stage; see system.trained. X is real if the config names old photos."""
   del networks
@@ -88,7 +88,7 @@ def stages(
   }
 
 
-def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
+def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
   """The restoring generator G."""
   net = model(config)
   return weights.Weights(STAGE, cyclegan.sizes(net), networks.of(STAGE, net, cyclegan.init)['G'])

@@ -15,7 +15,7 @@ from oldphoto_jax.metrics import detection
 from oldphoto_jax.models import detector
 from oldphoto_jax.photos import images, sheets
 from oldphoto_jax.restoring import detect
-from oldphoto_jax.systems import build, system
+from oldphoto_jax.systems import build, frozen, splits, system
 from oldphoto_jax.training import train
 
 STAGE = 'detector'
@@ -43,7 +43,7 @@ def model(config: ConfigDict) -> detector.Detector:
 
 
 def stages(
-  config: ConfigDict, photos: build.Photos, networks: build.Networks
+  config: ConfigDict, photos: splits.Photos, networks: frozen.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
   """The one stage; see system.trained."""
   del networks
@@ -66,7 +66,7 @@ def stages(
   }
 
 
-def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
+def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
   """The detector."""
   net = model(config)
   return weights.Weights(STAGE, detector.sizes(net), networks.of(STAGE, net, detector.init))
@@ -99,9 +99,9 @@ def evaluate(config: ConfigDict) -> str:
   if size % trained.multiple:
     raise ConfigError(f'evaluate.crop is {size}, not a multiple of {trained.multiple}')
   mark = detect.marker(trained, [(size, size)])
-  photos = build.run_photos(config)
-  val = build.tests(config, build.first(photos.val, config.evaluate.limit))
-  tests = val if photos.test is None else build.tests(config, build.test_photos(config, photos))
+  photos = splits.run_photos(config)
+  val = build.tests(config, splits.first(photos.val, config.evaluate.limit))
+  tests = val if photos.test is None else build.tests(config, splits.test_photos(config, photos))
   rows = []
   for known, test in zip(val, tests):
     counts, found = count(mark, known)

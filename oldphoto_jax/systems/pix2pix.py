@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from oldphoto_jax import data, weights
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import pix2pix
-from oldphoto_jax.systems import build, gans, system
+from oldphoto_jax.systems import build, frozen, gans, splits, system
 from oldphoto_jax.training import train
 
 STAGE = 'pix2pix'
@@ -43,7 +43,7 @@ def model(config: ConfigDict) -> pix2pix.Pix2Pix:
 
 
 def stages(
-  config: ConfigDict, photos: build.Photos, networks: build.Networks
+  config: ConfigDict, photos: splits.Photos, networks: frozen.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
   """The one stage; see system.trained."""
   del networks
@@ -66,7 +66,7 @@ def stages(
   }
 
 
-def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
+def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
   """The generator."""
   net = model(config)
   return weights.Weights(STAGE, pix2pix.sizes(net), networks.of(STAGE, net, pix2pix.init))

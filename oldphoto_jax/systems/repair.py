@@ -19,7 +19,7 @@ from oldphoto_jax.degradation import damage, distractors, examples, photographic
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.models import repair, state, tone
 from oldphoto_jax.nn.prefill import prefill
-from oldphoto_jax.systems import build, system
+from oldphoto_jax.systems import build, frozen, splits, system
 from oldphoto_jax.training import train
 
 # Share of the masks that are as a person draws them. The others are as of some detector, or, beside
@@ -228,7 +228,7 @@ def prepare_eval(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:
 
 
 def stages(
-  config: ConfigDict, photos: build.Photos, networks: build.Networks
+  config: ConfigDict, photos: splits.Photos, networks: frozen.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
   """The stages, of which `repair` learns from the finder's errors; see system.trained."""
 
@@ -243,7 +243,7 @@ def stages(
   }
 
 
-def stream(config: ConfigDict, photos: build.Photos) -> prints.CleanAndPrints:
+def stream(config: ConfigDict, photos: splits.Photos) -> prints.CleanAndPrints:
   """The clean photos and labelled prints that `repair` learns from.
 
   Raises:
@@ -267,7 +267,7 @@ def stream(config: ConfigDict, photos: build.Photos) -> prints.CleanAndPrints:
 
 def repair_stage(
   config: ConfigDict,
-  photos: build.Photos,
+  photos: splits.Photos,
   source: prints.CleanAndPrints,
   name: str = 'repair',
   finder: Any = None,
@@ -300,7 +300,7 @@ def repair_stage(
   )
 
 
-def _finder(config: ConfigDict, networks: build.Networks) -> Any:
+def _finder(config: ConfigDict, networks: frozen.Networks) -> Any:
   """The finder that this run trained, or else the one in the weights of `start`; None: neither."""
   if networks.has('finder'):
     return networks.of('finder', model(config, 'finder'), repair.init)
@@ -323,7 +323,7 @@ def _started(config: ConfigDict, net: repair.Repair, stage: str) -> Callable | N
   return lambda key: state.start(net, jax.tree.map(jnp.asarray, params))
 
 
-def _tone_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
+def _tone_stage(config: ConfigDict, photos: splits.Photos) -> train.Stage:
   # A square of the side of a photo that is shrunk as far as it goes: nearly the whole photo.
   whole = data.Crop(size=tone.SIDE, scale=(0.01, 0.1), flip=config.data.flip)
   return build.stage(
@@ -340,7 +340,7 @@ def _tone_stage(config: ConfigDict, photos: build.Photos) -> train.Stage:
   )
 
 
-def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
+def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
   """All networks; without one for tones they stay, and without a finder `repair` finds.
 
   The finder of `start` comes along, as `repair` has learnt beside it.

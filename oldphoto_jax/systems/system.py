@@ -23,7 +23,7 @@ from oldphoto_jax.evaluation.judge import extra_scores, load_judge
 from oldphoto_jax.evaluation.results import compare
 from oldphoto_jax.evaluation.rows import NOTHING, nothing, restoring
 from oldphoto_jax.photos import images, sheets
-from oldphoto_jax.systems import build
+from oldphoto_jax.systems import build, frozen, splits
 from oldphoto_jax.training import parallel, runs, train
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def scores(config: ConfigDict) -> str:
   if e.crop % restorer.multiple:
     raise ConfigError(f'evaluate.crop is {e.crop}, not a multiple of {restorer.multiple}')
   rows = [nothing(), restoring(RESTORED, restorer)]
-  source = build.test_photos(config, build.run_photos(config))
+  source = splits.test_photos(config, splits.run_photos(config))
   tests = build.tests(config, source)
   judge = load_judge('', '')
   with tempfile.TemporaryDirectory() as place:
@@ -91,9 +91,9 @@ def trained(
   name: str,
   *,
   stages: Callable[
-    [ConfigDict, build.Photos, build.Networks], dict[str, Callable[[], train.Stage]]
+    [ConfigDict, splits.Photos, frozen.Networks], dict[str, Callable[[], train.Stage]]
   ],
-  release: Callable[[ConfigDict, build.Networks], weights.Weights],
+  release: Callable[[ConfigDict, frozen.Networks], weights.Weights],
   needed: tuple[str, ...],
   check: Callable[[ConfigDict], None] = lambda config: None,
   evaluate: Callable[[ConfigDict], str] = scores,
@@ -116,7 +116,7 @@ def trained(
 
   def check_all(config: ConfigDict) -> None:
     check(config)
-    opened = stages(config, build.stand_ins(config), build.SHAPES)
+    opened = stages(config, splits.stand_ins(config), frozen.SHAPES)
     for stage in build.stage_names(config):
       if stage not in opened:
         raise ConfigError(f'there is no stage {stage!r}: choose from {", ".join(opened)}')
@@ -128,18 +128,18 @@ def trained(
     names = build.stage_names(config)
     build.check_batches(config)
     runs.check(config, may_change)
-    photos = build.run_photos(config)
+    photos = splits.run_photos(config)
     for i, stage in enumerate(names):
-      stages(config, photos, build.planned(config, names[:i]))[stage]()
-    opened = stages(config, photos, build.trained(config))
+      stages(config, photos, frozen.planned(config, names[:i]))[stage]()
+    opened = stages(config, photos, frozen.trained(config))
     try:
       with runs.alone(config.workdir):
         runs.start(config, may_change)
-        build.write_manifest(photos, config.workdir)
+        splits.write_manifest(photos, config.workdir)
         for stage in names:
           seed = config.seed * len(opened) + list(opened).index(stage)
           train.train(opened[stage](), runs.stage_folder(config.workdir, stage), seed)
-        if all(build.is_trained(config, stage) for stage in needed):
+        if all(frozen.is_trained(config, stage) for stage in needed):
           export(config)
     except Exception as error:
       if not is_disk_full(error):
@@ -150,7 +150,7 @@ def trained(
       ) from error
 
   def export(config: ConfigDict) -> None:
-    released = release(config, build.trained(config))
+    released = release(config, frozen.trained(config))
     path = pathlib.Path(config.workdir) / weights.FILE
     if parallel.is_main():
       card = {'run': config.to_json()}
@@ -159,7 +159,7 @@ def trained(
 
   def compile_stages(config: ConfigDict) -> None:
     chips = compile_report.topology(config.measure.topology)
-    opened = stages(config, build.stand_ins(config), build.UNTRAINED)
+    opened = stages(config, splits.stand_ins(config), frozen.UNTRAINED)
     rows = [
       compile_report.compile_stage(opened[stage](), chips) for stage in build.stage_names(config)
     ]
@@ -172,9 +172,9 @@ def trained(
   def measure(config: ConfigDict) -> None:
     plan = windows(config)
     peak = speed.matmul_peak(plan)
-    opened = stages(config, build.photos(config.data, config.seed), build.UNTRAINED)
+    opened = stages(config, splits.photos(config.data, config.seed), frozen.UNTRAINED)
     steps = [speed.measure_stage(opened[s](), peak, plan) for s in build.stage_names(config)]
-    restorer = weights.restorer(release(config, build.UNTRAINED), 'untrained')
+    restorer = weights.restorer(release(config, frozen.UNTRAINED), 'untrained')
     restoring = [speed.measure_restorer(restorer, side, plan) for side in speed.SIDES]
     write_speed(config, peak, steps, restoring)
 

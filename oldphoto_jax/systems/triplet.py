@@ -21,7 +21,7 @@ from oldphoto_jax import data, weights
 from oldphoto_jax.degradation import examples, photographic, recipes
 from oldphoto_jax.errors import ConfigError, WeightsError
 from oldphoto_jax.models import fusion, mapping, vae
-from oldphoto_jax.systems import build, system
+from oldphoto_jax.systems import build, frozen, splits, system
 from oldphoto_jax.training import train
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Models:
   perceptual: Any
 
 
-def models(config: ConfigDict, perceptual: build.Perceptual = build.NO_PERCEPTUAL) -> Models:
+def models(config: ConfigDict, perceptual: frozen.Perceptual = frozen.NO_PERCEPTUAL) -> Models:
   """The models of all stages, with the feature network of their perceptual terms."""
   m, patched = config.model, config.mapping_masked.patched
 
@@ -185,7 +185,7 @@ def _y_of_masked(config: ConfigDict) -> str:
 
 
 def stages(
-  config: ConfigDict, photos: build.Photos, networks: build.Networks
+  config: ConfigDict, photos: splits.Photos, networks: frozen.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
   """The six stages; see system.trained. A mapping or the fusion reads earlier ones when opened."""
   chosen = [config[name].weights for name in build.stage_names(config) if name in STAGES]
@@ -204,7 +204,7 @@ def stages(
   }
 
 
-def _photos(config: ConfigDict, photos: build.Photos) -> data.Photos:
+def _photos(config: ConfigDict, photos: splits.Photos) -> data.Photos:
   return data.Photos(photos.train, build.crop(config.data))
 
 
@@ -302,7 +302,9 @@ def _stage_fusion(config, photos, m, networks) -> train.Stage:
   )
 
 
-def _below(config: ConfigDict, m: Models, networks: build.Networks, masked: bool) -> dict[str, Any]:
+def _below(
+  config: ConfigDict, m: Models, networks: frozen.Networks, masked: bool
+) -> dict[str, Any]:
   """The trained networks that restoring needs; with `masked`, also those that fill holes."""
   of = networks.of
   params = {
@@ -326,7 +328,7 @@ def _start_from(init: Callable, trained: Any, key: jax.Array) -> mapping.State:
   return state.replace(g=g, ema=None if state.ema is None else jax.tree.map(jnp.copy, g))
 
 
-def release(config: ConfigDict, networks: build.Networks) -> weights.Weights:
+def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
   """The mapping, and the masked mapping, the fusion and a detector, if they exist."""
   m, patched = models(config), config.mapping_masked.patched
   masked, fused = networks.has('mapping_masked'), networks.has('fusion')
