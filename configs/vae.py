@@ -88,10 +88,10 @@ def get_config(variant=''):
   # True: fills by copies of patches instead of non-local attention, as the published code does with
   # --HR: for large photos and large holes.
   c.mapping_masked.patched = False
+  c.mapping_masked.patch_blocks = 2  # residual blocks before, between and after the copies
   # To measure what fills: without the non-local block, or with holes that are smooth, not white.
   c.mapping_masked.attention = True
   c.mapping_masked.prefilled = False
-  c.mapping_masked.patch_blocks = 2  # residual blocks before, between and after the copies
   c.fusion.weights = dict(l1=10.0, hole_l1=2.0, perceptual=1.0)
   # Limit of the gradient norm. In the first steps it is a hundred times larger than later, which
   # Adam would remember for a thousand steps.

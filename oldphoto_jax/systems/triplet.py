@@ -368,7 +368,8 @@ def check(config: ConfigDict) -> None:
   """Checks the crops and the detector. Logs what stands in for R if there are no old photos.
 
   Raises:
-    ConfigError: a crop does not fit, or the fusion would see holes filled by copies.
+    ConfigError: a crop does not fit, the fusion would see holes filled by copies, or holes are to
+      be smooth in a network with norms.
     WeightsError: the detector cannot be released.
   """
   fused = 'fusion' in build.stage_names(config)
@@ -378,6 +379,11 @@ def check(config: ConfigDict) -> None:
     raise ConfigError(
       'fusion.masked corrects what non-local attention fills, not copied patches: set '
       'fusion.masked or mapping_masked.patched to False'
+    )
+  if config.mapping_masked.prefilled and config.model.norm:
+    raise ConfigError(
+      'mapping_masked.prefilled fills holes from the whole photo, and with norms large photos are '
+      'restored layer by layer: set model.norm or mapping_masked.prefilled to False'
     )
   if not config.data.old:
     _log.info('data.old is not set: clean photos, aged by a recipe other than X, stand in for R')
