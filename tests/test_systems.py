@@ -92,7 +92,7 @@ def test_a_mistyped_command_makes_no_folder(tmp_path, untrained, name, setting, 
 def test_smooth_holes_and_norms_do_not_go_together(tmp_path):
   """With norms, large photos go layer by layer, in which no prefill can be cut."""
   settings = {'model.norm': True, 'mapping_masked.prefilled': True}
-  with pytest.raises(UserError, match='set model.norm or mapping_masked.prefilled to False'):
+  with pytest.raises(UserError, match=r'set model\.norm or mapping_masked\.prefilled to False'):
     run('vae', config_of('vae', tmp_path / 'run', **settings))
 
 
