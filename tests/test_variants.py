@@ -1,0 +1,64 @@
+"""The variants of benchmarks/prints/variants.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.prints import variants
+from oldphoto_jax.models import repair
+
+SMALL = dict(widths=(4, 8), blocks=1)
+
+
+def _variant(name, **settings):
+  # In the place of a triplet: photos of one gray level, which is its only parameter.
+  return variants.Variant(**SMALL, name=name, photo_of=lambda p, x: jnp.full_like(x, p), **settings)
+
+
+@pytest.mark.parametrize('name', variants.VARIANTS)
+def test_each_begins_by_changing_nothing(name):
+  variant = _variant(name)
+  g = variants.init(variant, jnp.float32(0.5), jax.random.key(0)).g
+  photo = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3), minval=-1)
+  clean, found, _ = repair.look(variant, g, photo)
+  np.testing.assert_array_equal(clean, photo)
+  np.testing.assert_allclose(found, repair.PRIOR, rtol=1e-4)
+
+
+def test_biases_count_for_nothing_but_logit_and_scale():
+  variant = _variant(variants.UNBIASED)
+  g = jax.tree.map(
+    lambda x: 0.1 * jax.random.normal(jax.random.key(x.size), x.shape),
+    variants.init(variant, None, jax.random.key(0)).g,
+  )
+  black = jnp.zeros((1, 16, 16, 3))
+  clean, found, _ = repair.look(variant, g, black)
+  np.testing.assert_array_equal(clean, black)  # the photo is scaled, and so is the answer
+  assert np.abs(np.asarray(found) - 0.5).max() > 1e-3
+
+
+def test_the_triplets_photo_is_for_those_who_are_told_nothing():
+  variant = _variant(variants.GUIDED, blind=(1, 2))
+  g = variants.init(variant, jnp.float32(0.5), jax.random.key(0)).g
+  kernel = g['unet']['conv_out']['kernel']
+  g['unet']['conv_out']['kernel'] = jax.random.normal(jax.random.key(2), kernel.shape)
+  photo = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3), minval=-1)
+
+  def clean(level):
+    return repair.look(variant, g | {'triplet': jnp.float32(level)}, photo)[0]
+
+  same = [np.array_equal(a, b) for a, b in zip(clean(0.5), clean(-0.5))]
+  assert same == [True, False, True, False]
+
+
+def test_a_print_is_looked_at_in_tiles_of_one_shape():
+  shapes = set()
+
+  def look(tile):
+    shapes.add(tile.shape)
+    return None, tile[..., :1]
+
+  photo = np.random.default_rng(0).uniform(-1, 1, (300, 200, 3)).astype(np.float32)
+  np.testing.assert_array_equal(variants.probability(look, photo), photo[..., 0])
+  assert shapes == {(1, variants.TILE, variants.TILE, 3)}
