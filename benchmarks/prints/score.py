@@ -15,6 +15,7 @@ import argparse
 import json
 import pathlib
 import time
+import types
 from collections.abc import Callable
 
 import cv2
@@ -86,8 +87,16 @@ def methods(name: str, loaded: weights.Loaded) -> dict[str, Method]:
 
   def blind(photo, mask):
     if restorer.look is not None:
-      done = restore.restore_array(system, photo, None, restore.Wishes(find=finding.THRESHOLD))
-      return done.photo, system.look(photo).probability[..., 0]
+      looked = system.look(photo)
+      knowing = types.SimpleNamespace(  # the same engine, which does not look again
+        look=lambda photo: looked,
+        restore=system.restore,
+        fill=system.fill,
+        revive=system.revive,
+        revives=system.revives,
+      )
+      done = restore.restore_array(knowing, photo, None, restore.Wishes(find=finding.THRESHOLD))
+      return done.photo, looked.probability[..., 0]
     if mark is None:
       return restore.restore_array(system, photo).photo, None
     found = mark(photo)
