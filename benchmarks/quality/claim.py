@@ -92,12 +92,16 @@ def squares(folder: str) -> np.ndarray:
   return np.concatenate([photographic.from_levels(batch['image']) for batch in batches])
 
 
-def aged(config: ConfigDict, clean: np.ndarray) -> np.ndarray:
-  """X: clean photos with the damage of training, each with a key of its own."""
-  recipe = build.train_recipe(config, config.recipe)
+def aged(recipe: recipes.Recipe, clean: np.ndarray) -> np.ndarray:
+  """Clean photos damaged by a recipe, each with a key of its own."""
   age = jax.jit(lambda key, photo: recipes.degrade_batch(recipe, key[None], photo[None]).old[0])
   keys = jax.random.split(jax.random.key(0), len(clean))
   return np.stack([np.asarray(age(key, photo)) for key, photo in zip(keys, clean)])
+
+
+def synthetic(config: ConfigDict, clean: np.ndarray) -> np.ndarray:
+  """X: clean photos with the damage of training."""
+  return aged(build.train_recipe(config, config.recipe), clean)
 
 
 def gray(photos: np.ndarray) -> np.ndarray:
@@ -148,7 +152,7 @@ def measure(
   rx = networks.of('vae_rx', models.rx, vae.init)
   y = networks.of('vae_y', models.y, vae.init)
   t = networks.of('mapping', models.mapping, mapping.init)
-  old = aged(config, clean)
+  old = synthetic(config, clean)
   latent, mapped = before_and_mapped(folder, real, old)
   before, after = gap(*latent), gap(*mapped)
   back = jax.jit(lambda z: vae.decode(models.rx, rx, z))
@@ -173,7 +177,7 @@ def untrained(
   """What can be said of an encoder of random weights, and of doing nothing."""
   models, _, config = opened(folder)
   params = vae.init(models.rx, jax.random.key(config.seed)).g
-  old = aged(config, clean)
+  old = synthetic(config, clean)
   z = [latents(models.rx, params, gray(photos)) for photos in (real, old)]
   told, distance = gap(*z)
   nothing = mean_psnr([photo[None] for photo in old], clean)
@@ -208,7 +212,7 @@ def draw(path: pathlib.Path, folders: dict[str, pathlib.Path], real, clean) -> N
     2, len(folders), figsize=(3 * len(folders), 5.6), layout='constrained', squeeze=False
   )
   for column, (name, folder) in enumerate(folders.items()):
-    old = aged(opened(folder)[2], clean)
+    old = synthetic(opened(folder)[2], clean)
     for axes, kinds in zip(rows[:, column], before_and_mapped(folder, real, old)):
       described = [describe(z) for z in kinds]
       together = np.concatenate(described)

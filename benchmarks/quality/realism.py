@@ -20,12 +20,11 @@ import claim
 import jax
 import numpy as np
 
-from oldphoto_jax.degradation import recipes
 from oldphoto_jax.models import vae
 from oldphoto_jax.systems import build
 from oldphoto_jax.training import checkpoints
 
-RECIPES = ('sound', 'report', 'wan2020', 'print', 'worn')
+RECIPES = ('report', 'wan2020', 'print', 'worn')
 FOLDER = 'R_and_X_latent_discriminator'  # of claim.py, in the folder of a seed
 
 
@@ -53,16 +52,6 @@ def area_under_curve(low: np.ndarray, high: np.ndarray) -> float:
   return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
 
 
-def aged(name: str, overlays: str, clean: np.ndarray) -> np.ndarray:
-  """Clean photos under a recipe, each with a key of its own."""
-  if name == 'sound':
-    return clean
-  recipe = build.recipe(name, overlays)
-  age = jax.jit(lambda key, photo: recipes.degrade_batch(recipe, key[None], photo[None]).old[0])
-  keys = jax.random.split(jax.random.key(0), len(clean))
-  return np.stack([np.asarray(age(key, photo)) for key, photo in zip(keys, clean)])
-
-
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('out', type=pathlib.Path)
@@ -71,7 +60,9 @@ def main() -> None:
   parser.add_argument('--overlays', default='')
   args = parser.parse_args()
   real, clean = claim.squares(args.real_test), claim.squares(args.val)
-  made_up = {name: claim.gray(aged(name, args.overlays, clean)) for name in RECIPES}
+  made_up = {'sound': claim.gray(clean)}
+  for name in RECIPES:
+    made_up[name] = claim.gray(claim.aged(build.recipe(name, args.overlays), clean))
   found: dict[str, list[tuple[float, ...]]] = {}
   for folder in sorted(args.out.glob(f'seed*/{FOLDER}')):
     model, state = discriminator(folder)

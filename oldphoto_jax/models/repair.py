@@ -203,6 +203,11 @@ def shown(photo: jax.Array, filled: jax.Array, lost: jax.Array) -> jax.Array:
     photo, filled: of `starts`.
     lost: bool [B, H, W, 1].
   """
+  # Most photos have only what was found, and nothing to hide.
+  return lax.cond(lost.any(), _hidden, lambda photo, *_: photo, photo, filled, lost)
+
+
+def _hidden(photo, filled, lost):
   lost = lost.astype(photo.dtype)
   a, b = (x.mean(-1, keepdims=True) * lost for x in (photo, filled))
   # Planes, as in prefill.
