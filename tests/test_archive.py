@@ -172,6 +172,21 @@ def test_an_archive_that_cannot_help_ends_without_a_recommendation(tmp_path):
   weights.read(folder / archive.CANDIDATE).restorer()
 
 
+@pytest.mark.slow
+def test_an_archive_that_helps_ends_with_the_new_weights(tmp_path):
+  """The start fills with a veil of 13 gray levels, which its biases can unlearn."""
+  config = settings(tmp_path, prints(16), 0.1)
+  config.repair.steps, config.repair.lr = 120, 2e-3
+  config.train.log_every = config.train.evaluate_every = 60
+  archive.SYSTEM.modes['run'](config)
+  folder = tmp_path / 'run'
+  record = json.loads((folder / 'verdict.json').read_text())
+  assert record['verdict'] == verdict.BETTER
+  psnr = record['scores']['psnr']
+  assert psnr['after'] > psnr['before'] + 3
+  assert weights.read(folder / weights.FILE).name == record['after']
+
+
 def test_settings_that_cannot_work_are_a_sentence(tmp_path):
   config = settings(tmp_path, prints(4), 0.0)
   archive.SYSTEM.check(config)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.quality import claim, summary
+from benchmarks.quality import claim, realism, summary
 
 
 def _report(psnr, nothing=20.0):
@@ -70,3 +70,9 @@ def test_the_table_of_the_claim_has_the_range_of_the_seeds():
   lines = claim.table(rows).splitlines()
   assert lines[2].startswith('| nothing | 0.250 |  |')
   assert '| 2.000 [1.000, 3.000] |' in lines[3] and '| 1.00 [1.00, 1.00] |' in lines[3]
+
+
+def test_the_area_under_the_curve_counts_pairs():
+  low, high = np.array([0.0, 1.0]), np.array([0.5, 1.0, 2.0])
+  assert realism.area_under_curve(low, high) == pytest.approx(4.5 / 6)
+  assert realism.area_under_curve(low, low) == 0.5

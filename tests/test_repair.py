@@ -130,6 +130,17 @@ def test_only_every_other_example_sees_its_mask(trained):
   np.testing.assert_array_equal(shown['filled'][1::2], batch['old'][1::2])
 
 
+def test_in_training_the_network_is_shown_what_it_will_be_shown():
+  batch = {name: jnp.asarray(value) for name, value in _batch().items()}
+  batch['trust'] = jnp.array([1.0, 1.0, 0.5, 1.0])[:, None, None, None]
+  seen = repair._with_prefilled(batch)['seen']
+  for i, trust in ((0, 1.0), (2, 0.5)):  # a person's mask, and a detector's
+    old, holes = batch['old'][i : i + 1], batch['told'][i : i + 1]
+    np.testing.assert_allclose(seen[i], repair.starts(old, trust * holes)[0][0], atol=1e-6)
+  assert not np.array_equal(seen[0], batch['old'][0])
+  np.testing.assert_array_equal(seen[1:], batch['old'][1:])
+
+
 def test_what_a_finder_suspects_is_told_where_a_mask_is_not_trusted(trained):
   batch = {name: jnp.asarray(value) for name, value in _batch(4).items()}
   batch['trust'] = jnp.array([1.0, 1.0, 0.5, 0.5])[:, None, None, None]

@@ -1,11 +1,12 @@
-"""The variants of benchmarks/prints/variants.py."""
+"""Scripts of benchmarks/prints: variants of `repair`, shares of the labels, wide holes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.prints import variants
+from benchmarks.prints import label_curve, variants, wide_holes
+from oldphoto_jax.data import prints
 from oldphoto_jax.models import repair
 
 SMALL = dict(widths=(4, 8), blocks=1)
@@ -62,3 +63,31 @@ def test_a_print_is_looked_at_in_tiles_of_one_shape():
   photo = np.random.default_rng(0).uniform(-1, 1, (300, 200, 3)).astype(np.float32)
   np.testing.assert_array_equal(variants.probability(look, photo), photo[..., 0])
   assert shapes == {(1, variants.TILE, variants.TILE, 3)}
+
+
+def test_the_damage_found_is_scored_by_its_probability():
+  marked = np.zeros((300, 200), np.uint8)
+  marked[100:140, 60:120] = prints.DAMAGED
+  photo = np.repeat(marked[..., None], 3, -1)
+  labelled = prints.Prints(['a'], [photo], [marked])
+  seeing = lambda tile: (None, (tile[..., :1] + 1) / 2)
+  blind = lambda tile: (None, np.full_like(tile[..., :1], 0.01))
+  assert variants.f1(seeing, labelled) == {'F1': 1.0, 'F1 by print': 1.0}
+  assert variants.f1(blind, labelled) == {'F1': 0.0, 'F1 by print': 0.0}
+
+
+def test_a_smaller_share_of_the_prints_is_a_part_of_a_larger_one():
+  names = [f'{i}' for i in range(20)]
+  labelled = prints.Prints(names, names, names)
+  parts = [set(label_curve.part(labelled, share).names) for share in label_curve.SHARES]
+  assert [len(part) for part in parts] == [0, 10, 16, 20]
+  assert parts[0] < parts[1] < parts[2] < parts[3]
+
+
+def test_an_ellipse_has_its_width_and_lies_in_the_square():
+  for low, high in wide_holes.WIDTHS:
+    for seed in range(20):
+      hole = wide_holes.ellipse(np.random.default_rng(seed), low, high)[..., 0]
+      assert not hole[[0, -1]].any() and not hole[:, [0, -1]].any()
+      area = np.pi / 4 * np.array([low, high]) ** 2
+      assert 0.9 * area[0] < hole.sum() < 1.1 * area[1]

@@ -183,11 +183,9 @@ def scores(name: str, method: Method, labelled: prints.Prints, out: pathlib.Path
     values['F1 without a frame'] = pooled(found, labels, threshold, 2, FRAME).f1
     values['F1, 0 px'] = print_scores.best_threshold(found, labels, 0)[1].f1
     values['F1 at the default'] = pooled(found, labels, finding.THRESHOLD, 2, 0).f1
-    each = [print_scores.count(p >= threshold, m) for p, m in zip(found, labels)]
-    damaged = [c.f1 for c, m in zip(each, labels) if m.true.mean() > 1e-3]
-    values['F1 by print'] = float(np.mean(damaged))
-    for row, counts in zip(rows, each):
-      row['F1'] = counts.f1
+    each, values['F1 by print'] = print_scores.f1_by_print(found, labels, threshold)
+    for row, f1 in zip(rows, each):
+      row['F1'] = f1
   return values
 
 

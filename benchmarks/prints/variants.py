@@ -1,6 +1,6 @@
 """What the shape of `repair` is worth: variants of it, each trained for the same CPU seconds.
 
-  python benchmarks/prints/variants.py OUT --photos CLEAN --val VAL --overlays OVERLAYS \\
+  python -m benchmarks.prints.variants OUT --photos CLEAN --val VAL --overlays OVERLAYS \\
     --train-labels LABELS --train-prints PRINTS --labels LABELS --prints PRINTS --triplet FILE
 
 CLEAN, VAL                      folders of clean photos, to learn from and to measure with
@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -32,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import repair as repair_config
 from oldphoto_jax import data, weights
 from oldphoto_jax.data import prints
 from oldphoto_jax.degradation import photographic
@@ -45,7 +45,6 @@ from oldphoto_jax.systems import build, splits
 from oldphoto_jax.systems import repair as repair_system
 from oldphoto_jax.training import parallel, train
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SECONDS = 1200.0  # of CPU time for each variant
 TIMED = 12  # steps that the speed is taken from
 CROP = 256  # of the validation photos
@@ -206,18 +205,22 @@ def measure(
     if name == 'worn':
       holes = (np.stack(test.mask) > 0.25).astype(np.float32)
       scores[f'{name}, told'] = mean_psnr(map(fill, each(old), each(holes)), clean)
+  return scores | f1(look, labelled)
+
+
+def f1(look: Callable, labelled: prints.Prints) -> dict[str, float]:
+  """F1 of what is found on labelled prints at the best threshold: over all pixels, and by print.
+
+  `look`: photos [1, TILE, TILE, 3] in [-1, 1] -> (anything, the probability of damage).
+  """
   found = [probability(look, photographic.from_levels(photo)) for photo in labelled.photos]
   labels = [
     print_scores.Label(label == prints.DAMAGED, label != prints.IGNORED)
     for label in labelled.labels
   ]
   threshold, best = print_scores.best_threshold(found, labels)
-  by_print = [
-    print_scores.count(p >= threshold, label).f1
-    for p, label in zip(found, labels)
-    if label.true.mean() > 1e-3
-  ]
-  return scores | {'F1': best.f1, 'F1 by print': float(np.mean(by_print))}
+  _, by_print = print_scores.f1_by_print(found, labels, threshold)
+  return {'F1': best.f1, 'F1 by print': by_print}
 
 
 def each(photos: np.ndarray) -> Iterator[np.ndarray]:
@@ -257,9 +260,6 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-  sys.path.insert(0, str(ROOT))  # for the configs
-  from configs import repair as repair_config
-
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('out', type=pathlib.Path)
   for flag in ('photos', 'val', 'train-labels', 'train-prints', 'labels', 'prints', 'triplet'):

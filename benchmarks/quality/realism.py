@@ -1,6 +1,6 @@
 """Is the latent discriminator of Wan et al. a judge of made-up damage?
 
-  python benchmarks/quality/realism.py OUT --real-test REAL_TEST --val VAL [--overlays OVERLAYS]
+  python -m benchmarks.quality.realism OUT --real-test REAL_TEST --val VAL [--overlays OVERLAYS]
 
 OUT holds the trainings of claim.py, REAL_TEST and VAL are as there. For each seed, the latent
 discriminator of `R and X, latent discriminator` sees photos of R that it has not learnt from, and
@@ -16,10 +16,10 @@ highest]:
 import argparse
 import pathlib
 
-import claim
 import jax
 import numpy as np
 
+from benchmarks.quality import claim
 from oldphoto_jax.models import vae
 from oldphoto_jax.systems import build
 from oldphoto_jax.training import checkpoints

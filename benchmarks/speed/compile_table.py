@@ -1,10 +1,13 @@
-"""The `paper` recipes compiled for TPU v5e with 1, 8, 16 and 64 chips, none of which is here.
+"""Train steps compiled for TPU v5e with 1, 8, 16 and 64 chips, none of which is here.
+
+The `paper` recipes, and `repair` as an accelerator trains it, which is also compiled for other
+chips. Fine-tuning on an archive is a training of `repair`, with the same step.
 
   python benchmarks/speed/compile_table.py          # hours; goes on where it was; extra `tpu`
   python benchmarks/speed/compile_table.py --write  # only the tables
 
 Every row is a run of `launch.py --mode=compile` in a process of its own, whose JSON stays in
-benchmarks/speed/compiled/; compile_v5e.md is rewritten after each.
+benchmarks/speed/compiled/; compile_tpu.md is rewritten after each.
 """
 
 import argparse
@@ -21,16 +24,19 @@ from oldphoto_jax.evaluation import compile_report
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TOPOLOGIES = {1: 'v5e:1x1', 8: 'v5e:2x4', 16: 'v5e:4x4', 64: 'v5e:8x8'}  # by chips
+OTHERS = ('v5p:2x2x1', 'v6e:1x1', 'v6e:2x4')  # for `repair`
+REPAIR = ('--config.repair.batch_size=256', '--config.model.dtype=bfloat16')
 # Config by stage. vae_y_masked is the program of vae_y.
 STAGES = {
-  'vae_rx': 'vae',
-  'vae_y': 'vae',
-  'mapping': 'vae',
-  'mapping_masked': 'vae',
-  'fusion': 'vae',
-  'pix2pix': 'pix2pix',
-  'cyclegan': 'cyclegan',
-  'detector': 'detector',
+  'vae_rx': 'vae.py:paper',
+  'vae_y': 'vae.py:paper',
+  'mapping': 'vae.py:paper',
+  'mapping_masked': 'vae.py:paper',
+  'fusion': 'vae.py:paper',
+  'pix2pix': 'pix2pix.py:paper',
+  'cyclegan': 'cyclegan.py:paper',
+  'detector': 'detector.py:paper',
+  'repair': 'repair.py:cpu',
 }
 # Per chip: parts of the paper's batch, of at least 8 examples: see README.md.
 PARTS = {'vae_rx': 2, 'mapping': 5, 'mapping_masked': 5, 'fusion': 5}
@@ -54,8 +60,8 @@ class Entry:
   @property
   def command(self) -> list[str]:
     config = STAGES[self.stage]
-    command = ['launch.py', f'--config=configs/{config}.py:paper']
-    if config == 'vae':
+    command = ['launch.py', f'--config=configs/{config}']
+    if config.startswith(('vae', 'repair')):  # of several stages
       command.append(f'--config.stages={self.stage}')
     return [*command, '--mode=compile', f'--config.measure.topology={self.topology}', *self.flags]
 
@@ -66,11 +72,11 @@ def entries() -> list[Entry]:
   for chips, topology in TOPOLOGIES.items():
     for stage in STAGES:
       parts = chips == 1 and PARTS.get(stage)
-      rows.append(
-        Entry(stage, topology, (f'--config.{stage}.accumulate={parts}',) if parts else ())
-      )
+      flags = (f'--config.{stage}.accumulate={parts}',) if parts else ()
+      rows.append(Entry(stage, topology, REPAIR if stage == 'repair' else flags))
   return [
     *rows,
+    *(Entry('repair', topology, REPAIR) for topology in OTHERS),
     Entry(
       'vae_y',
       'v5e:4x4',
@@ -110,18 +116,18 @@ def entries() -> list[Entry]:
 
 
 def write() -> None:
-  """compile_v5e.md, of what is compiled so far."""
+  """compile_tpu.md, of what is compiled so far."""
   records = {
     entry: json.loads(entry.path.read_text()) for entry in entries() if entry.path.exists()
   }
   parts = [
-    '# The paper recipes on TPU v5e, compiled without a TPU',
+    '# Train steps on TPUs, compiled without a TPU',
     '',
     'Written by `python benchmarks/speed/compile_table.py`. Temporaries and peak are the '
     "compiler's plan, in which it fits a program into the memory there is; seconds of compilation "
     'are of a shared machine.',
   ]
-  for topology in TOPOLOGIES.values():
+  for topology in (*TOPOLOGIES.values(), *OTHERS):
     of_slice = {
       entry: record
       for entry, record in records.items()
@@ -131,7 +137,7 @@ def write() -> None:
       continue
     parts += ['', f'## {topology}', '', _table(of_slice)]
     missing = [stage for stage in STAGES if stage not in {entry.stage for entry in of_slice}]
-    if missing:
+    if missing and topology not in OTHERS:
       parts += ['', f'Not compiled yet: {", ".join(missing)}.']
   shown = {entry: record for entry, record in records.items() if entry.name}
   if shown:
@@ -145,7 +151,7 @@ def write() -> None:
     f'Commits {", ".join(sorted(commits))}; {", ".join(sorted(versions))}; {platform.machine()}, '
     f'{time.strftime("%Y-%m-%d")}'
   )
-  (HERE / 'compile_v5e.md').write_text('\n'.join(parts) + '\n')
+  (HERE / 'compile_tpu.md').write_text('\n'.join(parts) + '\n')
 
 
 def _table(records: dict[Entry, dict]) -> str:

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from oldphoto_jax import colour
 
+DAMAGED = 1e-3  # share of a print that is damage, from which on its F1 counts by print
 WIDEST = 48  # pixels across damage that `line_energy` looks over
 SHIFTS = 20  # sound places that the line energy of a print is compared with
 MOVED = 4 / 127.5  # four levels of 8 bits: what an eye may notice
@@ -97,6 +98,19 @@ def best_threshold(
   counts = [sum((count(p >= t, m, tolerance) for p, m in pairs), Counts()) for t in thresholds]
   best = max(range(len(counts)), key=lambda i: counts[i].f1)
   return float(thresholds[best]), counts[best]
+
+
+def f1_by_print(
+  probabilities: Iterable[np.ndarray], labels: Iterable[Label], threshold: float
+) -> tuple[list[float], float]:
+  """The F1 of each print at a threshold, and the mean over the prints that are damaged.
+
+  Damaged are those of which more than DAMAGED is: in the others, a speck decides between 0 and 1.
+  """
+  pairs = list(zip(probabilities, labels))
+  each = [count(p >= threshold, label).f1 for p, label in pairs]
+  damaged = [f1 for f1, (_, label) in zip(each, pairs) if label.true.mean() > DAMAGED]
+  return each, float(np.mean(damaged))
 
 
 def line_energy(photo: np.ndarray, mask: np.ndarray) -> float:

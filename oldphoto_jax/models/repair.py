@@ -291,15 +291,16 @@ def _with_suspects(model, finder, batch):
 
 
 def _with_prefilled(batch):
-  """Adds 'filled', and 'mask' and 'trust' as the network gets them: none for odd examples."""
+  """Adds 'seen', 'filled', 'mask' and 'trust' as the network gets them; odd examples: no mask."""
   told = jnp.where(batch['told'][0::2] > 0.05, batch['told'][0::2], 0.0)
   old = batch['old']
-  filled = prefill(old[0::2], told > 0)
-  rows = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])
   trust = jnp.broadcast_to(batch['trust'][0::2], told.shape)
+  seen, filled = starts(old[0::2], told * trust)
+  rows = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])
   nothing = jnp.zeros_like(told)
   mask = rows(told, nothing)
   return batch | {
+    'seen': rows(seen, old[1::2]),
     'filled': rows(filled, old[1::2]),
     'mask': mask,
     'trust': rows(trust, nothing),
@@ -309,7 +310,14 @@ def _with_prefilled(batch):
 
 def _without_masks(batch):
   nothing = jnp.zeros_like(batch['told'])
-  return batch | {'filled': batch['old'], 'mask': nothing, 'trust': nothing, 'holes': nothing}
+  old = batch['old']
+  return batch | {
+    'seen': old,
+    'filled': old,
+    'mask': nothing,
+    'trust': nothing,
+    'holes': nothing,
+  }
 
 
 def loss_terms(model: Repair, g, batch, counts) -> dict[str, jax.Array]:
@@ -318,7 +326,7 @@ def loss_terms(model: Repair, g, batch, counts) -> dict[str, jax.Array]:
   `counts`: mean over all devices of 'known', 'judged' and 'holes', by which sums are divided.
   """
   residual, logit, scale = _answer(
-    model, g, batch['old'], batch['filled'], batch['mask'], batch['trust']
+    model, g, batch['seen'], batch['filled'], batch['mask'], batch['trust']
   )
   answer, clean, known = batch['filled'] + residual, batch['clean'], batch['known']
   error = jnp.abs(answer - clean).mean(-1, keepdims=True)
