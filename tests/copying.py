@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from oldphoto_jax.photos import images
-from oldphoto_jax.restoring import folder
+from oldphoto_jax.restoring import folder, output_files, schedule, tasks
 
 
 def save(path, height=8, width=12, seed=0):
@@ -20,10 +20,12 @@ def copy(todo, seconds=0.0, **settings):
   def one(item):
     photo = images.read(item.path)
     time.sleep(seconds)
-    folder.write(todo, photo, item.output)
-    return folder.Done(photo.size, (), {'mean': round(float(photo.pixels.mean()), 3)})
+    output_files.write(todo, photo, item.output)
+    return tasks.Done(photo.size, (), {'mean': round(float(photo.pixels.mean()), 3)})
 
-  return folder.run(todo, folder.each(one), {'weights': 'none', **settings}, 'copied', 'no advice')
+  return folder.run(
+    todo, schedule.each(one), {'weights': 'none', **settings}, 'copied', 'no advice'
+  )
 
 
 def plan(source, out, shard=None, **options):

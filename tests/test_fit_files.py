@@ -15,7 +15,7 @@ from oldphoto_jax.dip.networks import ResNet
 from oldphoto_jax.dip.prior import Dip, Emv
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.photos import images
-from oldphoto_jax.restoring import folder
+from oldphoto_jax.restoring import tasks
 from oldphoto_jax.training import train
 
 
@@ -260,7 +260,7 @@ def test_what_cannot_be_done_at_all_is_a_sentence(tmp_path):
 def test_groups_fill_the_devices(monkeypatch):
   names = [pathlib.Path(f'{i}.png') for i in range(9)]
   items = [
-    folder.Item(name, name, {'output': name}, size=(512, 512 + 64 * (i % 3)))
+    tasks.Item(name, name, {'output': name}, size=(512, 512 + 64 * (i % 3)))
     for i, name in enumerate(names)
   ]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from oldphoto_jax.errors import ExitStatus, PhotoError
 from oldphoto_jax.photos import images
-from oldphoto_jax.restoring import folder
+from oldphoto_jax.restoring import folder, output_files, schedule, tasks
 
 
 def save(path, height=8, width=12, seed=0):
@@ -36,10 +36,10 @@ def plan(paths, out, **options):
 def run(todo, one=None, **options):
   def copy(item):
     photo = images.read(item.path)
-    folder.write(todo, photo, item.outputs['copy'])
-    return folder.Done(photo.size, ('A warning.',), {'mean': float(photo.pixels.mean())})
+    output_files.write(todo, photo, item.outputs['copy'])
+    return tasks.Done(photo.size, ('A warning.',), {'mean': float(photo.pixels.mean())})
 
-  work = folder.each(one or copy)
+  work = schedule.each(one or copy)
   return folder.run(todo, work, {'head': 1}, 'copied', 'make it smaller', **options)
 
 
@@ -92,8 +92,8 @@ def test_an_interruption_or_a_bug_leaves_a_report_and_is_no_failed_photo(tmp_pat
   def one(item):
     if item.path.name == 'b.png':
       raise error
-    folder.write(todo, images.read(item.path), item.output)
-    return folder.Done((8, 12))
+    output_files.write(todo, images.read(item.path), item.output)
+    return tasks.Done((8, 12))
 
   with pytest.raises(error):
     run(todo, one)
@@ -121,12 +121,12 @@ def test_photos_overlap_in_their_order_and_a_bad_one_stops_no_other(tmp_path):
 
   def finish(item, photo):
     assert len(read) - len(written) <= 4  # with those that failed
-    folder.write(todo, photo, item.output)
+    output_files.write(todo, photo, item.output)
     written.append(item.path.stem)
     together.set()
-    return folder.Done(photo.size)
+    return tasks.Done(photo.size)
 
-  work = folder.staged(reading, compute, finish)
+  work = schedule.staged(reading, compute, finish)
   summary = folder.run(todo, work, {}, 'copied', 'make it smaller')
   assert [result.status for result in summary.results] == [
     'copied', 'failed', 'failed', 'copied', 'copied'
@@ -155,10 +155,10 @@ def test_an_interruption_gives_up_what_is_computed_and_keeps_what_is_written(tmp
   def finish(item, photo):
     if where == 'finish' and item.path.stem == 'b':
       raise KeyboardInterrupt
-    folder.write(todo, photo, item.output)
-    return folder.Done(photo.size)
+    output_files.write(todo, photo, item.output)
+    return tasks.Done(photo.size)
 
-  work = folder.staged(lambda item: images.read(item.path), compute, finish)
+  work = schedule.staged(lambda item: images.read(item.path), compute, finish)
   with pytest.raises(KeyboardInterrupt):
     folder.run(todo, work, {}, 'copied', 'make it smaller')
   done = 2 if where == 'compute' else 1
@@ -222,5 +222,7 @@ def test_overwrite_does_all_again(tmp_path):
 
 
 def test_a_gif_becomes_a_png():
-  names = [folder.like_original(pathlib.PurePath(name)).as_posix() for name in ('x/a.gif', 'b.JPG')]
+  names = [
+    output_files.like_original(pathlib.PurePath(name)).as_posix() for name in ('x/a.gif', 'b.JPG')
+  ]
   assert names == ['x/a.gif.png', 'b.JPG']

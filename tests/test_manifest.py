@@ -23,7 +23,7 @@ from PIL import Image
 from oldphoto_jax import cli, weights
 from oldphoto_jax.errors import DiskFullError, PhotoError
 from oldphoto_jax.photos import images
-from oldphoto_jax.restoring import engine, folder, manifest
+from oldphoto_jax.restoring import engine, folder, manifest, output_files, schedule, tasks
 
 
 def report(out, name='report.json'):
@@ -97,10 +97,10 @@ def test_what_was_done_before_stays_known(tmp_path):
   copy(plan(a, out))
   entry = next(entry for entry in every(out) if entry['name'] == 'a.png')
   assert entry['run'] is None and 'mean' not in entry
-  assert entry['warnings'] == [folder.REPLACED]
+  assert entry['warnings'] == [tasks.REPLACED]
   save(b, 11)
   (result,) = copy(plan(b, out)).results
-  assert result.warnings == (folder.CHANGED,)
+  assert result.warnings == (tasks.CHANGED,)
 
 
 @pytest.mark.parametrize('content', ['{"photos"', '[1]', '{"schema": 99, "photos": []}'])
@@ -190,10 +190,10 @@ def test_a_second_run_on_the_same_report_is_refused(tmp_path):
     with pytest.raises(PhotoError, match=r'another run is writing report\.json'):
       copy(plan(source, out))
     copy(plan(source, out, manifest.Shard(1, 1)))  # a shard has a report of its own
-    folder.write(todo, images.read(item.path), item.output)  # its photo stays
-    return folder.Done((8, 12))
+    output_files.write(todo, images.read(item.path), item.output)  # its photo stays
+    return tasks.Done((8, 12))
 
-  assert folder.run(todo, folder.each(meanwhile), {}, 'copied', '').count('copied') == 1
+  assert folder.run(todo, schedule.each(meanwhile), {}, 'copied', '').count('copied') == 1
 
 
 def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, caplog):
@@ -216,9 +216,9 @@ def test_what_another_run_has_done_meanwhile_is_kept(tmp_path):
   def one(item):
     asked.append(item.name.name)
     copy(plan(source, out, manifest.Shard(1, 1)))
-    return folder.Done((8, 12))
+    return tasks.Done((8, 12))
 
-  summary = folder.run(todo, folder.each(one), {}, 'copied', '')
+  summary = folder.run(todo, schedule.each(one), {}, 'copied', '')
   assert asked == ['a.png']
   assert [result.status for result in summary.results] == ['copied', 'kept', 'kept']
   assert len(every(out)) == 3
@@ -285,11 +285,11 @@ def test_a_full_disk_stops_the_job_with_one_sentence(tmp_path, monkeypatch):
 
   def one(item):
     full.extend([1] if item.name.name == 'b.png' else [])
-    folder.write(todo, images.read(item.path), item.output)
-    return folder.Done((8, 12))
+    output_files.write(todo, images.read(item.path), item.output)
+    return tasks.Done((8, 12))
 
   with pytest.raises(DiskFullError, match=r'the disk is full\. Photos done: 1; make room'):
-    folder.run(todo, folder.each(one), {}, 'copied', '')
+    folder.run(todo, schedule.each(one), {}, 'copied', '')
   assert sorted(path.name for path in out.glob('[!.]*')) == ['a.png']
   full.clear()
   assert copy(plan(source, out)).count('kept') == 1

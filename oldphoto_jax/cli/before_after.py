@@ -7,7 +7,7 @@ import numpy as np
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, page, sheets
-from oldphoto_jax.restoring import folder
+from oldphoto_jax.restoring import folder, tasks
 
 PAGE = 'before-after.html'
 SHEET = f'{PAGE}.png'  # a name that no photo has
@@ -25,7 +25,7 @@ class Pages:
     self._side = 1200 if count <= 50 else 800 if count <= 200 else 500
 
   def show(
-    self, item: folder.Item, before: images.Photo, after: images.Photo, mask: np.ndarray | None
+    self, item: tasks.Item, before: images.Photo, after: images.Photo, mask: np.ndarray | None
   ) -> None:
     """Adds a restored photo. The mask is float [H, W, 1] in [0, 1], 1 = damaged."""
     icc = None if after.gray else after.icc

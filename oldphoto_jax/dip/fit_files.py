@@ -26,7 +26,7 @@ from oldphoto_jax.dip.prior import Dip
 from oldphoto_jax.errors import PhotoError, UserError
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import folder
+from oldphoto_jax.restoring import folder, output_files, tasks
 
 UNFINISHED = 'unfinished'  # folder of the checkpoints of unfinished fits
 CURVES = 'curves'
@@ -85,7 +85,7 @@ class Job:
 class _Input:
   """A photo to fit. `mask` and `truth` may be None."""
 
-  item: folder.Item
+  item: tasks.Item
   photo: images.Photo
   values: np.ndarray  # [H, W, C] in [-1, 1]
   mask: np.ndarray | None  # [H, W, 1]
@@ -115,7 +115,7 @@ def plan(
     overwrite: whether to replace existing outputs.
     part: which of the photos to do.
   """
-  outputs = lambda name: {'output': folder.like_original(name)}
+  outputs = lambda name: {'output': output_files.like_original(name)}
   return folder.plan(paths, out, outputs, folder=report, overwrite=overwrite, part=part)
 
 
@@ -123,8 +123,8 @@ def restore_files(
   job: Job,
   todo: folder.Plan,
   *,
-  progress: Callable[[int, int, folder.Result], None] | None = None,
-  show: Callable[[folder.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
+  progress: Callable[[int, int, tasks.Result], None] | None = None,
+  show: Callable[[tasks.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
   tell: Callable[[str], None] = lambda sentence: None,
   stop: Callable[[], bool] | None = None,
 ) -> folder.Summary:
@@ -132,7 +132,7 @@ def restore_files(
 
   Each output has the size, kind and tags of its input. An interrupted fit goes on from its
   checkpoint, and the same call again gives the same photos. For each photo, the report has these
-  fields beside those of folder.Result:
+  fields beside those of tasks.Result:
 
     shape: the size at which it was fitted.
     damaged: the share of pixels that its mask marks.
@@ -156,7 +156,7 @@ def restore_files(
   sizes = {item.path: item.size for item in todo.items if item.size}
   _check_time(job, sizes, tell)
 
-  def work(items: Iterable[folder.Item]) -> Iterator[tuple]:
+  def work(items: Iterable[tasks.Item]) -> Iterator[tuple]:
     for group in _groups(job, list(items)):
       yield from _restore_group(job, todo, group, show, tell, stop)
 
@@ -195,7 +195,7 @@ def _fitted_size(job: Job, size: tuple[int, int]) -> tuple[int, int]:
   return tuple(max(1, round(side * scale)) for side in size)
 
 
-def _groups(job: Job, items: Sequence[folder.Item]) -> Iterator[list[folder.Item]]:
+def _groups(job: Job, items: Sequence[tasks.Item]) -> Iterator[list[tasks.Item]]:
   """Groups photos to fit at once: one per device in their order, or more, sorted by size."""
   devices = jax.local_devices()
   fitted = lambda item: _fitted_size(job, item.size or (1, 1))
@@ -231,7 +231,7 @@ def _restore_group(job, todo, group, show, tell, stop) -> Iterator[tuple]:
         inputs.append(photo)
         continue
       end = _write(job, todo, photo, None, show)
-    except folder.FAILURES as error:
+    except tasks.FAILURES as error:
       end = error
     yield item, end, 0.0
   for channels in (3, 1):
@@ -245,7 +245,7 @@ def _restore_group(job, todo, group, show, tell, stop) -> Iterator[tuple]:
     start = time.perf_counter()
     try:
       fits = _fit(job, members, checkpoints, tell, stop)
-    except folder.FAILURES as error:
+    except tasks.FAILURES as error:
       _forget(checkpoints)
       for photo in members:
         yield photo.item, error, 0.0
@@ -258,7 +258,7 @@ def _restore_group(job, todo, group, show, tell, stop) -> Iterator[tuple]:
           images.make_folder(place.parent)
           np.savez_compressed(place.with_name(f'{place.name}.npz'), **result.curve)
         end = _write(job, todo, photo, result, show)
-      except folder.FAILURES as error:
+      except tasks.FAILURES as error:
         end = error
       yield photo.item, end, seconds
     _forget(checkpoints)
@@ -270,7 +270,7 @@ def _forget(checkpoints: pathlib.Path) -> None:
     checkpoints.parent.rmdir()
 
 
-def _read(job: Job, todo: folder.Plan, item: folder.Item) -> _Input:
+def _read(job: Job, todo: folder.Plan, item: tasks.Item) -> _Input:
   path = item.path
   photo = images.read(path)
   gray = photo.gray or job.gray
@@ -368,7 +368,7 @@ def _fit(job: Job, inputs: list[_Input], checkpoints: pathlib.Path, tell, stop) 
 # After ------------------------------------------------------------------------------------------
 
 
-def _write(job: Job, todo: folder.Plan, given: _Input, result: fit.Fit | None, show) -> folder.Done:
+def _write(job: Job, todo: folder.Plan, given: _Input, result: fit.Fit | None, show) -> tasks.Done:
   """Writes a restored photo. None: its mask marks nothing, so it is copied unchanged."""
   item, photo, image = given.item, given.photo, given.values
   pasted = given.mask is not None and job.paste
@@ -386,15 +386,15 @@ def _write(job: Job, todo: folder.Plan, given: _Input, result: fit.Fit | None, s
   values = images.keep_gray(np.broadcast_to(image, like.pixels.shape), like.pixels)
   restored = images.from_float(values, like)
   if job.history and result is not None:
-    restored, untold = folder.with_history(restored, like, pasted, job.made_by)
+    restored, untold = output_files.with_history(restored, like, pasted, job.made_by)
     warnings += untold
   if result is None and like is photo and item.output.suffix == item.path.suffix:
     images.make_folder(item.output.parent)
     images.write_bytes(item.output, item.path.read_bytes(), overwrite=todo.overwrite)
   else:
-    folder.write(todo, restored, item.output)
-    warnings += folder.compressed_again(like) if pasted else ()
-  warnings += folder.changed_name(item, photo)
+    output_files.write(todo, restored, item.output)
+    warnings += output_files.compressed_again(like) if pasted else ()
+  warnings += output_files.changed_name(item, photo)
   if given.truth is not None:
     fields |= {'psnr': _psnr(images.to_float(restored), given.truth)}
     if given.truth.shape == given.values.shape:
@@ -405,7 +405,7 @@ def _write(job: Job, todo: folder.Plan, given: _Input, result: fit.Fit | None, s
   }
   if show is not None:
     show(item, photo, dataclasses.replace(restored, warnings=warnings), given.mask)
-  return folder.Done(restored.size, warnings, fields)
+  return tasks.Done(restored.size, warnings, fields)
 
 
 def _numbers(result: fit.Fit) -> dict[str, float]:

@@ -19,7 +19,7 @@ from oldphoto_jax.degradation import photographic, recipes
 from oldphoto_jax.degradation.artefact import Damaged
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, sheets
-from oldphoto_jax.restoring import folder, shapes
+from oldphoto_jax.restoring import folder, output_files, schedule, shapes, tasks
 
 _COPIES_ON_SHEET = 12  # photos per contact sheet
 _PHOTOS_ON_ARTEFACT_SHEET = 6
@@ -53,7 +53,7 @@ def degrade_photos(
   *,
   seed: int = 0,
   kinds: Mapping[str, Callable[..., Damaged]] | None = None,
-  progress: Callable[[int, int, folder.Result], None] | None = None,
+  progress: Callable[[int, int, tasks.Result], None] | None = None,
 ) -> tuple[folder.Summary, list[pathlib.Path]]:
   """Writes aged copies of photos into a folder, with contact sheets and a manifest.
 
@@ -76,7 +76,7 @@ def degrade_photos(
   age, key = jax.jit(recipe), jax.random.key(seed)
   pictures = {}
 
-  def one(item: folder.Item) -> folder.Done:
+  def one(item: tasks.Item) -> tasks.Done:
     photo = images.read(item.path)
     name = item.output.relative_to(todo.out / 'old-1').as_posix()
     own = jax.random.fold_in(key, zlib.crc32(name.encode('utf-8', 'replace')))
@@ -85,18 +85,18 @@ def degrade_photos(
       old, mask = _age(age, jax.random.fold_in(own, number), photo, fitting)
       # The copy comes last: a photo with all copies is kept when the job is resumed.
       if mask is not None:
-        folder.write(todo, mask, mask_path)
+        output_files.write(todo, mask, mask_path)
       elif todo.overwrite:
         mask_path.unlink(missing_ok=True)  # of another recipe or seed
-      folder.write(todo, old, old_path)
+      output_files.write(todo, old, old_path)
       row.append(old.pixels)
     if todo.shard is None:
       pictures[item.path] = _pictures(row)
-    return folder.Done(photo.size, photo.warnings)
+    return tasks.Done(photo.size, photo.warnings)
 
   summary = folder.run(
     todo,
-    folder.each(one),
+    schedule.each(one),
     {'recipe': title, 'seed': seed},
     'aged',
     'make it smaller',
@@ -133,7 +133,7 @@ def _pictures(row: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
   return [sheets.thumbnail(image) for image in row], middle_square(row[0])
 
 
-def _copies(item: folder.Item) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+def _copies(item: tasks.Item) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
   """The paths (aged copy, mask) of each copy."""
   half = len(item.outputs) // 2
   paths = list(item.outputs.values())

@@ -10,7 +10,7 @@ import numpy as np
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import engine, folder, programs, shapes
+from oldphoto_jax.restoring import engine, folder, output_files, programs, schedule, shapes, tasks
 
 MASKS, OVERLAYS = 'masks', 'overlays'  # folders below the output folder
 RED = np.array([255, 0, 0], np.float32)
@@ -102,12 +102,12 @@ def detect_photos(
   *,
   threshold: float | None = None,
   tile: int = 1024,
-  progress: Callable[[int, int, folder.Result], None] | None = None,
+  progress: Callable[[int, int, tasks.Result], None] | None = None,
 ) -> folder.Summary:
   """Writes a mask and an overlay picture of each photo into a folder, and its manifest.
 
   A mask is gray, with 8 bits and the size of the photo; white is damaged. An overlay is the photo
-  with the damage in red. Beside the fields of folder.Result, the report has `damaged`: the share of
+  with the damage in red. Beside the fields of tasks.Result, the report has `damaged`: the share of
   pixels at or above the threshold.
 
   Args:
@@ -126,7 +126,7 @@ def detect_photos(
     raise ValueError(f'threshold is {threshold}; it must be between 0 and 1.')
   mark = marker(detector, todo.sizes, tile=tile)
 
-  def one(item: folder.Item) -> folder.Done:
+  def one(item: tasks.Item) -> tasks.Done:
     photo = images.read(item.path)
     mask = mark(images.to_float(photo))
     if not np.isfinite(mask).all():
@@ -136,12 +136,12 @@ def detect_photos(
       mask = damaged.astype(np.float32)
     made = {'mask': masks.to_photo(mask, photo.dpi), 'overlay': overlay_photo(photo, mask)}
     for name, output in item.outputs.items():
-      folder.write(todo, made[name], output)
-    return folder.Done(photo.size, photo.warnings, {'damaged': float(damaged.mean())})
+      output_files.write(todo, made[name], output)
+    return tasks.Done(photo.size, photo.warnings, {'damaged': float(damaged.mean())})
 
   return folder.run(
     todo,
-    folder.each(one),
+    schedule.each(one),
     {'weights': detector.name, 'threshold': threshold},
     'marked',
     'use smaller tiles',

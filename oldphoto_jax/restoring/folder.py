@@ -4,29 +4,18 @@ The originals are only read. `plan` checks everything it can before anything is 
 the job and writes its manifest, see manifest.py; a bad photo does not stop it.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
-import itertools
 import os
 import pathlib
-import threading
-import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
-import numpy as np
-
-from oldphoto_jax.errors import DiskFullError, ExitStatus, PhotoError, UserError, is_disk_full
-from oldphoto_jax.photos import folders, formats, images, provenance
-from oldphoto_jax.restoring import manifest
-
-# Errors that may be caused by a photo rather than the program.
-FAILURES = (UserError, MemoryError, jax.errors.JaxRuntimeError)
-CHANGED = 'The original has changed since; --overwrite does it again.'
-REPLACED = 'What was written has been changed since, and is kept as it is.'
+from oldphoto_jax.errors import DiskFullError, ExitStatus, PhotoError, is_disk_full
+from oldphoto_jax.photos import folders, images
+from oldphoto_jax.restoring import manifest, tasks
+from oldphoto_jax.restoring.schedule import Work
+from oldphoto_jax.restoring.tasks import Done, Item, Result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,28 +32,6 @@ class Part:
 
 
 WHOLE = Part()
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-  """One photo of a job."""
-
-  path: pathlib.Path  # the original
-  name: pathlib.PurePath  # below the folder that was given, or the file's name
-  outputs: Mapping[str, pathlib.Path]  # the files to write, by their names in the report
-  needed: tuple[pathlib.Path, ...] = ()  # those of the outputs that every photo has
-  kept: bool = False  # nothing to do: all required outputs exist
-  problem: str = ''  # why it cannot be processed
-  size: tuple[int, int] | None = None  # height and width, if it is to be processed and readable
-
-  @property
-  def output(self) -> pathlib.Path:
-    """The first of the outputs."""
-    return next(iter(self.outputs.values()))
-
-  def is_done(self) -> bool:
-    """Whether all outputs that the photo needs exist now."""
-    return bool(self.needed) and all(path.is_file() for path in self.needed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,76 +65,6 @@ class Plan:
   def sizes(self) -> list[tuple[int, int]]:
     """Height and width of the photos to process."""
     return [item.size for item in self.items if item.size]
-
-
-@dataclasses.dataclass(frozen=True)
-class Done:
-  """A photo whose outputs have been written.
-
-  Attributes:
-    size: height and width.
-    warnings: sentences.
-    fields: further fields of its report entry, as JSON values by name.
-  """
-
-  size: tuple[int, int] | None
-  warnings: tuple[str, ...] = ()
-  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """The outcome for one photo: an entry of the manifest.
-
-  Attributes:
-    input: the path of the original.
-    status: 'kept', 'failed', or the job's word for success.
-    outputs: as Item.outputs; None for a file that does not exist.
-    name: as Item.name.
-    message: why it failed.
-    warnings: sentences.
-    seconds: how long it took.
-    size: height and width.
-    files: what identifies the original and the outputs, by the names of the manifest.
-    fields: of Done.
-    run: identifies the weights and settings of the outputs; None if they are unknown.
-    time: when the outputs were made, or the photo failed.
-  """
-
-  input: str
-  status: str
-  outputs: Mapping[str, str | None]
-  name: str = ''
-  message: str = ''
-  warnings: tuple[str, ...] = ()
-  seconds: float = 0.0
-  size: tuple[int, int] | None = None
-  files: Mapping[str, manifest.File | None] = dataclasses.field(default_factory=dict)
-  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  run: str | None = None
-  time: str = ''
-
-  @property
-  def output(self) -> str | None:
-    """The first of the outputs."""
-    return next(iter(self.outputs.values()))
-
-  def entry(self, folder: pathlib.Path) -> manifest.Entry:
-    """The result as JSON values, for the report in `folder`."""
-    entry = {'name': self.name, 'status': self.status}
-    paths = {'input': os.path.abspath(self.input)}
-    for key, path in self.outputs.items():
-      paths[key] = path and pathlib.PurePath(os.path.relpath(path, folder)).as_posix()
-    for key, path in paths.items():
-      file = self.files.get(key)
-      entry |= {
-        key: path,
-        f'{key}_bytes': file and file.bytes,
-        f'{key}_sha256': file and file.sha256,
-      }
-    entry |= {'message': self.message, 'warnings': list(self.warnings)}
-    entry |= {'seconds': round(self.seconds, 3), 'size': self.size, 'run': self.run}
-    return entry | {'time': self.time} | dict(self.fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +129,7 @@ def plan(
   folders.warn(found.skipped)
   originals = {os.path.realpath(path) for path, _ in found.photos}
   failed = _failed_before(folder) if part.only_failed else ()
-  items, taken, left = [], {}, 0
+  chosen, taken, left = [], {}, 0
   for path, name in found.photos:
     needed = {key: out / output for key, output in outputs(name).items()}
     every = needed | {key: out / output for key, output in also(name).items()}
@@ -254,8 +151,8 @@ def plan(
       left += 1
       continue
     size = None if problem or kept else images.size_or_none(path)
-    items.append(dataclasses.replace(item, kept=kept, size=size))
-  return Plan(tuple(items), out, folder, overwrite, part.shard, left, tuple(found.skipped))
+    chosen.append(dataclasses.replace(item, kept=kept, size=size))
+  return Plan(tuple(chosen), out, folder, overwrite, part.shard, left, tuple(found.skipped))
 
 
 def _failed_before(folder: pathlib.Path) -> set[str]:
@@ -265,13 +162,6 @@ def _failed_before(folder: pathlib.Path) -> set[str]:
     raise PhotoError(f'{folder}: there is no {manifest.REPORT} that says what has failed.')
   entries = manifest.merged(entry for report in reports for entry in report.photos)
   return {entry['input'] for entry in entries if not manifest.is_done(entry)}
-
-
-def like_original(name: pathlib.PurePath) -> pathlib.PurePath:
-  """The path of a restored photo: that of its original, or NAME.gif.png if it is only read."""
-  # 256 colours are too few for a photo. The whole name is kept, as there may also be a NAME.png.
-  form = formats.FORMATS.get(name.suffix.lower())
-  return name.with_name(f'{name.name}.png') if form not in formats.WRITTEN else name
 
 
 def _check_folder(folder: pathlib.Path) -> None:
@@ -291,7 +181,7 @@ def _check_folder(folder: pathlib.Path) -> None:
 
 def run(
   plan: Plan,
-  work: Callable[[Iterable[Item]], Iterator[tuple[Item, Done | Exception, float]]],
+  work: Work,
   made_by: Mapping[str, Any],
   done: str,
   too_large: str,
@@ -305,8 +195,7 @@ def run(
 
   Args:
     plan: of `plan`.
-    work: photos to process -> (photo, outcome, seconds) of each, in any order: see `each`. An
-      outcome is a Done, or an error of FAILURES.
+    work: does the photos, see schedule.py.
     made_by: what the photos depend on, such as weights and settings, as JSON values. It is part of
       the head of the report.
     done: the status of a processed photo.
@@ -335,18 +224,18 @@ def run(
   def each_result(journal: manifest.Journal) -> Iterator[Result]:
     for item in plan.items:
       if item.problem:
-        yield _failed(item, PhotoError(item.problem), 0.0, too_large)
+        yield tasks.failed(item, PhotoError(item.problem), 0.0, too_large)
       elif item.kept:
-        yield _kept(item, plan, journal)
+        yield tasks.kept(item, plan.folder, journal.earlier)
     for item, end, seconds in work(waiting()):
       if isinstance(end, Done):
-        yield _finished(item, end, done, seconds, journal.run)
+        yield tasks.finished(item, end, done, seconds, journal.run)
       elif is_disk_full(end):
         raise end  # so will all others; told below
       else:
-        yield _failed(item, end, seconds, too_large)
+        yield tasks.failed(item, end, seconds, too_large)
     for item in elsewhere:
-      yield _kept(item, plan, journal)
+      yield tasks.kept(item, plan.folder, journal.earlier)
 
   try:
     with manifest.journal(
@@ -366,219 +255,3 @@ def run(
       ) from error
     raise
   return Summary(tuple(results[str(item.path)] for item in plan.items), journal.run)
-
-
-def each(
-  one: Callable[[Item], Done],
-) -> Callable[[Iterable[Item]], Iterator[tuple[Item, Done | Exception, float]]]:
-  """The `work` of a job that processes one photo after the other.
-
-  `one` reads a photo and writes its outputs. It may raise the errors in FAILURES.
-  """
-
-  def work(items: Iterable[Item]) -> Iterator[tuple[Item, Done | Exception, float]]:
-    for item in items:
-      yield item, *_attempt(one, item)
-
-  return work
-
-
-def staged(
-  read: Callable[[Item], Any],
-  compute: Callable[[Item, Any, threading.Event], Any],
-  finish: Callable[[Item, Any], Done],
-) -> Callable[[Iterable[Item]], Iterator[tuple[Item, Done | Exception, float]]]:
-  """The `work` of a job whose photos overlap: one is read and one written while one is computed.
-
-  Photos begin and end in their order, and at most three are held at once. Each of the functions may
-  raise the errors in FAILURES. An error or an interruption stops the job: what is written is
-  written, and what is computed is given up.
-
-  Args:
-    read: photo -> its content. Runs in a thread.
-    compute: (photo, content, stop) -> the result, which is not yet written. Runs in a thread, and
-      should raise any error soon after `stop` is set.
-    finish: (photo, result) -> what was written. Runs in the thread of the caller, whom Ctrl-C
-      reaches at once.
-  """
-
-  def work(items: Iterable[Item]) -> Iterator[tuple[Item, Done | Exception, float]]:
-    stop = threading.Event()
-    reader, computer = (concurrent.futures.ThreadPoolExecutor(1) for _ in range(2))
-
-    def computed(item, reading):
-      content, seconds = reading.result()
-      if isinstance(content, Exception):
-        return content, seconds
-      result, more = _attempt(compute, item, content, stop)
-      return result, seconds + more
-
-    def begun() -> Iterator[tuple[Item, concurrent.futures.Future]]:
-      for item in items:
-        reading = reader.submit(_attempt, read, item)
-        yield item, computer.submit(computed, item, reading)
-
-    coming = begun()
-    try:
-      ahead = collections.deque(itertools.islice(coming, 2))
-      while ahead:
-        item, computing = ahead.popleft()
-        end, seconds = computing.result()
-        ahead.extend(itertools.islice(coming, 1))  # is read while this one is written
-        if not isinstance(end, Exception):
-          end, more = _attempt(finish, item, end)
-          seconds += more
-        yield item, end, seconds
-    finally:
-      stop.set()
-      for pool in (computer, reader):
-        pool.shutdown(cancel_futures=True)
-
-  return work
-
-
-def _attempt(function: Callable, *args: Any) -> tuple[Any, float]:
-  """What a function gives, or an error of FAILURES; and how many seconds it took."""
-  start = time.perf_counter()
-  try:
-    end = function(*args)
-  except FAILURES as error:
-    end = error
-  return end, time.perf_counter() - start
-
-
-def _finished(item: Item, end: Done, status: str, seconds: float, run: str | None) -> Result:
-  written = {key: path if path.is_file() else None for key, path in item.outputs.items()}
-  paths = {'input': item.path} | {key: path for key, path in written.items() if path is not None}
-  return Result(
-    str(item.path),
-    status,
-    {key: path and str(path) for key, path in written.items()},
-    item.name.as_posix(),
-    warnings=end.warnings,
-    seconds=seconds,
-    size=end.size,
-    files={key: manifest.identify(path) for key, path in paths.items()},
-    fields=end.fields,
-    run=run,
-    time=manifest.now(),
-  )
-
-
-_COMMON = frozenset(field.name for field in dataclasses.fields(Result))
-
-
-def _kept(item: Item, plan: Plan, journal: manifest.Journal) -> Result:
-  """The result of a kept photo, with what is known of it if its outputs are still the same."""
-  relative = pathlib.PurePath(os.path.relpath(item.output, plan.folder)).as_posix()
-  entry = journal.earlier.get(relative)
-  outputs = item.outputs
-  same = entry is not None and all(
-    manifest.unchanged(path, entry, key) for key, path in outputs.items() if entry.get(key)
-  )
-  if not same:
-    warnings = () if entry is None else (REPLACED,)
-    return _finished(item, Done(None, warnings), 'kept', 0.0, None)
-  names = (*outputs, 'input')
-  known = {f'{name}{end}' for name in names for end in ('', '_bytes', '_sha256')} | _COMMON
-  warnings = tuple(w for w in entry['warnings'] if w != CHANGED)
-  if not manifest.unchanged(item.path, entry, 'input'):
-    warnings += (CHANGED,)
-  return Result(
-    str(item.path),
-    'kept',
-    {key: str(path) if entry.get(key) else None for key, path in outputs.items()},
-    item.name.as_posix(),
-    warnings=warnings,
-    seconds=entry['seconds'],
-    size=entry['size'] and tuple(entry['size']),
-    files={
-      name: manifest.File(entry[f'{name}_bytes'], entry[f'{name}_sha256'])
-      for name in names
-      if entry.get(f'{name}_sha256')
-    },
-    fields={key: value for key, value in entry.items() if key not in known},
-    run=entry['run'],
-    time=entry['time'],
-  )
-
-
-def _failed(item: Item, error: Exception, seconds: float, too_large: str) -> Result:
-  """The result of a photo that failed. Raises the error if it is not about the photo."""
-  message = str(error)
-  if isinstance(error, MemoryError):
-    message = f'there is not enough memory for this photo; {too_large}.'
-  elif isinstance(error, jax.errors.JaxRuntimeError):
-    if 'RESOURCE_EXHAUSTED' not in message:
-      raise error
-    message = f'the device does not have enough memory for this photo; {too_large}.'
-  if not message.startswith((str(item.path), *map(str, item.outputs.values()))):
-    message = f'{item.path}: {message}'
-  return Result(
-    str(item.path),
-    'failed',
-    dict.fromkeys(item.outputs),
-    item.name.as_posix(),
-    message,
-    seconds=seconds,
-    time=manifest.now(),
-  )
-
-
-def write(todo: Plan, photo: images.Photo, output: pathlib.Path) -> None:
-  """Writes an output of a photo. One that an interrupted or another run has written is kept."""
-  images.make_folder(output.parent)
-  if not todo.overwrite and output.exists():
-    return
-  try:
-    images.write(photo, output, overwrite=todo.overwrite)
-  except PhotoError:
-    if todo.overwrite or not output.is_file():
-      raise
-
-
-# What a photo says of itself. Paths of masks and the like are nobody else's business.
-_TOLD = ('weights', 'weights_sha256', 'strength', 'only_damage', 'find', 'tone', 'descreen')
-
-
-def with_history(
-  after: images.Photo, before: images.Photo, filled: bool, made_by: Mapping[str, Any]
-) -> tuple[images.Photo, tuple[str, ...]]:
-  """A restored photo that says how it was made, in its XMP data: see provenance.py.
-
-  Args:
-    after: the restored photo. If no pixel has changed, it says nothing.
-    before: the original.
-    filled: whether parts of it are made up.
-    made_by: as for `run`.
-
-  Returns:
-    The photo, and a warning if there is no place for it.
-  """
-  if after.format == 'BMP' or np.array_equal(after.pixels, before.pixels):
-    return after, ()  # BMP has no metadata
-  source = provenance.FILLED if filled else provenance.ENHANCED
-  parameters = '; '.join(f'{name}={made_by[name]}' for name in _TOLD if name in made_by)
-  xmp = provenance.add(before.xmp, provenance.Event(source, manifest.SOFTWARE, parameters))
-  if xmp is None:
-    return after, ('Its XMP data is damaged, so its history could not be added.',)
-  if after.format == 'JPEG' and len(xmp) > provenance.JPEG_MOST:
-    return after, ('Its XMP data leaves no room for its history.',)
-  return dataclasses.replace(after, xmp=xmp), ()
-
-
-def changed_name(item: Item, photo: images.Photo) -> tuple[str, ...]:
-  """A warning if the format of the output differs from that of the original."""
-  if item.output.suffix == item.path.suffix:
-    return ()
-  return (f'{item.path.suffix} files are only read; written as {item.output.name}.',)
-
-
-def compressed_again(photo: images.Photo) -> tuple[str, ...]:
-  """A warning if only the damage of a photo is filled, but its format is lossy."""
-  if photo.format not in ('JPEG', 'WEBP') or photo.lossless:
-    return ()
-  return (
-    f'{photo.format} is compressed again, which slightly changes pixels outside the damage; '
-    'as PNG or TIFF they would stay the same.',
-  )

@@ -15,7 +15,7 @@ import numpy as np
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import finding, folder, kinds
+from oldphoto_jax.restoring import finding, folder, kinds, output_files, schedule, tasks
 from oldphoto_jax.restoring.engine import Engine, Look, stoppable
 from oldphoto_jax.restoring.engine import Restorer as Restorer  # for those who make one
 
@@ -237,7 +237,7 @@ def plan(
   return folder.plan(
     paths,
     out,
-    lambda name: {'output': folder.like_original(name)},
+    lambda name: {'output': output_files.like_original(name)},
     also=lambda name: {'mask': MASKS / name.with_suffix('.png')} if save_masks else {},
     overwrite=overwrite,
     part=part,
@@ -255,13 +255,13 @@ def restore_photos(
   mask: Callable[[pathlib.Path, images.Photo], np.ndarray | None] | None = None,
   keep: Callable[[pathlib.Path, images.Photo], np.ndarray | None] = lambda path, photo: None,
   all_pages: bool = False,
-  progress: Callable[[int, int, folder.Result], None] | None = None,
-  show: Callable[[folder.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
+  progress: Callable[[int, int, tasks.Result], None] | None = None,
+  show: Callable[[tasks.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
 ) -> folder.Summary:
   """Restores photos into a folder, and writes its manifest.
 
   Each output has its input's size, format, bit depth, transparency and tags. An interrupted job can
-  simply be run again. What the manifest has of a photo beside folder.Result: `shape`, the height
+  simply be run again. What the manifest has of a photo beside tasks.Result: `shape`, the height
   and width of the program that restored it (its padding changes the numbers near the photo's edge),
   `damaged`, the share of the pixels that were filled, `changed`, the share of the others that moved
   by more than four levels of 255, `brightness`, by how many levels the mean of the others moved,
@@ -291,10 +291,10 @@ def restore_photos(
 
   made_by = {'weights': engine.name, **settings, **dataclasses.asdict(wishes)}
 
-  def read(item: folder.Item) -> images.Photo:
+  def read(item: tasks.Item) -> images.Photo:
     return images.read(item.path, all_pages=all_pages)
 
-  def compute(item: folder.Item, photo: images.Photo, stop: threading.Event):
+  def compute(item: tasks.Item, photo: images.Photo, stop: threading.Event):
     given = None if mask is None else mask(item.path, photo)
     system = stoppable(engine, stop)
     first = restore_photo(system, photo, given, wishes, keep(item.path, photo))
@@ -303,18 +303,20 @@ def restore_photos(
     none = np.empty((0, 0, 3), np.float32)
     return photo, [(after, done._replace(photo=none)) for after, done in pages]
 
-  def finish(item: folder.Item, computed) -> folder.Done:
+  def finish(item: tasks.Item, computed) -> tasks.Done:
     photo, ((restored, done), *further) = computed
     restored = dataclasses.replace(restored, pages=tuple(page for page, _ in further))
     if saves_masks:
       damage = np.zeros((*photo.size, 1), np.float32) if done.mask is None else done.mask
       images.make_folder(item.outputs['mask'].parent)
       images.write(masks.to_photo(damage, photo.dpi), item.outputs['mask'], overwrite=True)
-    warnings = photo.warnings + done.notes + folder.changed_name(item, photo)
+    warnings = photo.warnings + done.notes + output_files.changed_name(item, photo)
     same = item.output.suffix == item.path.suffix and _same(photo, restored)
     if history and not same:
       noted = [
-        folder.with_history(after, before, made.mask is not None and bool(made.mask.any()), made_by)
+        output_files.with_history(
+          after, before, made.mask is not None and bool(made.mask.any()), made_by
+        )
         for after, before, made in zip(
           (restored, *restored.pages), (photo, *photo.pages), (done, *(made for _, made in further))
         )
@@ -328,11 +330,11 @@ def restore_photos(
       images.write_bytes(item.output, data, overwrite=todo.overwrite, modified=photo.modified)
       warnings = done.notes  # a copy has lost nothing
     else:
-      folder.write(todo, restored, item.output)
-      warnings += folder.compressed_again(photo) if wishes.only_damage else ()
+      output_files.write(todo, restored, item.output)
+      warnings += output_files.compressed_again(photo) if wishes.only_damage else ()
     if show is not None:
       show(item, photo, dataclasses.replace(restored, warnings=warnings), done.mask)
-    return folder.Done(
+    return tasks.Done(
       photo.size,
       warnings,
       {'shape': engine.plan.shape(photo.size), **_facts(photo, restored, done)},
@@ -340,7 +342,7 @@ def restore_photos(
 
   return folder.run(
     todo,
-    folder.staged(read, compute, finish),
+    schedule.staged(read, compute, finish),
     made_by,
     'restored',
     'use smaller tiles',

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images
-from oldphoto_jax.restoring import folder
+from oldphoto_jax.restoring import folder, output_files, schedule, tasks
 from oldphoto_jax.serving.box import Box, Entry, read_json, write_json
 
 # What the report says of a photo, of what its result says.
@@ -27,7 +27,7 @@ def out_names(entries: Iterable[Entry]) -> dict[str, pathlib.PurePath]:
   taken: set[str] = set()
   found = {}
   for entry in entries:
-    like = folder.like_original(pathlib.PurePath(entry.name))
+    like = output_files.like_original(pathlib.PurePath(entry.name))
     name, number = like, 1
     while (key := unicodedata.normalize('NFC', str(name)).casefold()) in taken:
       number += 1
@@ -47,7 +47,7 @@ def save(box: Box, ids: Iterable[str], out: pathlib.Path, overwrite: bool) -> fo
   """
   names, known = out_names(box.entries()), read_json(box.folder / SAVED) or {}
   root = out.resolve()
-  items: list[folder.Item] = []
+  items: list[tasks.Item] = []
   results: dict[pathlib.Path, tuple[Entry, pathlib.Path]] = {}
   for id in dict.fromkeys(ids):
     entry = box.entry(id)
@@ -66,9 +66,9 @@ def save(box: Box, ids: Iterable[str], out: pathlib.Path, overwrite: bool) -> fo
     if not same and not mine and output.exists() and not overwrite and not problem:
       problem = f'{output}: the file exists already and is kept.'
     results[source] = (entry, restored)
-    items.append(folder.Item(source, names[id], {'output': output}, kept=same, problem=problem))
+    items.append(tasks.Item(source, names[id], {'output': output}, kept=same, problem=problem))
 
-  def one(item: folder.Item) -> folder.Done:
+  def one(item: tasks.Item) -> tasks.Done:
     entry, restored = results[item.path]
     images.make_folder(item.output.parent)
     modified = restored.stat().st_mtime_ns  # the date of the original
@@ -76,11 +76,11 @@ def save(box: Box, ids: Iterable[str], out: pathlib.Path, overwrite: bool) -> fo
     result = box.result(entry) or {}
     known[str(item.output)] = result['sha256']
     fields = {name: result[name] for name in _FACTS}
-    return folder.Done(entry.size, tuple(result['warnings']), fields)
+    return tasks.Done(entry.size, tuple(result['warnings']), fields)
 
   todo = folder.Plan(tuple(items), out, out, overwrite=True)
   try:
-    return folder.run(todo, folder.each(one), {}, 'restored', 'close other programs')
+    return folder.run(todo, schedule.each(one), {}, 'restored', 'close other programs')
   finally:
     write_json(box.folder / SAVED, known)
 

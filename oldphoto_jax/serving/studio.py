@@ -20,7 +20,16 @@ import numpy as np
 from oldphoto_jax.errors import ExitStatus, PhotoError
 from oldphoto_jax.photos import images, masks
 from oldphoto_jax.restoring import engine as engines
-from oldphoto_jax.restoring import filling, finding, folder, restore, shapes, tiles
+from oldphoto_jax.restoring import (
+  filling,
+  finding,
+  folder,
+  output_files,
+  restore,
+  shapes,
+  tasks,
+  tiles,
+)
 from oldphoto_jax.serving import box, brush, pictures
 
 TILE = 512  # the one shape that is compiled for photos of all sizes
@@ -314,9 +323,9 @@ class Studio:
     searching = wishes.find is not None and not edits.draws
     source, out = self.box.original(entry), self.box.new_result(entry)
     suffix = pathlib.PurePath(entry.name).suffix.lower()
-    name = folder.like_original(pathlib.PurePath(f'restored{suffix}'))
+    name = output_files.like_original(pathlib.PurePath(f'restored{suffix}'))
     outputs = {'output': out / name, 'mask': out / 'filled.png'}
-    todo = folder.Plan((folder.Item(source, name, outputs, size=entry.size),), out, out)
+    todo = folder.Plan((tasks.Item(source, name, outputs, size=entry.size),), out, out)
     recorder = Recorder(
       watched(self.engine, self._tiles, tick), pictures.fitting(entry.size, PREVIEW)
     )

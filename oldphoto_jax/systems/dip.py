@@ -16,7 +16,7 @@ from oldphoto_jax.dip.prior import Dip, Emv
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.evaluation import speed
 from oldphoto_jax.photos import folders, images, masks
-from oldphoto_jax.restoring import folder
+from oldphoto_jax.restoring import tasks
 from oldphoto_jax.systems import system
 from oldphoto_jax.training import runs, train
 
@@ -107,7 +107,7 @@ def run(config: ConfigDict) -> None:
     curves=True,
   )
 
-  def progress(done: int, total: int, result: folder.Result) -> None:
+  def progress(done: int, total: int, result: tasks.Result) -> None:
     if result.status == 'failed':
       _log.warning('[%d/%d] %s', done, total, result.message)
       return
@@ -143,7 +143,7 @@ def measure(config: ConfigDict) -> None:
   system.write_speed(config, peak, steps, restoring)
 
 
-def report(results: tuple[folder.Result, ...]) -> str:
+def report(results: tuple[tasks.Result, ...]) -> str:
   """A Markdown table with one row per photo; with truths, PSNR in dB and the loss by stopping."""
   with_truth = any('psnr' in result.fields for result in results)
   header = ['photo', 'fitted at', 'iterations', 'chosen', 'seconds']
@@ -174,7 +174,7 @@ def report(results: tuple[folder.Result, ...]) -> str:
   return ''.join('| ' + ' | '.join(str(cell) for cell in line) + ' |\n' for line in lines)
 
 
-def _sentence(result: folder.Result) -> str:
+def _sentence(result: tasks.Result) -> str:
   """The part of a log line about a fit."""
   fit = result.fields
   if 'iteration' not in fit:
