@@ -51,9 +51,9 @@ def get_config(variant=''):
   # A hole's pixel weighs a few times as much as another: benchmarks/prints.
   c.repair.weights = dict(l1=10.0, hole_l1=1.0, gradient=0.25, bce=1.0, dice=0.3, error=0.05)
 
-  # The same network, which only has to find. Few steps: the longer it learns made-up damage, the
-  # less real damage it finds (benchmarks/prints).
-  c.finder = sections.optimiser(500, batch_size=8, lr=3e-4, b2=0.99, decay=0.2)
+  # A smaller network, which only has to find.
+  c.finder = sections.optimiser(500, batch_size=8, lr=1e-3, b2=0.99, decay=0.2)
+  c.finder.widths = (16, 32, 64, 96)
   c.finder.clip = 1.0
   c.finder.shares = dict(worn=0.5, print=0.0, report=0.12, wan2020=0.12, sound=0.26)
   c.finder.weights = dict(bce=1.0, dice=0.3)
@@ -115,6 +115,7 @@ def tiny(c):
   c.model.blocks = 1
   c.repair.steps = 4
   c.repair.batch_size = 8
+  c.finder.widths = (4, 8)
   c.finder.steps = 2
   c.finder.batch_size = 4
   c.finder.shares = dict(report=0.5, sound=0.5)

@@ -61,16 +61,15 @@ def test_training_goes_on_with_its_optimiser_and_its_examples(
 
 
 @pytest.mark.slow
-def test_a_finder_is_trained_and_then_repair_beside_it(packed, tmp_path):
-  finder = run(packed, tmp_path / 'finder', '--steps', '1', '--ahead', '1', '--stage', 'finder')
-  assert 'finder' not in finder.weights.model  # the whole network only finds
-  file = str(train.newest(tmp_path / 'finder'))
-  for steps in ('1', '2'):  # the second takes the finder from the first one's weights
-    more = ('--finder', file) if steps == '1' else ()
-    both = run(packed, tmp_path / 'both', '--steps', steps, '--ahead', '1', *more)
-    assert both.card['step'] == int(steps) and both.weights.model['finder']
+def test_a_finder_is_trained_beside_the_network_that_it_starts_from(packed, tmp_path):
+  first = run(packed, tmp_path / 'repair', '--steps', '1', '--ahead', '1')
+  file = str(train.newest(tmp_path / 'repair'))
+  more = ('--ahead', '1', '--stage', 'finder', '--start', file)
+  for steps in ('2', '3'):  # the first begins with nothing, the second goes on
+    both = run(packed, tmp_path / 'both', '--steps', steps, *more)
+    assert both.card['step'] == int(steps) and both.weights.model['finder']['blocks'] == 1
     jax.tree.map(
-      np.testing.assert_array_equal, both.weights.params['finder'], finder.weights.params['repair']
+      np.testing.assert_array_equal, both.weights.params['repair'], first.weights.params['repair']
     )
 
 
@@ -134,13 +133,10 @@ def test_a_flag_out_of_range_is_a_sentence(packed, tmp_path, capsys, flag, value
   assert flag in (said := capsys.readouterr().err) and value in said
 
 
-def test_a_finder_of_another_network_is_a_sentence(packed, tmp_path, capsys):
-  words = [str(packed), '-o', str(tmp_path), '--tiny', '--batch', '8']
-  words += ['--finder', str(weights.SHIPPED)]
+def test_a_finder_alone_is_a_sentence(packed, tmp_path, capsys):
+  words = [str(packed), '-o', str(tmp_path / 'new'), '--tiny', '--stage', 'finder']
   assert train.main(words) == 2
-  assert 'in the network' in capsys.readouterr().err
-  assert train.main([*words, '--stage', 'finder']) == 2
-  assert 'leave --stage finder out' in capsys.readouterr().err
+  assert 'name these by --start' in capsys.readouterr().err
 
 
 def test_two_packed_files_with_one_name_are_a_sentence(packed, tmp_path, capsys):

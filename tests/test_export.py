@@ -36,12 +36,10 @@ def repairing():
 
 
 def finding():
-  model = repair.Repair(widths=(4, 6), blocks=1)
-  init = lambda key: {
-    name: repair.init(model, jax.random.fold_in(key, i)).g
-    for i, name in enumerate(('repair', 'finder'))
-  }
-  return loaded('repair', model, lambda model: repair.sizes(model) | {'finder': True}, init)
+  model, finder = (repair.Repair(widths=widths, blocks=1) for widths in ((4, 6), (2, 4)))
+  init = lambda key: {'repair': repair.init(model, key).g, 'finder': repair.init(finder, key).g}
+  sizes = lambda model: repair.sizes(model) | {'finder': repair.sizes(finder)}
+  return loaded('repair', model, sizes, init)
 
 
 def detecting():

@@ -141,30 +141,6 @@ def test_in_training_the_network_is_shown_what_it_will_be_shown():
   np.testing.assert_array_equal(seen[1:], batch['old'][1:])
 
 
-def test_what_a_finder_suspects_is_told_where_a_mask_is_not_trusted(trained):
-  batch = {name: jnp.asarray(value) for name, value in _batch(4).items()}
-  batch['trust'] = jnp.array([1.0, 1.0, 0.5, 0.5])[:, None, None, None]
-  untrained = repair.init(SMALL, jax.random.key(0)).g  # finds PRIOR everywhere
-  for threshold, marked in ((0.9 * repair.PRIOR, 1), (1.1 * repair.PRIOR, 0)):
-    batch['suspected'] = jnp.full((4, 1, 1, 1), threshold)
-    told = repair._with_suspects(SMALL, untrained, batch)['told']
-    np.testing.assert_array_equal(told[jnp.array([0, 1, 3])], batch['told'][jnp.array([0, 1, 3])])
-    assert float(told[2].min()) == float(told[2].max()) == marked
-  # The step takes the finder's parameters as a constant, and learns nothing for them.
-  state = repair.init(SMALL, jax.random.key(0)).replace(g=trained)
-  step = jax.pmap(
-    lambda state, finder, batch: repair.train_step(SMALL, state, finder, batch, None),
-    axis_name='batch',
-    in_axes=(None, None, 0),
-    out_axes=None,
-    devices=jax.devices()[:1],
-  )
-  sharded = {name: value[None] for name, value in batch.items()}
-  with_finder, without = (step(state, c, sharded)[0].g for c in ({'finder': untrained}, {}))
-  assert jax.tree.structure(with_finder) == jax.tree.structure(without)
-  assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (with_finder, without))))
-
-
 def test_a_finder_sees_no_masks_and_learns_nothing_but_damage(trained):
   weights = dict.fromkeys(repair.WEIGHTS, 0.0) | {'bce': 1.0, 'dice': 0.3}
   model = repair.Repair((4, 8), 1, weights, g_tx=optax.sgd(0.1), tells=False)
@@ -422,13 +398,16 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
   ]
 
 
-def test_the_finder_that_repair_learnt_beside_is_released_with_it(tmp_path, trained):
+def test_the_finder_of_the_weights_before_is_released_again(tmp_path, trained):
   from oldphoto_jax import weights
 
   config = runpy.run_path(str(ROOT / 'configs/repair.py'))['get_config']('tiny')
-  params = {'repair': trained, 'finder': repair.init(SMALL, jax.random.key(0)).g}
-  held = weights.Weights('repair', repair.sizes(SMALL) | {'finder': True}, jax.device_get(params))
-  weights.save(tmp_path / 'w.safetensors', held, card={})
+  finder = repair.Repair(widths=(4, 6), blocks=1)
+  params = {'repair': trained, 'finder': repair.init(finder, jax.random.key(0)).g}
+  sizes = repair.sizes(SMALL) | {'finder': repair.sizes(finder)}
+  weights.save(
+    tmp_path / 'w.safetensors', weights.Weights('repair', sizes, jax.device_get(params)), card={}
+  )
   networks = frozen.Networks(lambda *_: trained, lambda name: name == 'repair', None)
   assert 'finder' not in system.release(config, networks).model
   config.start = str(tmp_path / 'w.safetensors')
@@ -437,35 +416,28 @@ def test_the_finder_that_repair_learnt_beside_is_released_with_it(tmp_path, trai
   jax.tree.map(np.testing.assert_array_equal, released.params['finder'], params['finder'])
 
 
-def test_a_finder_and_repair_share_one_program(trained):
-  """The finder finds; `repair` cleans and fills in one pass, and gives its own opinion."""
+def test_a_smaller_finder_gives_a_second_opinion(trained):
   from oldphoto_jax import weights
-  from oldphoto_jax.restoring import engine, finding
+  from oldphoto_jax.restoring import engine
 
-  untrained = repair.init(SMALL, jax.random.key(0)).g
-  sizes = repair.sizes(SMALL) | {'finder': True}
-  held = weights.Weights('repair', sizes, {'repair': trained, 'finder': untrained})
-  weights.check(held, 'these')
-  restorer, size = weights.restorer(held, 'test'), (330, 310)
-  alone = weights.restorer(
-    weights.Weights('repair', repair.sizes(SMALL), {'repair': trained}), 'alone'
+  finder = repair.Repair(widths=(4, 6), blocks=1)
+  untrained = repair.init(finder, jax.random.key(0)).g  # finds PRIOR everywhere
+  sizes = repair.sizes(SMALL)
+  held = weights.Weights(
+    'repair',
+    sizes | {'finder': repair.sizes(finder)},
+    {'repair': trained, 'finder': untrained},
   )
-  apart, joint = engine.compiled(restorer, [size]), engine.compiled(alone, [size])
-  photo = _photos(1, 330)[0, :, :310]
-  _, found = apart._find(photo)
-  np.testing.assert_allclose(found, repair.PRIOR, rtol=1e-2)
-  np.testing.assert_allclose(apart.restore(photo), joint.restore(photo), atol=1e-6)
-  holes = np.zeros((*size, 1), np.float32)
-  holes[100:110, 40:200] = finding.TRUST
-  _, filled, again = apart._mend(photo, holes)
-  inside = holes[..., 0] > 0
-  np.testing.assert_allclose(filled[inside], joint.fill(photo, photo, holes)[inside], atol=1e-5)
-  assert again.shape == found.shape and np.abs(again - found).max() > 0.01
-  look = apart.look(photo)
-  assert look.probability.max() == 0  # nothing is suspected, so nothing is found
-  np.testing.assert_allclose(look.clean, joint.restore(photo), atol=1e-5)
-  np.testing.assert_array_equal(look.filled, look.clean)
-  assert len(apart.programs.answer.shapes) == 1  # for both sets of parameters
+  weights.check(held, 'these')
+  photo = _photos(1, 256)[0]  # too small for copies
+  restorer = weights.restorer(held, 'test')
+  alone = weights.restorer(weights.Weights('repair', sizes, {'repair': trained}), 'alone')
+  looked, first = (engine.compiled(r, [(256, 256)]).look(photo) for r in (restorer, alone))
+  np.testing.assert_array_equal(looked.clean, first.clean)
+  expected = (first.probability + repair.PRIOR) / 2
+  np.testing.assert_allclose(looked.probability, expected, atol=1e-5)
+  _, found = jax.jit(restorer.look)(held.params, photo[None])  # by one program
+  np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
 def test_a_program_that_could_not_be_compiled_is_tried_again():

@@ -144,6 +144,7 @@ def settings(
   c.model.dtype = args.dtype
   if args.wide:
     c.model.widths = WIDE
+    c.finder.widths = configs.get_config().model.widths
   return c
 
 
@@ -160,29 +161,22 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   begun = time.monotonic()
   start = newest(args.output) or args.start
   loaded = None if start is None else weights.read(start)
+  if args.stage == 'finder' and loaded is None:
+    raise ConfigError(
+      'a finder is a part of weights of repair: name these by --start, such as '
+      'oldphoto_jax/pretrained/weights.safetensors'
+    )
   config = settings(args, data, start)
   count = 0 if loaded is None else int(loaded.card.get('step', 0))
   photos = splits.photos(config.data, config.seed)
   stream = repair.stream(config, photos)
-  finder = None
-  if args.finder is not None:
-    if args.stage == 'finder':
-      raise ConfigError('--finder is for training repair beside it: leave --stage finder out')
-    held = weights.load(args.finder)
-    if held.system != 'repair':
-      raise ConfigError(f'--finder: {args.finder} holds the system {held.system}, not repair')
-    finder = held.params['repair']
-    net = repair.model(config)
-    like = jax.eval_shape(lambda key: repair.repair.init(net, key).g, jax.random.key(0))
-    weights.check_shapes(finder, like, str(args.finder))
-  elif loaded is not None and args.stage == 'repair':
-    finder = loaded.weights.params.get('finder')
-  stage = repair.repair_stage(config, photos, stream, args.stage, finder)
+  stage = repair.repair_stage(config, photos, stream, args.stage)
   constants = parallel.replicate(stage.constants)
   state, position = jax.jit(stage.init)(jax.random.key(config.seed)), Position(count, {})
-  resumed = None if start is None else load_state(start, state)
+  same = loaded is not None and loaded.card.get('stage', 'repair') == args.stage
+  resumed = load_state(start, state) if same else None
   if resumed is not None:
-    state, position = resumed[0].replace(ema=loaded.weights.params['repair']), resumed[1]
+    state, position = resumed[0].replace(ema=loaded.weights.params[args.stage]), resumed[1]
     print(f'going on from step {count}', flush=True)
   elif count:
     print(f'going on from the weights of step {count}; the optimiser begins anew', flush=True)
@@ -232,7 +226,7 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
       over = terminated.requested or now - begun > 60 * args.minutes or count >= args.steps
       if over or now - saved > args.every:
         position = Position(position.began, {'next_example': taken})
-        path = save(args.output, config, state, loaded, finder, count, now - begun, position)
+        path = save(args.output, config, state, loaded, args.stage, count, now - begun, position)
         saved = now
         words = ', '.join(f'{name} {value:.4f}' for name, value in total.items())
         print(f'{path.name}: {seen:.1f} photos/s, {words}', flush=True)
@@ -266,24 +260,22 @@ def speed(measured: list[tuple[float, int]], batch: int) -> float:
 
 def save(
   folder: pathlib.Path, config: ConfigDict, state: State, loaded: weights.Loaded | None,
-  finder: Any, step: int, seconds: float, position: Position,
+  stage: str, step: int, seconds: float, position: Position,
 ) -> pathlib.Path:  # fmt: skip
   """Writes a file of weights, which `oldphoto restore` and `config.start` take, and the state.
 
+  The networks that are not trained here are those of `loaded`.
   The weights come after the state, so that where they are, the state is whole. Those of earlier
   steps are removed at the end.
   """
-  net = repair.model(config)
+  own = repair.repair.sizes(repair.model(config, stage))
   released = jax.device_get(state.released)
-  sizes, params = repair.repair.sizes(net), {'repair': released}
-  if loaded is not None and 'tone' in loaded.weights.params:
-    sizes['tone'] = loaded.weights.model['tone']
-    params['tone'] = loaded.weights.params['tone']
-  if finder is not None:
-    sizes['finder'], params['finder'] = True, finder
+  before = weights.Weights('repair', {}, {}) if loaded is None else loaded.weights
+  sizes = dict(before.model) | (own if stage == 'repair' else {'finder': own})
+  params = dict(before.params) | {stage: released}
   path = folder / f'repair-{step:09d}.safetensors'
   large = lambda tree: 4 * sum(leaf.size for leaf in jax.tree.leaves(tree)) > LARGEST - (1 << 20)
-  card = {'step': step, 'seconds': round(seconds), 'config': config.to_json()}
+  card = {'stage': stage, 'step': step, 'seconds': round(seconds), 'config': config.to_json()}
   save_state(path, state, position, half=large(released))
   weights.save(path, weights.Weights('repair', sizes, params), card=card, half=large(params))
   for old in folder.glob('repair-*'):
@@ -314,10 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     '--stage',
     choices=('repair', 'finder'),
     default='repair',
-    help='finder: the network only learns to find, with the losses and shares of config.finder',
-  )
-  parser.add_argument(
-    '--finder', type=pathlib.Path, help='weights of a run with --stage finder, to learn beside'
+    help='finder: the smaller network that only finds; the others are those of --start',
   )
   parser.add_argument('--minutes', type=float, default=9.0, help='in all, compiling included')
   parser.add_argument(

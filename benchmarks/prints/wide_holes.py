@@ -45,7 +45,6 @@ def main() -> None:
   parser.add_argument('--weights', default=weights.SHIPPED, help='of repair')
   args = parser.parse_args()
   repair = weights.load_restorer(args.weights)
-  _, restoring = repair.roles(repair.params)
   triplet = weights.load(args.triplet)
   masked = triplet_model.from_sizes(triplet.model).masked
   params = {'rx': triplet.params['rx'], **triplet.params['masked']}
@@ -53,7 +52,7 @@ def main() -> None:
 
   def corrected(photo, start, mask):
     seen = model.shown(photo, start, mask > 0)
-    answer, _ = repair.answer(restoring, seen, start, mask, jnp.ones_like(mask))
+    answer, _ = repair.answer(repair.params, seen, start, mask, jnp.ones_like(mask))
     return jnp.where(mask > 0, answer, photo)
 
   @jax.jit

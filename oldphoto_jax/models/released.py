@@ -20,7 +20,7 @@ class Networks(NamedTuple):
       None: it finds no damage.
     answer: see engine.Restorer.
     starts: see engine.Restorer.
-    roles: see engine.Restorer.
+    find: see engine.Restorer.
     correction: (params, thumbnails, weights [B, h, w, 1]) -> arguments of models.tone.apply; None:
       it leaves tones as they are.
   """
@@ -34,4 +34,4 @@ class Networks(NamedTuple):
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
   starts: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
-  roles: Callable[[Any], tuple[Any, Any]] | None = None
+  find: Callable[[Any, jax.Array], jax.Array] | None = None

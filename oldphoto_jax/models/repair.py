@@ -6,9 +6,9 @@ Without a mask it cleans the photo and says where it is damaged; with one it fil
 It answers with what to add to the prefilled photo, and begins with adding nothing: what it has
 not learnt it leaves alone.
 
-Parameters that only had to find damage find more of it on prints (benchmarks/prints, which also
-says what that costs). So a release may hold two sets of them, and one program runs both: the
-`finder` looks first, then `repair` cleans and fills what it found, and judges each find.
+A release may hold a second, smaller U-Net, the `finder`, which only had to find damage. Two
+networks that learnt apart err in different places, so the mean of their probabilities decides; and
+the smaller one alone looks at smaller copies of the photo (benchmarks/prints).
 """
 
 import dataclasses
@@ -253,20 +253,17 @@ def train_step(
   Args:
     model: hyper-parameters.
     state: replicated.
-    constants: 'finder', parameters of this network; empty: none. Where the trust in a mask is below
-      1, the mask becomes what the finder suspects, so that its errors are learnt.
+    constants: unused.
     batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1], b even; 'damage' [b, S, S, 1] in [0, 1], what
       has to be found; 'known' [b, S, S, 1], 1 where `clean` is true, and 'judged' where `damage`
-      is; 'told' [b, S, S, 1] in [0, 1], the mask that a told example gets, 'trust' [b, 1, 1, 1],
-      and 'suspected' [b, 1, 1, 1], the probability from which on the finder's finds count.
+      is; 'told' [b, S, S, 1] in [0, 1], the mask that a told example gets, and 'trust'
+      [b, 1, 1, 1] in it.
     keys: unused: this step draws nothing.
 
   Returns:
     The new state, and every loss term by name (unweighted) with the gradient norm.
   """
-  del keys
-  if 'finder' in constants:
-    batch = _with_suspects(model, constants['finder'], batch)
+  del constants, keys
   batch = _with_prefilled(batch) if model.tells else _without_masks(batch)
   counts = {
     name: averaging.pmean(batch[name].sum() / batch[name].size)
@@ -279,15 +276,6 @@ def train_step(
 
   grad, terms = averaging.pmean(jax.grad(loss, has_aux=True)(state.g))
   return state.apply(model, grad), terms | {'norm': averaging.global_norm(grad)}
-
-
-def _with_suspects(model, finder, batch):
-  """With what the finder suspects as the 'told' mask of even examples that are not all trusted."""
-  _, found, _ = look(model, finder, batch['old'][0::2])
-  suspected = (found >= batch['suspected'][0::2]).astype(batch['told'].dtype)
-  suspected = nn.max_pool(suspected, (3, 3), (1, 1), 'SAME')  # as restoring/finding.py widens it
-  told = jnp.where(batch['trust'][0::2] < 1, suspected, batch['told'][0::2])
-  return batch | {'told': batch['told'].at[0::2].set(told)}
 
 
 def _with_prefilled(batch):
@@ -420,22 +408,21 @@ def from_sizes(sizes: dict[str, Any]) -> Repair:
 def networks(sizes: dict[str, Any]) -> Networks:
   """What weights of these sizes can do; see `from_sizes` for what it raises."""
   model = from_sizes(sizes)
+  finder = from_sizes(sizes['finder']) if 'finder' in sizes else None
   fading = tone.from_sizes(sizes['tone']) if 'tone' in sizes else None
 
   def init_all(key):
     params = {'repair': init(model, key).g}
-    if 'finder' in sizes:
-      params['finder'] = init(model, key).g
+    if finder is not None:
+      params['finder'] = init(finder, key).g
     return params if fading is None else params | {'tone': tone.init(fading, key).g}
 
-  def roles(params):
-    return params.get('finder', params['repair']), params['repair']
+  def find(params, photo):
+    return look(finder, params['finder'], photo)[1]
 
   def look_at(params, photo):
     clean, found, _ = look(model, params['repair'], photo)
-    if 'finder' in sizes:
-      _, found, _ = look(model, params['finder'], photo)
-    return clean, found
+    return clean, found if finder is None else (found + find(params, photo)) / 2
 
   def fill_holes(params, photo, mask):
     trust = mask.max((1, 2, 3), keepdims=True)
@@ -448,12 +435,12 @@ def networks(sizes: dict[str, Any]) -> Networks:
   return Networks(
     init_all,
     lambda params, photo: look(model, params['repair'], photo)[0],
-    model.multiple,
+    max(net.multiple for net in (model, finder) if net is not None),
     False,
     fill_holes,
     look_at,
     None if fading is None else correction,
-    partial(answer, model),
+    lambda params, *arrays: answer(model, params['repair'], *arrays),
     starts,
-    roles,
+    None if finder is None else find,
   )

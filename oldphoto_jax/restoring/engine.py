@@ -59,14 +59,14 @@ class Restorer:
   # (params, thumbnails, weights [B, h, w, 1]) -> what models.tone.apply takes; None where it
   # leaves tones alone.
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
-  # `look` and `fill` in two parts, so that one program serves both. `answer`: (params of one role,
-  # photos as they are shown, the same with a start in their holes, masks, trust in them
-  # [B, H, W, 1]) -> (restored photos, probability of damage). `starts`: (photos, masks) -> the
-  # first two of these, which without holes are the photos. `roles`: params -> those with which
-  # `answer` finds damage, and those with which it restores; the same where one set does both.
+  # `look` and `fill` in two parts, so that one program serves both. `answer`: (params, photos as
+  # they are shown, the same with a start in their holes, masks, trust in them [B, H, W, 1]) ->
+  # (restored photos, probability of damage). `starts`: (photos, masks) -> the first two of these,
+  # which without holes are the photos.
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
   starts: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
-  roles: Callable[[Any], tuple[Any, Any]] | None = None
+  # (params, photos) -> the probability of damage by a second network; None: there is only one.
+  find: Callable[[Any, jax.Array], jax.Array] | None = None
   # Identifies the functions above, so that their programs can be kept; '' if nothing does.
   key: str = ''
 
@@ -77,13 +77,10 @@ class Look(NamedTuple):
   Attributes:
     clean: the restored photo, float32 [H, W, 3], not clipped.
     probability: of damage, float32 [H, W, 1]; None: the system finds none.
-    filled: the photo with all that was suspected filled, [H, W, 3], and in `clean` it is filled,
-      too; None: Engine.fill comes next.
   """
 
   clean: np.ndarray
   probability: np.ndarray | None = None
-  filled: np.ndarray | None = None
 
 
 class Engine(Protocol):
@@ -208,9 +205,10 @@ class Repairing:
 
   Attributes:
     run_look: (photo) -> (restored photo, probability of damage), of a tile [1, h, w, C].
-    run_fill: (photo, mask) -> the photo with its holes filled, and another result: the probability
-      of damage, where there is a `run_find`.
-    run_find: (photo) -> probability of damage, by a network of its own; None: `run_look` finds.
+    run_fill: (photo, mask) -> the photo with its holes filled, and another result, which is not
+      used.
+    run_find: (photo) -> probability of damage, by a second network, which alone looks at smaller
+      copies; None: `run_look` does.
   """
 
   plan: shapes.Plan
@@ -230,63 +228,32 @@ class Repairing:
     return self._clean_and_find(photo)[0]
 
   def look(self, photo: np.ndarray) -> Look:
-    if self.run_find is None:
-      clean, probability = self._with_copies(photo, self._clean_and_find)
-      return Look(clean, probability)
-    _, probability = self._with_copies(photo, self._find)
-    suspected = finding.suspected(probability)
-    clean, filled, again = self._mend(photo, suspected)
-    return Look(
-      clean,
-      finding.reconsidered(probability, again, suspected),
-      np.where(suspected > 0, filled, clean),
-    )
-
-  def _with_copies(
-    self, photo: np.ndarray, looked: Callable[[np.ndarray], tuple[Any, np.ndarray]]
-  ) -> tuple[Any, np.ndarray]:
-    """What `looked` gives of a photo, with the probability joined to that of smaller copies."""
     shape = self.plan.shape(photo.shape[:2])
+    seek = self.run_find or (lambda tile: self.run_look(tile)[1])
 
     def find(copies: Sequence[np.ndarray]) -> list[np.ndarray]:
-      run = self.run_find or (lambda tile: self.run_look(tile)[1])
-      return find_in(run, copies, self.plan, shape, self.workers)
+      return find_in(seek, copies, self.plan, shape, self.workers)
+
+    def otherwise() -> tuple[np.ndarray | None, np.ndarray | None]:
+      """What the second network finds at full size, and what is found on the copies."""
+      whole = None if self.run_find is None else find([photo])[0]
+      return whole, finding.on_copies(photo, find)
 
     if self.workers == 1 or any(side > most for side, most in zip(photo.shape, shape)):
-      clean, probability = looked(photo)
-      return clean, finding.joined(probability, finding.on_copies(photo, find))
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a small photo beside its copies
-      looking = pool.submit(looked, photo)
-      on_copies = finding.on_copies(photo, find)
-      clean, probability = looking.result()
-    return clean, finding.joined(probability, on_copies)
+      (clean, first), (second, on_copies) = self._clean_and_find(photo), otherwise()
+    else:  # a small photo is looked at twice at the same time
+      with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(self._clean_and_find, photo)
+        second, on_copies = otherwise()
+        clean, first = looking.result()
+    if second is None:
+      return Look(clean, finding.joined(first, on_copies))
+    return Look(clean, (first + finding.joined(second, on_copies)) / 2)
 
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shape = self.plan.shape(photo.shape[:2])
     clean, probability = in_tiles(self.run_look, photo, self.plan, shape, workers=self.workers)
     return _as_needed(photo, clean), probability
-
-  def _find(self, photo: np.ndarray) -> tuple[None, np.ndarray]:
-    shape = self.plan.shape(photo.shape[:2])
-    return None, in_tiles(self.run_find, photo, self.plan, shape, workers=self.workers)[0]
-
-  def _mend(
-    self, photo: np.ndarray, holes: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cleans a photo and fills its holes, if there are any, in one pass.
-
-    Returns:
-      The cleaned photo [H, W, 3], the filled one, and the probability of damage [H, W, 1] as it
-      appears to one who has been told of the holes.
-    """
-
-    def run(tile: np.ndarray) -> tuple[np.ndarray, ...]:
-      return self.run_fill(tile[..., :3], tile[..., 3:])
-
-    x = np.concatenate([photo, holes], -1)  # one array, so that tiles cut the holes, too
-    shape = self._shape_for(holes)
-    filled, probability = in_tiles(run, x, self.plan, shape, workers=self.workers)
-    return _as_needed(photo, filled), filled, probability
 
   def _shape_for(self, holes: np.ndarray) -> tuple[int, int]:
     """The tiles of `look`, which have a program, unless a hole is too wide for them."""
@@ -455,17 +422,15 @@ def compiled(
     networks = (layerwise.Network(f, params, plan.grid) for f in (restorer.apply, apply_fill))
     return Layerwise(plan, restorer.name, *networks)
   if restorer.answer is not None:
-    seeking, restoring = restorer.roles(params)
 
     def kept(name: str, apply: Callable, params: Any) -> programs.Program:
       return programs.Program(apply, params, restorer.key and f'{name} {restorer.key}')
 
-    answer = kept('answer', restorer.answer, restoring)
     ready = programs.RepairPrograms(
-      answer,
+      kept('answer', restorer.answer, params),
       kept('starts', lambda _, *arrays: restorer.starts(*arrays), None),
       restorer.correction and kept('correction', restorer.correction, params),
-      None if seeking is restoring else answer.sharing(seeking),
+      restorer.find and kept('find', restorer.find, params),
     )
     return Repairing(
       plan,
@@ -475,7 +440,7 @@ def compiled(
       ready.correction,
       ready,
       _workers(),
-      ready.find if ready.seek else None,
+      ready.find,
     )
   if restorer.look is not None:
     looking, filler, correction = (

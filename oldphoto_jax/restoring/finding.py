@@ -16,7 +16,6 @@ THRESHOLD = 0.55  # probability of sure damage, of models.repair: see benchmarks
 SURE, EVIDENCE = 0.8, (0.0003, 0.001)
 STRICTER = 0.25  # share of 1 - threshold that is left for a photo without such evidence
 LOW = 0.5  # share of the threshold down to which a find goes on from its sure pixels
-SUSPECTED = 0.15  # probability from which on a find of a finder is filled, to be judged again
 TRUST = 0.5  # how far the filling believes what was found: so models.repair has learnt it
 GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
@@ -68,24 +67,6 @@ def on_copies(
 def joined(probability: np.ndarray, found: np.ndarray | None) -> np.ndarray:
   """The probability of damage: the mean of that at full size and of what `on_copies` found."""
   return probability if found is None else (probability + found) / 2
-
-
-def suspected(probability: np.ndarray) -> np.ndarray:
-  """The holes of a first filling, float32 [H, W, 1]: TRUST where damage is likely at all, or 0."""
-  return np.where(widened(probability >= SUSPECTED), np.float32(TRUST), np.float32(0))
-
-
-def reconsidered(probability: np.ndarray, again: np.ndarray, suspected: np.ndarray) -> np.ndarray:
-  """The probability of damage by two: one who looked for it, and one who was told what was found.
-
-  The mean, and 0 where nothing was `suspected`. Two networks err in different places, and the
-  second sees what the first one thinks.
-
-  Args:
-    probability, again: float32 [H, W, 1].
-    suspected: of `suspected`.
-  """
-  return np.where(suspected > 0, (probability + again) / 2, np.float32(0))
 
 
 def widened(marked: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Networks, compiled for each shape when it is first needed, and called with NumPy arrays."""
 
 import concurrent.futures
-import copy
 import dataclasses
 import os
 import threading
@@ -35,12 +34,6 @@ class Program:
     compiled = self.prepare(*(array.shape for array in arrays))
     arrays = (np.asarray(array, np.float32) for array in arrays)
     return jax.tree.map(np.asarray, compiled(self._params, *arrays))
-
-  def sharing(self, params: Any) -> 'Program':
-    """The same program with other parameters of the same shapes; compiled once for both."""
-    other = copy.copy(self)
-    other._params = jax.device_put(params)
-    return other
 
   @property
   def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
@@ -76,15 +69,11 @@ class RepairPrograms:
   answer: Program
   starts: Program
   correction: Program | None
-  seek: Program | None = None  # `answer` with the parameters that find; None: `answer` does
+  find: Program | None = None  # a second opinion on what is damaged; None: there is none
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     nothing = np.zeros_like(photo[..., :1])
     return self.answer(photo, photo, nothing, nothing)
-
-  def find(self, photo: np.ndarray) -> np.ndarray:
-    nothing = np.zeros_like(photo[..., :1])
-    return self.seek(photo, photo, nothing, nothing)[1]
 
   def fill(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not mask.any():
@@ -108,6 +97,8 @@ class RepairPrograms:
     shape = plan.shape(size)
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
     pool.submit(self.answer.prepare, *of(shape, 3, 3, 1, 1))
+    if self.find is not None:
+      pool.submit(self.find.prepare, *of(shape, 3))
     if fill:
       pool.submit(self.starts.prepare, *of(shape, 3, 1))
     if revive and self.correction is not None:

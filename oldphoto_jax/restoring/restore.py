@@ -104,20 +104,15 @@ def restore_array(
   searching = mask is None and wishes.find is not None
   notes, wide = [], ''
   strength = 0.0 if wishes.only_damage else wishes.strength
-  clean, filled = photo, None
+  clean = photo
   if strength > 0 or searching:
-    looked, probability, filled = engine.look(photo) if searching else Look(engine.restore(photo))
+    looked, probability = engine.look(photo) if searching else Look(engine.restore(photo))
     if probability is not None:
       mask = finding.decide(probability, wishes.find)
       if why := finding.failed(mask, kinds.noise(127.5 * photo[..., 1])):
         mask = np.zeros_like(mask)
         notes.append(why)
-        if filled is not None and strength > 0:
-          looked = engine.restore(photo)  # in which nothing was filled
-      narrow, wide = finding.narrow(mask)
-      if filled is not None:
-        looked = np.where((mask > 0) & (narrow == 0), photo, looked)
-      mask = narrow
+      mask, wide = finding.narrow(mask)
     if strength == 1:  # one pass over the photo less
       clean = looked
     elif strength > 0:
@@ -132,8 +127,7 @@ def restore_array(
   restored = clean
   if mask is not None and mask.any():
     trust = finding.TRUST if searching else 1.0
-    if filled is None:
-      filled = engine.fill(photo, clean, np.where(mask > 0, np.float32(trust), 0))
+    filled = engine.fill(photo, clean, np.where(mask > 0, np.float32(trust), 0))
     if searching:
       mask = finding.worth_filling(photo, filled, mask)
     inside = np.nonzero(mask[..., 0] > 0)  # a small part of the photo

@@ -146,10 +146,10 @@ def work(engine: engines.Engine, size: tuple[int, int], searching: bool) -> int:
     counts = [len(tiles.spans(*sides, overlap, engine.plan.grid)) for sides in zip(size, shape)]
     return int(np.prod(counts) * np.prod(shape))
 
-  mends = searching and isinstance(engine, engines.Repairing) and engine.run_find
-  total = covered(size, engine.plan.overlap)
-  total += total if mends else covered(size, filling.OVERLAP) // 2
+  total = covered(size, engine.plan.overlap) + covered(size, filling.OVERLAP) // 2
   if searching:
+    if isinstance(engine, engines.Repairing) and engine.run_find:
+      total += covered(size, engine.plan.overlap)
     total += sum(covered(copy, engine.plan.overlap) for copy in finding.copies(size))
   return total
 
@@ -192,8 +192,6 @@ class Recorder(_Standing):
   def look(self, photo: np.ndarray) -> engines.Look:
     look = self.engine.look(photo)
     self.clean = shapes.resized(look.clean, *self.size)
-    if look.filled is not None:
-      self.filled = shapes.resized(look.filled, *self.size)
     return look
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:

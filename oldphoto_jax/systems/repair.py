@@ -1,11 +1,10 @@
 """The system repair: a network that finds, fills and cleans, and a small one that revives tones.
 
-The first may be trained twice: as `repair`, and as a `finder`, which only has to find.
+A third one, the `finder`, is as the first, but smaller, and only has to find.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,20 +21,18 @@ from oldphoto_jax.nn.prefill import prefill
 from oldphoto_jax.systems import build, frozen, splits, system
 from oldphoto_jax.training import train
 
-# Share of the masks that are as a person draws them. The others are as of some detector, or, beside
-# a finder, its own finds: those are what `repair` will mostly be told.
-EXACT, EXACT_BESIDE_FINDER = 0.67, 0.4
+EXACT = 0.67  # share of the masks that are as a person draws them; the others are as of a detector
 
 
 def model(config: ConfigDict, stage: str = 'repair') -> repair.Repair:
-  """The network that finds, fills and cleans; as the stage 'finder', it only finds.
+  """The network that finds, fills and cleans; of the stage 'finder', the one that only finds.
 
   Raises:
     ConfigError: for a loss term that does not exist, or a crop or batch that does not fit.
   """
   m, c = config.model, config[stage]
   net = repair.Repair(
-    widths=tuple(m.widths),
+    widths=tuple(m.widths if stage == 'repair' else c.widths),
     blocks=m.blocks,
     weights=build.weights(c.weights, repair.WEIGHTS),
     ema=c.ema,
@@ -98,7 +95,6 @@ def prepare(
   over: Callable[[jax.Array, jax.Array, jax.Array], recipes.Aged] | None,
   p_over: float,
   p_retoned: float,
-  p_exact: float = EXACT,
 ) -> Callable[[dict, jax.Array], dict]:
   """Batches of prints.CleanAndPrints as repair.train_step takes them.
 
@@ -108,11 +104,10 @@ def prepare(
       none.
     p_over: see `over`.
     p_retoned: probability that a print gets other tones first, so that few prints do for many.
-    p_exact: probability that a mask is as a person draws it.
   """
 
   def one(key, image, damaged, ignored, donor, moved, is_print):
-    over_key, key, told_key, moved_key, suspected_key, *tone_keys = jax.random.split(key, 7)
+    over_key, key, told_key, moved_key, *tone_keys = jax.random.split(key, 6)
     image, donor = photographic.from_levels(image), photographic.from_levels(donor)
     damaged, ignored, moved = (x.astype(jnp.float32) / 255 for x in (damaged, ignored, moved))
 
@@ -139,7 +134,7 @@ def prepare(
     lost = jnp.maximum(mask, damaged)
     rim = _widened(damaged, 1) * (1 - damaged)
     sound = 1 - jnp.maximum(_widened(damaged, 2), ignored)
-    given, trust = _told(told_key, (lost > 0.25).astype(jnp.float32), p_exact)
+    given, trust = _told(told_key, (lost > 0.25).astype(jnp.float32))
     return {
       'old': old,
       'clean': truth,
@@ -148,7 +143,6 @@ def prepare(
       'judged': jnp.where(is_print, 1 - jnp.maximum(rim * (mask < 0.5), ignored), 1.0),
       'told': given,
       'trust': trust,
-      'suspected': jax.random.uniform(suspected_key, (1, 1, 1), minval=0.05, maxval=0.3),
     }
 
   names = ('image', 'damaged', 'ignored', 'donor', 'moved', 'is_print')
@@ -187,7 +181,7 @@ def _transplanted(key, photo, donor, damaged, here):
   return (photo + photographic.soft_blur(here, 0.5) * change).clip(-1, 1)
 
 
-def _told(key, holes, p_exact):
+def _told(key, holes):
   """The mask [S, S, 1] that a person or a detector would draw, and the trust in it [1, 1, 1].
 
   Some are exact but for a pixel of growth, and fully trusted. The others lack parts, are grown, and
@@ -207,7 +201,7 @@ def _told(key, holes, p_exact):
   grown = _widened(drawn, 1)
   grown = jnp.where(jax.random.bernoulli(keys[3]), _widened(grown, 1), grown)
   rim = jnp.where(jax.random.bernoulli(keys[4]), _widened(holes, 1), holes)
-  exact = jax.random.bernoulli(keys[0], p_exact)
+  exact = jax.random.bernoulli(keys[0], EXACT)
   return jnp.where(exact, rim, grown), jnp.where(exact, 1.0, 0.5)[None, None, None]
 
 
@@ -230,15 +224,15 @@ def prepare_eval(recipe: recipes.Recipe) -> Callable[[dict, jax.Array], dict]:
 def stages(
   config: ConfigDict, photos: splits.Photos, networks: frozen.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
-  """The stages, of which `repair` learns from the finder's errors; see system.trained."""
+  """The stages; see system.trained."""
+  del networks  # no stage needs another
 
-  def repairing():
-    finder = _finder(config, networks)
-    return repair_stage(config, photos, stream(config, photos), finder=finder)
+  def stage(name):
+    return repair_stage(config, photos, stream(config, photos), name)
 
   return {
-    'finder': lambda: repair_stage(config, photos, stream(config, photos), 'finder'),
-    'repair': repairing,
+    'finder': partial(stage, 'finder'),
+    'repair': partial(stage, 'repair'),
     'tone': partial(_tone_stage, config, photos),
   }
 
@@ -270,12 +264,8 @@ def repair_stage(
   photos: splits.Photos,
   source: prints.CleanAndPrints,
   name: str = 'repair',
-  finder: Any = None,
 ) -> train.Stage:
-  """The stage 'repair' or 'finder'; it learns from `source`.
-
-  `finder`: parameters of a finder whose errors `repair` learns from; None: there is none.
-  """
+  """The stage 'repair' or 'finder'; it learns from `source`."""
   d = config.data
   shares = config.shares if name == 'repair' else config.finder.shares
   net, mixture = model(config, name), recipe(config, shares)
@@ -289,35 +279,24 @@ def repair_stage(
     photos,
     name,
     init=_started(config, net, name),
-    constants={} if finder is None else {'finder': finder},
     stream=source,
-    prepare=prepare(
-      mixture, over, d.p_over, d.p_retoned, EXACT if finder is None else EXACT_BESIDE_FINDER
-    ),
+    prepare=prepare(mixture, over, d.p_over, d.p_retoned),
     prepare_eval=prepare_eval(worn_prints if 'worn' in shares else mixture),
     score='psnr' if name == 'repair' else 'f1',
     columns=('old', 'restored', 'told', 'clean', 'damage', 'found'),
   )
 
 
-def _finder(config: ConfigDict, networks: frozen.Networks) -> Any:
-  """The finder that this run trained, or else the one in the weights of `start`; None: neither."""
-  if networks.has('finder'):
-    return networks.of('finder', model(config, 'finder'), repair.init)
-  return weights.load(config.start).params.get('finder') if config.start else None
-
-
 def _started(config: ConfigDict, net: repair.Repair, stage: str) -> Callable | None:
-  """An init from the weights that `start` names; None where it names none.
-
-  A finder learns on from a finder, or else from the network that does everything.
-  """
+  """An init from the weights that `start` names; None where they have no network for this stage."""
   if not config.start:
     return None
   released = weights.load(config.start)
   if released.system != 'repair':
     raise ConfigError(f'start: {config.start} holds the system {released.system}, not repair')
-  params = released.params.get(stage, released.params['repair'])
+  if stage not in released.params:
+    return None
+  params = released.params[stage]
   like = jax.eval_shape(partial(repair.init, net), jax.random.key(0)).g
   weights.check_shapes(params, like, config.start)
   return lambda key: state.start(net, jax.tree.map(jnp.asarray, params))
@@ -341,14 +320,18 @@ def _tone_stage(config: ConfigDict, photos: splits.Photos) -> train.Stage:
 
 
 def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
-  """All networks; without one for tones they stay, and without a finder `repair` finds.
+  """All networks; without one for tones they stay, and without a finder `repair` finds alone.
 
-  The finder of `start` comes along, as `repair` has learnt beside it.
+  A finder that was not trained here comes from the weights of `start`, if they have one.
   """
   net, sizes = model(config), {}
   params = {'repair': networks.of('repair', net, repair.init)}
-  if (finder := _finder(config, networks)) is not None:
-    params['finder'], sizes['finder'] = finder, True
+  if networks.has('finder'):
+    finder = model(config, 'finder')
+    params['finder'] = networks.of('finder', finder, repair.init)
+    sizes['finder'] = repair.sizes(finder)
+  elif config.start and 'finder' in (held := weights.load(config.start)).params:
+    params['finder'], sizes['finder'] = held.params['finder'], held.model['finder']
   if networks.has('tone'):
     fading = tone_model(config)
     params['tone'] = networks.of('tone', fading, tone.init)

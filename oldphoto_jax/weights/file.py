@@ -224,7 +224,7 @@ def restorer(weights: Weights, name: str) -> restore.Restorer:
     correction=released.correction,
     answer=released.answer,
     starts=released.starts,
-    roles=released.roles,
+    find=released.find,
     key=json.dumps([weights.system, weights.model], sort_keys=True),
   )
 

@@ -174,15 +174,20 @@ def files(loaded: Loaded) -> dict[str, bytes]:
   weights, written = loaded.weights, {}
   if weights.system == 'repair':
     model, params = repair.from_sizes(weights.model), weights.params
+    finder = repair.from_sizes(weights.model['finder']) if 'finder' in weights.model else None
     parts = {
-      'look': (lambda g, x: _look(g, model, params, x), {'photo': 3}, {'clean': 3, 'damage': 1}),
+      'look': (
+        lambda g, x: _look(g, model, finder, params, x),
+        {'photo': 3},
+        {'clean': 3, 'damage': 1},
+      ),
       'fill': (
         lambda g, x, mask: _fill(g, model, params['repair'], x, mask),
         {'photo': 3, 'mask': 1},
         {'filled': 3},
       ),
     }
-    multiple = model.multiple
+    multiple = max(net.multiple for net in (model, finder) if net is not None)
   elif weights.system == DETECTOR:
     net = detector.from_sizes(weights.model).net
     parts = {
@@ -251,15 +256,19 @@ def _repair_unet(g: Graph, model: repair.Repair, params, photo, filled, mask, tr
   return g.op('DepthToSpace', g.conv(x, params['conv_out'], pad=1), blocksize=2)
 
 
-def _look(g: Graph, model: repair.Repair, params, photo: str) -> tuple[str, str]:
-  """repair.look, without the scale of the error; the damage is the finder's, if there is one."""
+def _look(
+  g: Graph, model: repair.Repair, finder: repair.Repair | None, params, photo: str
+) -> tuple[str, str]:
+  """repair.look, without the scale of the error; of the damage, the mean with the finder's."""
   photo = g.signed(photo)
   nothing = g.times(g.channels(photo, 0, 1), 0)
   out = _repair_unet(g, model, params['repair'], photo, photo, nothing, nothing)
   clean = g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
-  if 'finder' in params:
-    out = _repair_unet(g, model, params['finder'], photo, photo, nothing, nothing)
-  return clean, g.op('Sigmoid', g.channels(out, 3, 4))
+  damage = g.op('Sigmoid', g.channels(out, 3, 4))
+  if finder is not None:
+    out = _repair_unet(g, finder, params['finder'], photo, photo, nothing, nothing)
+    damage = g.times(g.op('Add', damage, g.op('Sigmoid', g.channels(out, 3, 4))), 0.5)
+  return clean, damage
 
 
 def _fill(g: Graph, model: repair.Repair, params, photo: str, mask: str) -> tuple[str]:
