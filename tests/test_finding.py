@@ -48,7 +48,7 @@ def test_a_faint_find_without_a_sure_pixel_is_left():
 
 def test_a_photo_without_evidence_of_damage_is_judged_strictly():
   weak = _probability((slice(2, 20), slice(2, 20), 0.7))
-  assert finding.adapted(weak, 0.6) == pytest.approx(0.9)
+  assert finding.adapted(weak, 0.6) == pytest.approx(1 - finding.STRICTER * 0.4)
   assert finding.decide(weak, 0.6).max() == 0
   sure = weak.copy()
   sure[25, 5:15] = 0.95  # 10 of 1200 pixels
@@ -112,12 +112,16 @@ def test_pieces_that_filling_hardly_changes_are_left_out():
 
 def test_a_sound_photo_needs_no_cleaning_and_a_noisy_one_all_of_it():
   rng = np.random.default_rng(0)
-  photo = rng.uniform(-0.5, 0.5, (30, 40, 3)).astype(np.float32)
-  assert finding.need(photo, photo) == 0
-  textured = photo.copy()
-  textured[:5] += 0.3  # a few pixels change a lot: no sign of noise
+  photo = rng.uniform(-0.5, 0.5, (90, 80, 3)).astype(np.float32)
+  noisy = photo + rng.normal(0, 0.12, photo.shape).astype(np.float32)
+  assert finding.need(photo, photo) == 0 and finding.need(photo, noisy) == 1
+  textured = noisy.copy()
+  textured[:32] = photo[:32]  # most of it changes a lot, but not all: no sign of noise
   assert finding.need(photo, textured) == 0
-  assert finding.need(photo, photo + rng.normal(0, 0.12, photo.shape)) == 1
+  framed, mended = photo.copy(), noisy.copy()
+  framed[:32], mended[:32] = 1, 1  # nor is a white border one of its absence
+  assert finding.need(framed, mended) == 1
+  assert finding.need(photo[:12], photo[:12]) == 1  # too small to tell
 
 
 def test_small_copies_share_one_look_and_see_their_own_reflection():

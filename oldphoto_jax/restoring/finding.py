@@ -9,20 +9,24 @@ from oldphoto_jax.restoring import kinds, shapes
 
 COARSER = (2, 4)  # how much smaller the copies are on which wide damage is sought
 COARSEST = 150  # pixels of the shorter side that such a copy has at least
-THRESHOLD = 0.55  # probability of sure damage, of models.repair: see benchmarks/prints
+THRESHOLD = 0.5  # probability of sure damage, of models.repair: see benchmarks/prints
 # A photo that shows surely damaged pixels is damaged, and less sure ones are believed, too. In one
 # with next to none only the surest count. The shares of pixels between which this changes: most
 # prints with hand-marked damage have more than the second, most sound photos less than the first.
 SURE, EVIDENCE = 0.8, (0.0003, 0.001)
-STRICTER = 0.25  # share of 1 - threshold that is left for a photo without such evidence
+STRICTER = 0.1  # share of 1 - threshold that is left for a photo without such evidence
 LOW = 0.5  # share of the threshold down to which a find goes on from its sure pixels
 TRUST = 0.5  # how far the filling believes what was found: so models.repair has learnt it
 GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
-# Median change, of [-1, 1]: below the first a photo is sound and stays, from the second on it is
-# cleaned. Noise of 15 levels asks for changes of 4 and more, sound photos for 1.
-SOUND, NOISY = 2 / 127.5, 4 / 127.5
-SAMPLES = 250_000  # pixels, about, that this is measured with
+# Noise is everywhere, and texture is not: how much a photo changes is measured where it changes
+# least, in a tenth of its blocks. Below the first of these changes, of [-1, 1], it is sound and
+# stays, from the second on it is cleaned: noise of 15 levels asks for 10, sound photos for 0.1 to
+# 1.3, curly fur among them, whose median is 5.
+SOUND, NOISY = 1.5 / 127.5, 3 / 127.5
+BLOCK, BLOCKS = 16, 1000  # pixels of a side; how many are measured, about
+LEAST_CHANGED = 0.1  # share of the blocks
+PAPER = 0.85  # mean level, of [-1, 1], from which on a block may be a border, which shows no noise
 
 # Share of the shorter side: what is found and is wider stays, as so wide a filling is made up. It
 # may be a face that was lost, or a light window that was not.
@@ -175,9 +179,20 @@ def need(photo: np.ndarray, clean: np.ndarray) -> float:
   A network cleans everything a little. In a sound photo that costs texture and gains nothing.
 
   Args:
-    photo, clean: float32 [H, W, 3] in [-1, 1], before and after.
+    photo, clean: float32 [H, W, 3] in [-1, 1], before and after; H and W at least BLOCK, or there
+      is nothing to measure, and the photo is cleaned.
   """
-  step = max(1, round((photo[..., 0].size / SAMPLES) ** 0.5))  # of a large photo, a grid of pixels
-  change = np.abs(clean[::step, ::step] - photo[::step, ::step]).mean(-1)
-  change = float(np.median(change))
+  rows, columns = (n // BLOCK for n in photo.shape[:2])
+  if not rows or not columns:
+    return 1.0
+  step = max(1, round((rows * columns / BLOCKS) ** 0.5))  # of a large photo, a grid of blocks
+
+  def blocks(x: np.ndarray) -> np.ndarray:
+    x = x[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK, -1)
+    return x[::step, :, ::step]
+
+  levels = blocks(photo).mean((1, 3, 4))
+  change = np.abs(blocks(clean) - blocks(photo)).mean((1, 3, 4))
+  inner = np.abs(levels) < PAPER
+  change = float(np.quantile(change[inner] if inner.any() else change, LEAST_CHANGED))
   return float(np.clip((change - SOUND) / (NOISY - SOUND), 0, 1))

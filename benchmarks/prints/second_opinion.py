@@ -1,0 +1,131 @@
+"""What the finder of `repair` adds: what is found by one network, by the other, and by both.
+
+  python -m benchmarks.prints.second_opinion --labels LABELS --prints PRINTS --sound SOUND
+
+LABELS, PRINTS  folders of labelled prints, with commas between
+SOUND           folder of sound photos, in which nothing should be found
+
+Prints a table. Whoever finds more in sound photos finds more of the damage, too, so F1 is compared
+at the thresholds at which the same share of the sound photos is found, a mean over photos. Each
+cell has the F1 over all pixels, the same without the print EXCEPT, and the mean by print.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.prints import variants
+from oldphoto_jax import weights
+from oldphoto_jax.data import prints
+from oldphoto_jax.metrics import print_scores
+from oldphoto_jax.models import repair
+from oldphoto_jax.photos import folders, images
+from oldphoto_jax.restoring import finding, shapes
+from oldphoto_jax.systems import build
+
+SHARES = (0.001, 0.002, 0.004, 0.008)  # of the sound photos
+EXCEPT = 'inge_old_photo'  # which holds most of the false alarms
+GRID = 128  # pixels: sides of a photo are padded to multiples of it
+SUSPECTED = 0.15  # probability from which on `repair` is told of a find, to be asked again
+
+# What one photo has: arrays [H, W] by name.
+Maps = dict[str, np.ndarray]
+ROWS: dict[str, Callable[[Maps], np.ndarray]] = {
+  '`repair`, all sizes': lambda m: m['repair joined'],
+  'finder, all sizes': lambda m: m['finder joined'],
+  '`repair` told by the finder, and both': lambda m: m['again'],
+  'both, all sizes': lambda m: (m['repair joined'] + m['finder joined']) / 2,
+  'the lower of both, all sizes': lambda m: np.minimum(m['repair joined'], m['finder joined']),
+  '**`repair` at full size, finder at all**': lambda m: (m['repair'] + m['finder joined']) / 2,
+}
+
+
+def joined(find: Callable[[np.ndarray], np.ndarray], photo: np.ndarray) -> np.ndarray:
+  """The probability [H, W] at full size and on copies, as restoring/finding.py joins them."""
+  on_copies = finding.on_copies(photo, lambda copies: [find(copy)[..., None] for copy in copies])
+  return finding.joined(find(photo)[..., None], on_copies)[..., 0]
+
+
+def told_again(
+  answer: Callable[..., jax.Array], photo: np.ndarray, found: np.ndarray
+) -> np.ndarray:
+  """The mean of what was `found` and what `repair` says when told of it; 0 where nothing was.
+
+  `answer`: photo [1, H, W, 3], mask and trust [1, H, W, 1] -> the probability of damage.
+  """
+  suspected = finding.widened((found >= SUSPECTED)[..., None]).astype(np.float32)
+  height, width = found.shape
+  size = (-(-height // GRID) * GRID, -(-width // GRID) * GRID)  # few shapes to compile for
+  whole, mask = (shapes.pad(x, size)[None] for x in (photo, suspected))
+  again = answer(whole, mask, np.full_like(mask, finding.TRUST * mask.max()))
+  again = np.asarray(again)[0, :height, :width, 0]
+  return np.where(suspected[..., 0] > 0, (found + again) / 2, 0)
+
+
+def cell(
+  sound: Sequence[np.ndarray], found: Sequence[np.ndarray], labelled: prints.Prints, share: float
+) -> str:
+  """The three F1 at the threshold at which this share of the sound photos is found."""
+  low, high = 0.0, 1.0
+  for _ in range(14):
+    threshold = (low + high) / 2
+    more = np.mean([(p >= threshold).mean() for p in sound]) > share
+    low, high = (threshold, high) if more else (low, threshold)
+  labels = [
+    print_scores.Label(label == prints.DAMAGED, label != prints.IGNORED)
+    for label in labelled.labels
+  ]
+  counts = [print_scores.count(p >= threshold, label) for p, label in zip(found, labels)]
+  others = [c for c, name in zip(counts, labelled.names) if name != EXCEPT]
+  values = [sum(c, print_scores.Counts()).f1 for c in (counts, others)]
+  values.append(print_scores.f1_by_print(found, labels, threshold)[1])
+  return ' '.join(f'{value:.3f}' for value in values)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  for flag in ('labels', 'prints', 'sound'):
+    parser.add_argument(f'--{flag}', required=True)
+  parser.add_argument('--weights', default=weights.SHIPPED, help='with a finder')
+  args = parser.parse_args()
+  held = weights.load(args.weights)
+  params = jax.tree.map(jnp.asarray, held.params)
+  models = {
+    'repair': repair.from_sizes(held.model),
+    'finder': repair.from_sizes(held.model['finder']),
+  }
+  looks = {
+    name: jax.jit(lambda photo, name=name: repair.look(models[name], params[name], photo)[:2])
+    for name in models
+  }
+
+  @jax.jit
+  def answer(photo, mask, trust):
+    starts = repair.starts(photo, mask * trust)
+    return repair.answer(models['repair'], params['repair'], *starts, mask, trust)[1]
+
+  def maps(photo8: np.ndarray) -> Maps:
+    photo = images.to_float(images.Photo(photo8))
+    found = {'repair': variants.probability(looks['repair'], photo)}
+    for name, look in looks.items():
+      found[f'{name} joined'] = joined(partial(variants.probability, look), photo)
+    found['again'] = told_again(answer, photo, found['finder joined'])
+    return {name: p.astype(np.float16) for name, p in found.items()}
+
+  sound = [maps(images.read_rgb8(path)) for path, _ in folders.find_photos([args.sound])]
+  labelled = prints.prints(build.names(args.labels), build.names(args.prints))
+  found = [maps(photo) for photo in labelled.photos]
+  print('| who finds | ' + ' | '.join(f'{share:.1%} of sound photos' for share in SHARES) + ' |')
+  print('|---' * (len(SHARES) + 1) + '|')
+  for name, row in ROWS.items():
+    pair = [row(m) for m in sound], [row(m) for m in found]
+    cells = [cell(*pair, labelled, share) for share in SHARES]
+    print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
+
+
+if __name__ == '__main__':
+  main()
