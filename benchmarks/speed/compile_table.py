@@ -76,7 +76,6 @@ def entries() -> list[Entry]:
       rows.append(Entry(stage, topology, REPAIR if stage == 'repair' else flags))
   return [
     *rows,
-    *(Entry('repair', topology, REPAIR) for topology in OTHERS),
     Entry(
       'vae_y',
       'v5e:4x4',
@@ -112,6 +111,7 @@ def entries() -> list[Entry]:
       'pix2pix_batch1024',
       'more examples than a chip can hold',
     ),
+    *(Entry('repair', topology, REPAIR) for topology in OTHERS),
   ]
 
 
