@@ -382,7 +382,7 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
   shared = engine.compiled(restorer, [size])
   plain = engine.compiled(dataclasses.replace(restorer, answer=None, starts=None), [size])
   photo = _photos(1, 330)[0, :, :310]
-  shared.programs.prepare(shared.plan, size, fill=True, revive=True).shutdown()
+  shared.programs.prepare(shared.plan, size, find=True, fill=True, revive=True).shutdown()
   mask = np.zeros((*size, 1), np.float32)
   mask[100:110, 40:200] = 1
   both = [restore.restore_array(s, photo, mask, restore.Wishes()).photo for s in (shared, plain)]
@@ -414,6 +414,14 @@ def test_the_finder_of_the_weights_before_is_released_again(tmp_path, trained):
   released = system.release(config, networks)
   weights.check(released, 'these')
   jax.tree.map(np.testing.assert_array_equal, released.params['finder'], params['finder'])
+
+
+def test_a_finder_without_sizes_of_its_own_is_a_sentence():
+  from oldphoto_jax import errors, weights
+
+  held = weights.Weights('repair', repair.sizes(SMALL) | {'finder': True}, {})
+  with pytest.raises(errors.WeightsError, match='not in the form of this version'):
+    weights.restorer(held, 'test')
 
 
 def test_a_smaller_finder_gives_a_second_opinion(trained):

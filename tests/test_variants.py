@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.prints import label_curve, variants, wide_holes
+from benchmarks.prints import label_curve, second_opinion, variants, wide_holes
 from oldphoto_jax.data import prints
 from oldphoto_jax.models import repair
 
@@ -91,3 +91,17 @@ def test_an_ellipse_has_its_width_and_lies_in_the_square():
       assert not hole[[0, -1]].any() and not hole[:, [0, -1]].any()
       area = np.pi / 4 * np.array([low, high]) ** 2
       assert 0.9 * area[0] < hole.sum() < 1.1 * area[1]
+
+
+def test_networks_are_compared_where_as_much_of_sound_photos_is_found():
+  sound = [np.linspace(0, 1, 10_000).reshape(100, 100)]  # of which a tenth is from 0.9 on
+  marked = np.zeros((100, 100), np.uint8)
+  marked[40:60, 40:60] = prints.DAMAGED
+  right, wrong = np.where(marked, 0.95, 0.85), np.where(marked, 0.85, 0.95)
+  names = ['a', second_opinion.EXCEPT]
+  labelled = prints.Prints(names, names, [marked, marked])
+  cell = lambda found, share: second_opinion.cell(sound, found, labelled, share)
+  assert cell([right, right], 0.1) == '1.000 1.000 1.000'
+  assert cell([right, wrong], 0.1).split()[1] == '1.000'  # without the second print
+  assert cell([right, wrong], 0.1).split()[0] < '0.5'
+  assert cell([right, right], 0.01) == '0.000 0.000 0.000'  # the threshold is 0.99

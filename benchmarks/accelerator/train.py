@@ -167,13 +167,14 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
       'oldphoto_jax/pretrained/weights.safetensors'
     )
   config = settings(args, data, start)
-  count = 0 if loaded is None else int(loaded.card.get('step', 0))
+  # Steps, and the state, of another stage are none of this one.
+  same = loaded is not None and loaded.card.get('stage', 'repair') == args.stage
+  count = int(loaded.card.get('step', 0)) if same else 0
   photos = splits.photos(config.data, config.seed)
   stream = repair.stream(config, photos)
   stage = repair.repair_stage(config, photos, stream, args.stage)
   constants = parallel.replicate(stage.constants)
   state, position = jax.jit(stage.init)(jax.random.key(config.seed)), Position(count, {})
-  same = loaded is not None and loaded.card.get('stage', 'repair') == args.stage
   resumed = load_state(start, state) if same else None
   if resumed is not None:
     state, position = resumed[0].replace(ema=loaded.weights.params[args.stage]), resumed[1]

@@ -44,10 +44,12 @@ ROWS: dict[str, Callable[[Maps], np.ndarray]] = {
 }
 
 
-def joined(find: Callable[[np.ndarray], np.ndarray], photo: np.ndarray) -> np.ndarray:
+def joined(
+  whole: np.ndarray, find: Callable[[np.ndarray], np.ndarray], photo: np.ndarray
+) -> np.ndarray:
   """The probability [H, W] at full size and on copies, as restoring/finding.py joins them."""
   on_copies = finding.on_copies(photo, lambda copies: [find(copy)[..., None] for copy in copies])
-  return finding.joined(find(photo)[..., None], on_copies)[..., 0]
+  return finding.joined(whole[..., None], on_copies)[..., 0]
 
 
 def told_again(
@@ -75,10 +77,7 @@ def cell(
     threshold = (low + high) / 2
     more = np.mean([(p >= threshold).mean() for p in sound]) > share
     low, high = (threshold, high) if more else (low, threshold)
-  labels = [
-    print_scores.Label(label == prints.DAMAGED, label != prints.IGNORED)
-    for label in labelled.labels
-  ]
+  labels = variants.labels_of(labelled)
   counts = [print_scores.count(p >= threshold, label) for p, label in zip(found, labels)]
   others = [c for c, name in zip(counts, labelled.names) if name != EXCEPT]
   values = [sum(c, print_scores.Counts()).f1 for c in (counts, others)]
@@ -110,9 +109,11 @@ def main() -> None:
 
   def maps(photo8: np.ndarray) -> Maps:
     photo = images.to_float(images.Photo(photo8))
-    found = {'repair': variants.probability(looks['repair'], photo)}
+    found = {}
     for name, look in looks.items():
-      found[f'{name} joined'] = joined(partial(variants.probability, look), photo)
+      find = partial(variants.probability, look)
+      found[name] = find(photo)
+      found[f'{name} joined'] = joined(found[name], find, photo)
     found['again'] = told_again(answer, photo, found['finder joined'])
     return {name: p.astype(np.float16) for name, p in found.items()}
 

@@ -214,13 +214,18 @@ def f1(look: Callable, labelled: prints.Prints) -> dict[str, float]:
   `look`: photos [1, TILE, TILE, 3] in [-1, 1] -> (anything, the probability of damage).
   """
   found = [probability(look, photographic.from_levels(photo)) for photo in labelled.photos]
-  labels = [
-    print_scores.Label(label == prints.DAMAGED, label != prints.IGNORED)
-    for label in labelled.labels
-  ]
+  labels = labels_of(labelled)
   threshold, best = print_scores.best_threshold(found, labels)
   _, by_print = print_scores.f1_by_print(found, labels, threshold)
   return {'F1': best.f1, 'F1 by print': by_print}
+
+
+def labels_of(labelled: prints.Prints) -> list[print_scores.Label]:
+  """The labels of prints as print_scores takes them."""
+  return [
+    print_scores.Label(label == prints.DAMAGED, label != prints.IGNORED)
+    for label in labelled.labels
+  ]
 
 
 def each(photos: np.ndarray) -> Iterator[np.ndarray]:

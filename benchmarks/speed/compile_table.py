@@ -189,7 +189,8 @@ def main():
   if not parser.parse_args().write:
     for entry in entries():
       if not entry.path.exists():
-        arguments = [*entry.command, f'--config.measure.output={entry.path}']
+        output = entry.path.relative_to(ROOT)  # which the JSON names
+        arguments = [*entry.command, f'--config.measure.output={output}']
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
         if not entry.path.exists():  # a batch that does not fit ends with 1, and its figures
           raise SystemExit(f'{" ".join(arguments)} ended with {done.returncode}')

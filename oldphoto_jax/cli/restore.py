@@ -253,6 +253,7 @@ def _compiling(system, sizes, wishes, marked: bool) -> Iterator[None]:
   pool = system.programs.prepare(
     system.plan,
     sizes[0],
+    find=wishes.find is not None,
     fill=wishes.find is not None or marked,
     revive=wishes.tone > 0 and not wishes.only_damage,
   )

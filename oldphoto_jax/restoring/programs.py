@@ -83,7 +83,7 @@ class RepairPrograms:
     return self.answer(*self.starts(photo, mask), holes, trust)
 
   def prepare(
-    self, plan: shapes.Plan, size: tuple[int, int], *, fill: bool, revive: bool
+    self, plan: shapes.Plan, size: tuple[int, int], *, find: bool, fill: bool, revive: bool
   ) -> concurrent.futures.Executor:
     """Compiles what a photo of this size will probably need. Returns at once: threads do it.
 
@@ -97,7 +97,7 @@ class RepairPrograms:
     shape = plan.shape(size)
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
     pool.submit(self.answer.prepare, *of(shape, 3, 3, 1, 1))
-    if self.find is not None:
+    if find and self.find is not None:
       pool.submit(self.find.prepare, *of(shape, 3))
     if fill:
       pool.submit(self.starts.prepare, *of(shape, 3, 1))

@@ -318,6 +318,11 @@ def networks(weights: Weights) -> Networks:
     return NETWORKS[weights.system](weights.model)
   except KeyError as error:
     raise WeightsError(f'the size {error} of the {weights.system} networks is missing') from error
+  except TypeError as error:  # such as a finder without sizes of its own
+    raise WeightsError(
+      f'the sizes of the {weights.system} networks are not in the form of this version: train them '
+      f'again ({error})'
+    ) from error
   except ValueError as error:  # for example a generator that only a later version knows
     raise WeightsError(str(error)) from error
 
