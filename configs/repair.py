@@ -18,7 +18,7 @@ def get_config(variant=''):
   c.system = 'repair'
   c.seed = 0
   c.workdir = 'runs/repair'
-  c.stages = 'finder,repair,tone'
+  c.stages = 'finder,repair,cleaner,tone'
   c.start = ''  # weights of this system to learn on from; '': from nothing
 
   c.data = sections.data()
@@ -58,6 +58,12 @@ def get_config(variant=''):
   c.finder.shares = dict(worn=0.5, print=0.0, report=0.12, wan2020=0.12, sound=0.26)
   c.finder.weights = dict(bce=1.0, dice=0.3)
 
+  # A network of the size of `repair`, which begins as it and then only has to clean.
+  c.cleaner = sections.optimiser(500, batch_size=8, lr=4e-4, b2=0.99, decay=0.2)
+  c.cleaner.clip = 1.0
+  c.cleaner.shares = dict(worn=0.0, print=0.0, report=0.38, wan2020=0.4, sound=0.22)
+  c.cleaner.weights = dict(l1=10.0)
+
   c.tone = sections.optimiser(3000, batch_size=16, b2=0.99)  # minutes, whatever the machine
   c.tone.width = 128
   # As shares above. What is noisy or gray, but not faded, teaches to leave tones alone.
@@ -82,6 +88,8 @@ def cpu(c):
   c.repair.ema = 0.999
   c.finder.steps = 6000
   c.finder.ema = 0.998
+  c.cleaner.steps = 12000
+  c.cleaner.ema = 0.998
   c.train.evaluate_every = 1000
 
 
@@ -119,6 +127,9 @@ def tiny(c):
   c.finder.steps = 2
   c.finder.batch_size = 4
   c.finder.shares = dict(report=0.5, sound=0.5)
+  c.cleaner.steps = 2
+  c.cleaner.batch_size = 4
+  c.cleaner.shares = dict(report=0.5, sound=0.5)
   c.tone.steps = 4
   c.tone.batch_size = 4
   c.tone.shares = dict(faded=1.0)

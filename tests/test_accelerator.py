@@ -61,13 +61,14 @@ def test_training_goes_on_with_its_optimiser_and_its_examples(
 
 
 @pytest.mark.slow
-def test_a_finder_is_trained_beside_the_network_that_it_starts_from(packed, tmp_path):
+@pytest.mark.parametrize('stage', ['finder', 'cleaner'])
+def test_a_network_is_trained_beside_the_one_that_it_starts_from(packed, tmp_path, stage):
   first = run(packed, tmp_path / 'repair', '--steps', '1', '--ahead', '1')
   file = str(train.newest(tmp_path / 'repair'))
-  more = ('--ahead', '1', '--stage', 'finder', '--start', file)
-  for steps in ('1', '2'):  # the first begins with nothing, the second goes on
+  more = ('--ahead', '1', '--stage', stage, '--start', file)
+  for steps in ('1', '2'):  # the first begins anew, the second goes on
     both = run(packed, tmp_path / 'both', '--steps', steps, *more)
-    assert both.card['step'] == int(steps) and both.weights.model['finder']['blocks'] == 1
+    assert both.card['step'] == int(steps) and both.weights.model[stage]
     jax.tree.map(
       np.testing.assert_array_equal, both.weights.params['repair'], first.weights.params['repair']
     )

@@ -42,6 +42,12 @@ def finding():
   return loaded('repair', model, sizes, init)
 
 
+def cleaning():
+  model = repair.Repair(widths=(4, 6, 8), blocks=1)
+  init = lambda key: {name: repair.init(model, key).g for name in ('repair', 'cleaner')}
+  return loaded('repair', model, lambda model: repair.sizes(model) | {'cleaner': True}, init)
+
+
 def detecting():
   model = detector.Detector(net=detector.DetectorUNet(width=4, depth=2))
   return loaded('detector', model, detector.sizes, lambda k: detector.init(model, k).released)
@@ -144,6 +150,27 @@ def test_stablehlo_computes_what_the_networks_compute_at_two_sizes(system):
     expected = ours(networks.look or networks.apply, made.weights.params, photo)
     for a, b in zip(result, expected, strict=True):
       np.testing.assert_allclose(a[0], b, atol=1e-4)
+
+
+def test_a_cleaner_has_a_file_of_its_own_and_cleans_where_no_damage_is_sought():
+  pytest.importorskip('onnx')
+  made, photo = cleaning(), photo_of((32, 48))
+  params, networks = made.weights.params, file.networks(made.weights)
+  (clean,) = ours(networks.apply, params, 2 * photo - 1)
+  (expected,) = ours(networks.answer, networks.cleaning(params), *_unmarked(2 * photo - 1))[:1]
+  np.testing.assert_allclose(clean, expected, atol=1e-5)
+  assert np.abs(clean - ours(networks.look, params, 2 * photo - 1)[0]).max() > 0.01
+  (by_onnx,) = run_onnx(onnx_graphs.files(made)['clean.onnx'], photo=photo)
+  np.testing.assert_allclose(by_onnx, unsigned(clean), atol=1e-4)
+  exported = stablehlo.files(made)
+  assert set(exported) == {'look.stablehlo', 'clean.stablehlo'}
+  program = jax.export.deserialize(bytearray(exported['clean.stablehlo']))
+  np.testing.assert_allclose(program.call(2 * photo[None] - 1)[0], clean, atol=1e-4)
+
+
+def _unmarked(photo):
+  nothing = np.zeros_like(photo[..., :1])
+  return photo, photo, nothing, nothing
 
 
 def test_the_command_writes_all_or_nothing(tmp_path, capsys):

@@ -124,6 +124,15 @@ def test_a_sound_photo_needs_no_cleaning_and_a_noisy_one_all_of_it():
   assert finding.need(photo[:12], photo[:12]) == 1  # too small to tell
 
 
+def test_what_a_cleaner_changes_is_seen_from_a_mean_of_about_a_level_on():
+  photo = np.zeros((64, 96, 3), np.float32)
+  photo[:32] = 0.95  # bare paper counts for nothing
+  change = np.where(photo > 0.9, 0, np.float32(1))
+  amounts = [finding.visible(photo, photo + by / 127.5 * change) for by in (0.7, 1.2, 1.7)]
+  assert amounts[0] == 0 and 0.4 < amounts[1] < 0.6 and amounts[2] == 1
+  assert finding.visible(photo[:12], photo[:12]) == 1
+
+
 def test_small_copies_share_one_look_and_see_their_own_reflection():
   rng = np.random.default_rng(0)
   copies = [rng.uniform(size=(*size, 3)).astype(np.float32) for size in ((425, 300), (212, 150))]

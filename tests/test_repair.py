@@ -448,6 +448,61 @@ def test_a_smaller_finder_gives_a_second_opinion(trained):
   np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
+def test_a_cleaner_is_believed_as_far_as_its_change_is_seen(trained):
+  """It needs no program of its own, and what is found is found in the cleaned photo."""
+  from oldphoto_jax import weights
+  from oldphoto_jax.restoring import engine, finding
+
+  def moving(by):
+    params = jax.tree.map(np.zeros_like, trained)
+    params['conv_out']['bias'] = np.tile(np.float32([by, by, by, 0, 0]), 4)
+    return params
+
+  photo = 0.5 * _photos(1, 128)[0]
+
+  def look(params, photo=photo):
+    sizes = repair.sizes(SMALL) | {'cleaner': 'cleaner' in params}
+    held = weights.Weights('repair', sizes, params)
+    weights.check(held, 'these')
+    system = engine.compiled(weights.restorer(held, 'test'), [(128, 128)])
+    looked = system.look(photo)
+    np.testing.assert_array_equal(system.restore(photo), looked.clean)
+    assert len(system.programs.answer.shapes) == 1
+    return looked
+
+  unseen, seen = (by + 1e-3 for by in (finding.UNSEEN, finding.SEEN))
+  np.testing.assert_allclose(look({'repair': moving(0.1)}).clean, photo + 0.1, atol=1e-6)
+  for by, expected in ((seen, seen), (0.5 * finding.UNSEEN, 0)):
+    both = {'repair': moving(-0.3), 'cleaner': moving(by)}
+    np.testing.assert_allclose(look(both).clean, photo + expected, atol=1e-6)
+  part = look({'repair': moving(-0.3), 'cleaner': moving(unseen)}).clean - photo
+  assert part.min() > 0 and part.max() < 0.5 * unseen
+  both = {'repair': trained, 'cleaner': moving(seen)}
+  expected = look({'repair': trained}, photo + seen).probability
+  np.testing.assert_allclose(look(both).probability, expected, atol=1e-5)
+
+
+def test_a_first_cleaner_begins_as_the_network_that_it_will_stand_beside(tmp_path, trained):
+  from oldphoto_jax import weights
+
+  config = runpy.run_path(str(ROOT / 'configs/repair.py'))['get_config']('tiny')
+  held = weights.Weights('repair', repair.sizes(SMALL), {'repair': trained})
+  weights.save(tmp_path / 'w.safetensors', held, card={})
+  config.start = str(tmp_path / 'w.safetensors')
+  begin = system.started(config, 'cleaner')
+  jax.tree.map(np.testing.assert_array_equal, begin(jax.random.key(0)).g, trained)
+  of = {'repair': trained, 'cleaner': jax.tree.map(lambda x: x + 1, trained)}
+  networks = frozen.Networks(lambda stage, *_: of[stage], lambda name: name in of, None)
+  released = system.release(config, networks)
+  weights.check(released, 'these')
+  jax.tree.map(np.testing.assert_array_equal, released.params['cleaner'], of['cleaner'])
+  assert system.started(config, 'finder') is None
+  config.start = ''
+  assert system.started(config, 'cleaner') is None
+  begin = system.started(config, 'cleaner', networks)  # or as the one of the run
+  jax.tree.map(np.testing.assert_array_equal, begin(jax.random.key(0)).g, trained)
+
+
 def test_a_program_that_could_not_be_compiled_is_tried_again():
   from oldphoto_jax.restoring import programs
 

@@ -161,9 +161,9 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   begun = time.monotonic()
   start = newest(args.output) or args.start
   loaded = None if start is None else weights.read(start)
-  if args.stage == 'finder' and loaded is None:
+  if args.stage != 'repair' and loaded is None:
     raise ConfigError(
-      'a finder is a part of weights of repair: name these by --start, such as '
+      f'a {args.stage} is a part of weights of repair: name these by --start, such as '
       'oldphoto_jax/pretrained/weights.safetensors'
     )
   config = settings(args, data, start)
@@ -171,8 +171,9 @@ def train(args: argparse.Namespace, data: pathlib.Path) -> pathlib.Path:
   same = loaded is not None and loaded.card.get('stage', 'repair') == args.stage
   count = int(loaded.card.get('step', 0)) if same else 0
   photos = splits.photos(config.data, config.seed)
-  stream = repair.stream(config, photos)
-  stage = repair.repair_stage(config, photos, stream, args.stage)
+  stream = repair.stream(config, photos, args.stage)
+  init = repair.started(config, args.stage)
+  stage = repair.repair_stage(config, photos, stream, args.stage, init)
   constants = parallel.replicate(stage.constants)
   state, position = jax.jit(stage.init)(jax.random.key(config.seed)), Position(count, {})
   resumed = load_state(start, state) if same else None
@@ -272,7 +273,8 @@ def save(
   own = repair.repair.sizes(repair.model(config, stage))
   released = jax.device_get(state.released)
   before = weights.Weights('repair', {}, {}) if loaded is None else loaded.weights
-  sizes = dict(before.model) | (own if stage == 'repair' else {'finder': own})
+  named = {'repair': own, 'finder': {'finder': own}, 'cleaner': {'cleaner': True}}
+  sizes = dict(before.model) | named[stage]
   params = dict(before.params) | {stage: released}
   path = folder / f'repair-{step:09d}.safetensors'
   large = lambda tree: 4 * sum(leaf.size for leaf in jax.tree.leaves(tree)) > LARGEST - (1 << 20)
@@ -305,9 +307,9 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('--start', type=pathlib.Path, help='weights, if OUTPUT holds no checkpoint')
   parser.add_argument(
     '--stage',
-    choices=('repair', 'finder'),
+    choices=('repair', 'finder', 'cleaner'),
     default='repair',
-    help='finder: the smaller network that only finds; the others are those of --start',
+    help='finder, cleaner: a network that only finds or cleans; the others are those of --start',
   )
   parser.add_argument('--minutes', type=float, default=9.0, help='in all, compiling included')
   parser.add_argument(

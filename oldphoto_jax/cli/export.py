@@ -12,8 +12,8 @@ def add(verbs) -> None:
     'export',
     'write networks for other programs: ONNX, StableHLO',
     'Writes the networks of weights into a folder, for photos of any size. repair becomes '
-    'look.onnx and fill.onnx, a detector detect.onnx, pix2pix and CycleGAN restore.onnx. Needs: '
-    'pip install "oldphoto_jax[export]".',
+    'look.onnx and fill.onnx, with a cleaner also clean.onnx, a detector detect.onnx, pix2pix and '
+    'CycleGAN restore.onnx. Needs: pip install "oldphoto_jax[export]".',
     (
       'oldphoto export --onnx -o exported',
       'oldphoto export --onnx --stablehlo --weights runs/pix2pix_cpu -o exported',

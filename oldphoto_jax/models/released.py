@@ -21,6 +21,7 @@ class Networks(NamedTuple):
     answer: see engine.Restorer.
     starts: see engine.Restorer.
     find: see engine.Restorer.
+    cleaning: see engine.Restorer.
     correction: (params, thumbnails, weights [B, h, w, 1]) -> arguments of models.tone.apply; None:
       it leaves tones as they are.
   """
@@ -35,3 +36,4 @@ class Networks(NamedTuple):
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
   starts: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   find: Callable[[Any, jax.Array], jax.Array] | None = None
+  cleaning: Callable[[Any], Any] | None = None

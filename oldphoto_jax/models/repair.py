@@ -8,7 +8,8 @@ not learnt it leaves alone.
 
 A release may hold a second, smaller U-Net, the `finder`, which only had to find damage. Two
 networks that learnt apart err in different places, so the mean of their probabilities decides; and
-the smaller one alone looks at smaller copies of the photo (benchmarks/prints).
+the smaller one alone looks at smaller copies of the photo (benchmarks/prints). It may also hold a
+`cleaner`, of the size of the first, which only had to clean: noisy photos are cleaned by it.
 """
 
 import dataclasses
@@ -409,12 +410,15 @@ def networks(sizes: dict[str, Any]) -> Networks:
   """What weights of these sizes can do; see `from_sizes` for what it raises."""
   model = from_sizes(sizes)
   finder = from_sizes(sizes['finder']) if 'finder' in sizes else None
+  cleans = sizes.get('cleaner', False)
   fading = tone.from_sizes(sizes['tone']) if 'tone' in sizes else None
 
   def init_all(key):
     params = {'repair': init(model, key).g}
     if finder is not None:
       params['finder'] = init(finder, key).g
+    if cleans:
+      params['cleaner'] = init(model, key).g
     return params if fading is None else params | {'tone': tone.init(fading, key).g}
 
   def find(params, photo):
@@ -423,6 +427,9 @@ def networks(sizes: dict[str, Any]) -> Networks:
   def look_at(params, photo):
     clean, found, _ = look(model, params['repair'], photo)
     return clean, found if finder is None else (found + find(params, photo)) / 2
+
+  def clean(params, photo):
+    return look(model, params['cleaner' if cleans else 'repair'], photo)[0]
 
   def fill_holes(params, photo, mask):
     trust = mask.max((1, 2, 3), keepdims=True)
@@ -434,7 +441,7 @@ def networks(sizes: dict[str, Any]) -> Networks:
 
   return Networks(
     init_all,
-    lambda params, photo: look(model, params['repair'], photo)[0],
+    clean,
     max(net.multiple for net in (model, finder) if net is not None),
     False,
     fill_holes,
@@ -443,4 +450,5 @@ def networks(sizes: dict[str, Any]) -> Networks:
     lambda params, *arrays: answer(model, params['repair'], *arrays),
     starts,
     None if finder is None else find,
+    (lambda params: params | {'repair': params['cleaner']}) if cleans else None,
   )

@@ -67,6 +67,8 @@ class Restorer:
   starts: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   # (params, photos) -> the probability of damage by a second network; None: there is only one.
   find: Callable[[Any, jax.Array], jax.Array] | None = None
+  # params -> those with which `answer` is the network that only cleans; None: there is none.
+  cleaning: Callable[[Any], Any] | None = None
   # Identifies the functions above, so that their programs can be kept; '' if nothing does.
   key: str = ''
 
@@ -209,6 +211,7 @@ class Repairing:
       used.
     run_find: (photo) -> probability of damage, by a second network, which alone looks at smaller
       copies; None: `run_look` does.
+    run_clean: (photo) -> restored photo, by a network that only cleans; None: `run_look` does.
   """
 
   plan: shapes.Plan
@@ -223,11 +226,21 @@ class Repairing:
   )
   workers: int = 1  # tiles that are computed at once
   run_find: Callable[[np.ndarray], np.ndarray] | None = None
+  run_clean: Callable[[np.ndarray], np.ndarray] | None = None
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
-    return self._clean_and_find(photo)[0]
+    return self._clean_and_find(photo)[0] if self.run_clean is None else self._cleaned(photo)
+
+  def need(self, part: np.ndarray) -> float:
+    """How far a photo needs cleaning, by a part of it that fits into a tile: from 0 to 1."""
+    shape = self.plan.shape(part.shape[:2])
+    if self.run_clean is None:
+      return finding.need(part, _padded(lambda tile: self.run_look(tile)[0], part, shape))
+    return finding.visible(part, _padded(self.run_clean, part, shape))
 
   def look(self, photo: np.ndarray) -> Look:
+    if self.run_clean is not None:  # first: damage is told from noise without it
+      photo = self._cleaned(photo)
     shape = self.plan.shape(photo.shape[:2])
     seek = self.run_find or (lambda tile: self.run_look(tile)[1])
 
@@ -251,9 +264,24 @@ class Repairing:
     return Look(clean, (first + finding.joined(second, on_copies)) / 2)
 
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By the network that does both; where another one cleans, the photo stays."""
     shape = self.plan.shape(photo.shape[:2])
     clean, probability = in_tiles(self.run_look, photo, self.plan, shape, workers=self.workers)
-    return _as_needed(photo, clean), probability
+    if self.run_clean is not None:
+      return photo, probability
+    return _blended(photo, clean, finding.need(photo, clean)), probability
+
+  def _cleaned(self, photo: np.ndarray) -> np.ndarray:
+    """By the network that only cleans, as far as its change is seen in the middle of the photo."""
+    shape = self.plan.shape(photo.shape[:2])
+    starts = (max(0, (whole - side) // 2) for whole, side in zip(photo.shape, shape))
+    middle = tuple(slice(start, start + side) for start, side in zip(starts, shape))
+    part = photo[middle]
+    clean = _padded(self.run_clean, part, shape)
+    amount = finding.visible(part, clean)
+    if amount > 0 and part.shape != photo.shape:
+      clean = in_tiles(self.run_clean, photo, self.plan, shape, workers=self.workers)[0]
+    return _blended(photo, clean, amount)
 
   def _shape_for(self, holes: np.ndarray) -> tuple[int, int]:
     """The tiles of `look`, which have a program, unless a hole is too wide for them."""
@@ -293,12 +321,18 @@ class Repairing:
     return toning.correct(photo, knots, matrix, amount, tone.LARGEST), amount
 
 
-def _as_needed(photo: np.ndarray, clean: np.ndarray) -> np.ndarray:
-  """`clean` as far as the photo needs it: see finding.need."""
-  need = finding.need(photo, clean)
-  if need == 1:  # a pass over the photo can be saved
+def _padded(
+  run: Callable[[np.ndarray], np.ndarray], part: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+  """`run` of a part [h, w, 3] that fits into a tile of `shape`, which is padded to it."""
+  return run(shapes.pad(part, shape)[None])[0, : part.shape[0], : part.shape[1]]
+
+
+def _blended(photo: np.ndarray, clean: np.ndarray, amount: float) -> np.ndarray:
+  """`clean` by this amount; at 0 and 1 a pass over the photo is saved."""
+  if amount == 1:
     return clean
-  return photo + need * (clean - photo) if need > 0 else photo
+  return photo + amount * (clean - photo) if amount > 0 else photo
 
 
 class Stopped(Exception):
@@ -329,7 +363,7 @@ def stoppable(engine: Engine, stop: threading.Event) -> Engine:
 
 def each_run(engine: Repairing, of: Callable[[Callable, str], Callable]) -> Repairing:
   """The engine with `of` (what runs a tile, its name) in the place of all that runs tiles."""
-  names = 'look', 'fill', 'find'
+  names = 'look', 'fill', 'find', 'clean'
   runs = {f'run_{name}': getattr(engine, f'run_{name}') for name in names}
   new = {name: of(run, name.removeprefix('run_')) for name, run in runs.items() if run}
   return dataclasses.replace(engine, **new)
@@ -426,11 +460,13 @@ def compiled(
     def kept(name: str, apply: Callable, params: Any) -> programs.Program:
       return programs.Program(apply, params, restorer.key and f'{name} {restorer.key}')
 
+    answer = kept('answer', restorer.answer, params)
     ready = programs.RepairPrograms(
-      kept('answer', restorer.answer, params),
+      answer,
       kept('starts', lambda _, *arrays: restorer.starts(*arrays), None),
       restorer.correction and kept('correction', restorer.correction, params),
       restorer.find and kept('find', restorer.find, params),
+      restorer.cleaning and answer.of(restorer.cleaning(params)),
     )
     return Repairing(
       plan,
@@ -441,6 +477,7 @@ def compiled(
       ready,
       _workers(),
       ready.find,
+      ready.clean if ready.cleaner else None,
     )
   if restorer.look is not None:
     looking, filler, correction = (

@@ -26,6 +26,9 @@ VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not
 SOUND, NOISY = 1.5 / 127.5, 3 / 127.5
 BLOCK, BLOCKS = 16, 1000  # pixels of a side; how many are measured, about
 LEAST_CHANGED = 0.1  # share of the blocks
+# A network that only cleans leaves sound photos alone. What it changes by less than the first of
+# these, of [-1, 1], on average, stays all the same; from the second on it is believed.
+UNSEEN, SEEN = 0.8 / 127.5, 1.6 / 127.5
 PAPER = 0.85  # mean level, of [-1, 1], from which on a block may be a border, which shows no noise
 
 # Share of the shorter side: what is found and is wider stays, as so wide a filling is made up. It
@@ -158,7 +161,8 @@ def worth_filling(photo: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> np
   """The mask without the pieces that filling would hardly change: they may well be sound.
 
   Args:
-    photo, filled: float32 [H, W, 3] in [-1, 1], before and after.
+    photo, filled: float32 [H, W, 3] in [-1, 1], before and after; a noisy photo after cleaning, as
+      taking its noise away is no reason to fill.
     mask: float32 [H, W, 1].
   """
   pieces, count = ndimage.label(mask[..., 0] > 0, np.ones((3, 3)))
@@ -176,15 +180,38 @@ def worth_filling(photo: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> np
 def need(photo: np.ndarray, clean: np.ndarray) -> float:
   """How far a photo needs the cleaning that a network proposes: 0 not at all, 1 wholly.
 
-  A network cleans everything a little. In a sound photo that costs texture and gains nothing.
+  A network that also finds and fills cleans everything a little. In a sound photo that costs
+  texture and gains nothing.
 
   Args:
     photo, clean: float32 [H, W, 3] in [-1, 1], before and after; H and W at least BLOCK, or there
       is nothing to measure, and the photo is cleaned.
   """
+  change = _changes(photo, clean)
+  if not len(change):
+    return 1.0
+  return _between(float(np.quantile(change, LEAST_CHANGED)), SOUND, NOISY)
+
+
+def visible(photo: np.ndarray, clean: np.ndarray) -> float:
+  """How far the change is seen that a network which only cleans proposes, from 0 to 1: see `need`.
+
+  Such a network takes away noise, and also the blur and the traces of compression that are no
+  noise, and are not everywhere.
+  """
+  change = _changes(photo, clean)
+  return _between(float(change.mean()), UNSEEN, SEEN) if len(change) else 1.0
+
+
+def _between(x: float, low: float, high: float) -> float:
+  return float(np.clip((x - low) / (high - low), 0, 1))
+
+
+def _changes(photo: np.ndarray, clean: np.ndarray) -> np.ndarray:
+  """The mean change of each of some BLOCKS of BLOCK pixels a side, without borders of paper."""
   rows, columns = (n // BLOCK for n in photo.shape[:2])
   if not rows or not columns:
-    return 1.0
+    return np.zeros(0)
   step = max(1, round((rows * columns / BLOCKS) ** 0.5))  # of a large photo, a grid of blocks
 
   def blocks(x: np.ndarray) -> np.ndarray:
@@ -194,5 +221,4 @@ def need(photo: np.ndarray, clean: np.ndarray) -> float:
   before = blocks(photo)
   change = np.abs(blocks(clean) - before).mean((1, 3, 4))
   inner = np.abs(before.mean((1, 3, 4))) < PAPER
-  change = float(np.quantile(change[inner] if inner.any() else change, LEAST_CHANGED))
-  return float(np.clip((change - SOUND) / (NOISY - SOUND), 0, 1))
+  return change[inner] if inner.any() else change

@@ -1,6 +1,7 @@
 """Networks, compiled for each shape when it is first needed, and called with NumPy arrays."""
 
 import concurrent.futures
+import copy
 import dataclasses
 import os
 import threading
@@ -29,6 +30,12 @@ class Program:
     self._jit = partial(jax.jit, compiler_options=CPU_OPTIONS if on_cpu else None)
     self._apply, self._params, self._key = apply, jax.device_put(params), key
     self._compiled, self._lock = {}, threading.Lock()
+
+  def of(self, params: Any) -> 'Program':
+    """The same with other parameters of these shapes. What is compiled serves both."""
+    other = copy.copy(self)
+    other._params = jax.device_put(params)
+    return other
 
   def __call__(self, *arrays: np.ndarray) -> Any:
     compiled = self.prepare(*(array.shape for array in arrays))
@@ -70,10 +77,18 @@ class RepairPrograms:
   starts: Program
   correction: Program | None
   find: Program | None = None  # a second opinion on what is damaged; None: there is none
+  cleaner: Program | None = None  # `answer` by a network for noisy photos; None: there is none
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return self._unmarked(self.answer, photo)
+
+  def clean(self, photo: np.ndarray) -> np.ndarray:
+    return self._unmarked(self.cleaner or self.answer, photo)[0]
+
+  @staticmethod
+  def _unmarked(answer: Program, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     nothing = np.zeros_like(photo[..., :1])
-    return self.answer(photo, photo, nothing, nothing)
+    return answer(photo, photo, nothing, nothing)
 
   def fill(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not mask.any():

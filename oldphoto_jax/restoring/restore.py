@@ -129,7 +129,7 @@ def restore_array(
     trust = finding.TRUST if searching else 1.0
     filled = engine.fill(photo, clean, np.where(mask > 0, np.float32(trust), 0))
     if searching:
-      mask = finding.worth_filling(photo, filled, mask)
+      mask = finding.worth_filling(looked, filled, mask)
     inside = np.nonzero(mask[..., 0] > 0)  # a small part of the photo
     weight = mask[inside]
     restored = clean.copy()

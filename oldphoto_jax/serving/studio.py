@@ -300,9 +300,7 @@ class Studio:
     height, width = photo.size
     top, left = max(0, (height - TILE) // 2), max(0, (width - TILE) // 2)
     part = images.to_float(images.Photo(photo.pixels[top : top + TILE, left : left + TILE]))
-    padded = shapes.pad(part, (TILE, TILE))
-    clean, _ = engine.run_look(padded[None])
-    return finding.need(part, clean[0, : part.shape[0], : part.shape[1]])
+    return engine.need(part)
 
   def pixels_to_look(self, entry: box.Entry) -> int:
     """How many pixels `look` reports to `tick` in all, about."""

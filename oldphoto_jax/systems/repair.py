@@ -1,6 +1,6 @@
 """The system repair: a network that finds, fills and cleans, and a small one that revives tones.
 
-A third one, the `finder`, is as the first, but smaller, and only has to find.
+Two more are as the first, but have one task: a smaller `finder`, and a `cleaner`.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,14 @@ EXACT = 0.67  # share of the masks that are as a person draws them; the others a
 
 
 def model(config: ConfigDict, stage: str = 'repair') -> repair.Repair:
-  """The network that finds, fills and cleans; of the stage 'finder', the one that only finds.
+  """The network that finds, fills and cleans; of 'finder' and 'cleaner', the one for one task.
 
   Raises:
     ConfigError: for a loss term that does not exist, or a crop or batch that does not fit.
   """
   m, c = config.model, config[stage]
   net = repair.Repair(
-    widths=tuple(m.widths if stage == 'repair' else c.widths),
+    widths=tuple(c.widths if stage == 'finder' else m.widths),
     blocks=m.blocks,
     weights=build.weights(c.weights, repair.WEIGHTS),
     ema=c.ema,
@@ -225,29 +225,32 @@ def stages(
   config: ConfigDict, photos: splits.Photos, networks: frozen.Networks
 ) -> dict[str, Callable[[], train.Stage]]:
   """The stages; see system.trained."""
-  del networks  # no stage needs another
 
   def stage(name):
-    return repair_stage(config, photos, stream(config, photos), name)
+    source, init = stream(config, photos, name), started(config, name, networks)
+    return repair_stage(config, photos, source, name, init)
 
   return {
     'finder': partial(stage, 'finder'),
     'repair': partial(stage, 'repair'),
+    'cleaner': partial(stage, 'cleaner'),
     'tone': partial(_tone_stage, config, photos),
   }
 
 
-def stream(config: ConfigDict, photos: splits.Photos) -> prints.CleanAndPrints:
-  """The clean photos and labelled prints that `repair` learns from.
+def stream(
+  config: ConfigDict, photos: splits.Photos, stage: str = 'repair'
+) -> prints.CleanAndPrints:
+  """The clean photos and labelled prints that a stage learns from; prints teach no cleaning.
 
   Raises:
     UserError: there are prints without labels, or they do not fit together.
   """
   d = config.data
   labelled = prints.NONE
-  if d.labels:
+  if d.labels and stage != 'cleaner':
     labelled = prints.prints(build.names(d.labels), build.names(d.prints))
-  elif d.prints:
+  elif d.prints and not d.labels:
     raise ConfigError('data.prints has no labels: set data.labels, or leave both empty')
   return prints.CleanAndPrints(
     photos.train,
@@ -264,10 +267,18 @@ def repair_stage(
   photos: splits.Photos,
   source: prints.CleanAndPrints,
   name: str = 'repair',
+  init: Callable | None = None,
 ) -> train.Stage:
-  """The stage 'repair' or 'finder'; it learns from `source`."""
+  """The stage 'repair', 'finder' or 'cleaner'.
+
+  Args:
+    config, photos: of the run.
+    source: what it learns from.
+    name: of the stage.
+    init: key -> the state that it begins with; None: a network that has learnt nothing.
+  """
   d = config.data
-  shares = config.shares if name == 'repair' else config.finder.shares
+  shares = config.shares if name == 'repair' else config[name].shares
   net, mixture = model(config, name), recipe(config, shares)
   worn_prints = build.recipe('worn', d.overlays)
   assert isinstance(worn_prints, worn.Worn)
@@ -278,25 +289,38 @@ def repair_stage(
     config,
     photos,
     name,
-    init=_started(config, net, name),
+    init=init,
     stream=source,
     prepare=prepare(mixture, over, d.p_over, d.p_retoned),
-    prepare_eval=prepare_eval(worn_prints if 'worn' in shares else mixture),
-    score='psnr' if name == 'repair' else 'f1',
+    prepare_eval=prepare_eval(worn_prints if shares.get('worn') else mixture),
+    score='f1' if name == 'finder' else 'psnr',
     columns=('old', 'restored', 'told', 'clean', 'damage', 'found'),
   )
 
 
-def _started(config: ConfigDict, net: repair.Repair, stage: str) -> Callable | None:
-  """An init from the weights that `start` names; None where they have no network for this stage."""
-  if not config.start:
+def started(
+  config: ConfigDict, stage: str, networks: frozen.Networks | None = None
+) -> Callable[[jax.Array], state.State] | None:
+  """An init of 'repair', 'finder' or 'cleaner' from trained parameters; None where there are none.
+
+  They are those of the weights that `start` names. A first cleaner begins as the network that
+  finds, fills and cleans: as that of these weights, or else of `networks`, those of the run.
+
+  Raises:
+    ConfigError: the weights of `start` are of another system.
+    WeightsError: they do not fit.
+  """
+  net = model(config, stage)
+  held = weights.load(config.start) if config.start else weights.Weights('repair', {}, {})
+  if held.system != 'repair':
+    raise ConfigError(f'start: {config.start} holds the system {held.system}, not repair')
+  params = held.params.get(stage)
+  if params is None and stage == 'cleaner':
+    params = held.params.get('repair')
+    if params is None and networks is not None and networks.has('repair'):
+      params = networks.of('repair', model(config), repair.init)
+  if params is None:
     return None
-  released = weights.load(config.start)
-  if released.system != 'repair':
-    raise ConfigError(f'start: {config.start} holds the system {released.system}, not repair')
-  if stage not in released.params:
-    return None
-  params = released.params[stage]
   like = jax.eval_shape(partial(repair.init, net), jax.random.key(0)).g
   weights.check_shapes(params, like, config.start)
   return lambda key: state.start(net, jax.tree.map(jnp.asarray, params))
@@ -320,9 +344,9 @@ def _tone_stage(config: ConfigDict, photos: splits.Photos) -> train.Stage:
 
 
 def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
-  """All networks; without one for tones they stay, and without a finder `repair` finds alone.
+  """All networks; without one for tones they stay, and `repair` does alone what others do not.
 
-  A finder that was not trained here comes from the weights of `start`, if they have one.
+  A finder or cleaner that was not trained here comes from the weights of `start`, if they have one.
   """
   net, sizes = model(config), {}
   params = {'repair': networks.of('repair', net, repair.init)}
@@ -330,8 +354,13 @@ def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
     finder = model(config, 'finder')
     params['finder'] = networks.of('finder', finder, repair.init)
     sizes['finder'] = repair.sizes(finder)
-  elif config.start and 'finder' in (held := weights.load(config.start)).params:
-    params['finder'], sizes['finder'] = held.params['finder'], held.model['finder']
+  if networks.has('cleaner'):
+    params['cleaner'] = networks.of('cleaner', model(config, 'cleaner'), repair.init)
+    sizes['cleaner'] = True
+  if config.start:
+    held = weights.load(config.start)
+    for name in {'finder', 'cleaner'} & set(held.params) - set(params):
+      params[name], sizes[name] = held.params[name], held.model[name]
   if networks.has('tone'):
     fading = tone_model(config)
     params['tone'] = networks.of('tone', fading, tone.init)

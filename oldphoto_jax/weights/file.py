@@ -225,6 +225,7 @@ def restorer(weights: Weights, name: str) -> restore.Restorer:
     answer=released.answer,
     starts=released.starts,
     find=released.find,
+    cleaning=released.cleaning,
     key=json.dumps([weights.system, weights.model], sort_keys=True),
   )
 

@@ -159,8 +159,8 @@ class Graph:
 def files(loaded: Loaded) -> dict[str, bytes]:
   """The graphs of trained weights: name of the file -> what it holds.
 
-  `repair` becomes look.onnx and fill.onnx, a detector detect.onnx, and pix2pix and CycleGAN
-  restore.onnx.
+  `repair` becomes look.onnx and fill.onnx, with a cleaner also clean.onnx, a detector detect.onnx,
+  and pix2pix and CycleGAN restore.onnx.
 
   Raises:
     WeightsError: the package onnx is missing, or these networks have no such form.
@@ -187,6 +187,12 @@ def files(loaded: Loaded) -> dict[str, bytes]:
         {'filled': 3},
       ),
     }
+    if weights.model.get('cleaner'):
+      parts['clean'] = (
+        lambda g, x: (_clean(g, model, params['cleaner'], g.signed(x))[0],),
+        {'photo': 3},
+        {'clean': 3},
+      )
     multiple = max(net.multiple for net in (model, finder) if net is not None)
   elif weights.system == DETECTOR:
     net = detector.from_sizes(weights.model).net
@@ -261,14 +267,19 @@ def _look(
 ) -> tuple[str, str]:
   """repair.look, without the scale of the error; of the damage, the mean with the finder's."""
   photo = g.signed(photo)
-  nothing = g.times(g.channels(photo, 0, 1), 0)
-  out = _repair_unet(g, model, params['repair'], photo, photo, nothing, nothing)
-  clean = g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
-  damage = g.op('Sigmoid', g.channels(out, 3, 4))
+  clean, damage = _clean(g, model, params['repair'], photo)
   if finder is not None:
-    out = _repair_unet(g, finder, params['finder'], photo, photo, nothing, nothing)
-    damage = g.times(g.op('Add', damage, g.op('Sigmoid', g.channels(out, 3, 4))), 0.5)
+    _, second = _clean(g, finder, params['finder'], photo)
+    damage = g.times(g.op('Add', damage, second), 0.5)
   return clean, damage
+
+
+def _clean(g: Graph, model: repair.Repair, params, photo: str) -> tuple[str, str]:
+  """The photo in [-1, 1], cleaned, in [0, 1], and the probability of damage, by one network."""
+  nothing = g.times(g.channels(photo, 0, 1), 0)
+  out = _repair_unet(g, model, params, photo, photo, nothing, nothing)
+  clean = g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
+  return clean, g.op('Sigmoid', g.channels(out, 3, 4))
 
 
 def _fill(g: Graph, model: repair.Repair, params, photo: str, mask: str) -> tuple[str]:

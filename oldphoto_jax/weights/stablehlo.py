@@ -23,9 +23,10 @@ PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 
 def files(loaded: Loaded) -> dict[str, bytes]:
-  """The function of trained weights: name of the file -> what it holds.
+  """The functions of trained weights: name of the file -> what it holds.
 
-  look.stablehlo of `repair`, detect.stablehlo of a detector, restore.stablehlo of others.
+  look.stablehlo of `repair`, with a cleaner also clean.stablehlo, detect.stablehlo of a detector,
+  and restore.stablehlo of others.
 
   Raises:
     WeightsError: these networks have no such form.
@@ -42,11 +43,16 @@ def files(loaded: Loaded) -> dict[str, bytes]:
       'test_dropout'
     )
   released = networks(weights)
-  if released.look is not None:
-    name, function = 'look', released.look
+  if released.look is None:
+    functions = {'detect' if weights.system == DETECTOR else 'restore': released.apply}
   else:
-    name, function = 'detect' if weights.system == DETECTOR else 'restore', released.apply
-  return {f'{name}.stablehlo': _exported(function, weights.params, released.multiple)}
+    functions = {'look': released.look}
+    if released.cleaning is not None:
+      functions['clean'] = released.apply
+  return {
+    f'{name}.stablehlo': _exported(function, weights.params, released.multiple)
+    for name, function in functions.items()
+  }
 
 
 def _exported(function: Any, params: Any, multiple: int) -> bytes:
