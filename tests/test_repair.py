@@ -448,6 +448,40 @@ def test_a_smaller_finder_gives_a_second_opinion(trained):
   np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
+def test_noise_is_measured_where_there_is_least_texture():
+  rng = np.random.default_rng(0)
+  y, x = np.mgrid[:128, :160] / 40
+  smooth = 0.4 * np.stack([np.sin(x + y), np.cos(x), np.sin(y)], -1)
+  smooth[:, 120:] += np.where(np.indices((128, 40)).sum(0) % 2, 0.3, -0.3)[..., None]  # texture
+  smooth[:32] = 1.0  # paper shows no noise
+  noisy = smooth + rng.normal(0, 0.1, smooth.shape) * (smooth < 1)
+  both = np.stack([smooth, noisy]).astype(np.float32)
+  fine, coarse = repair.LOUD * repair.noise(both).T
+  assert fine[0] < 0.005 and coarse[0] < 0.02
+  assert fine[1] == pytest.approx(0.1, rel=0.15)
+  assert coarse[1] == pytest.approx(0.05, rel=0.25)  # white noise has half as much of it
+  np.testing.assert_allclose(jax.jit(repair.noise)(both), repair.noise(both), atol=1e-5)
+  assert repair.noise(np.ones((1, 64, 64, 3), np.float32)).max() == 0
+  assert repair.noise(both[:, :20, :20]).shape == (2, 2)  # too small to be measured coarsely
+
+
+def test_a_cleaner_sees_how_noisy_a_photo_is_and_is_not_asked_for_damage(trained):
+  weights = dict.fromkeys(repair.WEIGHTS, 0.0) | {'l1': 10.0}
+  model = repair.Repair((4, 8), 1, weights, g_tx=optax.sgd(0.1), tells=False, measures=True)
+  batch = {name: jnp.asarray(value) for name, value in _batch().items()}
+  seen = repair._without_masks(batch, True)
+  levels = repair.noise(batch['old'])
+  np.testing.assert_allclose(seen['mask'][:, 3, 5, 0], levels[:, 0])
+  np.testing.assert_allclose(seen['trust'][:, 3, 5, 0], levels[:, 1])
+  assert levels.max() > 0 and float(seen['holes'].max()) == 0
+  deaf = repair.unmasked(trained)
+  counts = {'known': 1.0, 'judged': 1.0, 'holes': 1.0}
+  terms = [repair.loss_terms(model, g, seen, counts)['l1'] for g in (trained, deaf)]
+  assert abs(terms[0] - terms[1]) > 1e-3
+  expected = repair.look(model, deaf, batch['old'])[0]
+  np.testing.assert_allclose(repair.clean(model, deaf, batch['old']), expected, atol=1e-6)
+
+
 def test_a_cleaner_is_believed_as_far_as_its_change_is_seen(trained):
   """It needs no program of its own, and what is found is found in the cleaned photo."""
   from oldphoto_jax import weights
@@ -490,7 +524,7 @@ def test_a_first_cleaner_begins_as_the_network_that_it_will_stand_beside(tmp_pat
   weights.save(tmp_path / 'w.safetensors', held, card={})
   config.start = str(tmp_path / 'w.safetensors')
   begin = system.started(config, 'cleaner')
-  jax.tree.map(np.testing.assert_array_equal, begin(jax.random.key(0)).g, trained)
+  jax.tree.map(np.testing.assert_array_equal, begin(jax.random.key(0)).g, repair.unmasked(trained))
   of = {'repair': trained, 'cleaner': jax.tree.map(lambda x: x + 1, trained)}
   networks = frozen.Networks(lambda stage, *_: of[stage], lambda name: name in of, None)
   released = system.release(config, networks)
@@ -500,7 +534,7 @@ def test_a_first_cleaner_begins_as_the_network_that_it_will_stand_beside(tmp_pat
   config.start = ''
   assert system.started(config, 'cleaner') is None
   begin = system.started(config, 'cleaner', networks)  # or as the one of the run
-  jax.tree.map(np.testing.assert_array_equal, begin(jax.random.key(0)).g, trained)
+  jax.tree.map(np.testing.assert_array_equal, begin(jax.random.key(0)).g, repair.unmasked(trained))
 
 
 def test_a_program_that_could_not_be_compiled_is_tried_again():

@@ -9,7 +9,9 @@ not learnt it leaves alone.
 A release may hold a second, smaller U-Net, the `finder`, which only had to find damage. Two
 networks that learnt apart err in different places, so the mean of their probabilities decides; and
 the smaller one alone looks at smaller copies of the photo (benchmarks/prints). It may also hold a
-`cleaner`, of the size of the first, which only had to clean: noisy photos are cleaned by it.
+`cleaner`, of the size of the first, which only had to clean. In the place of a mask it is told how
+noisy the photo is: its neighbourhood cannot tell a pixel whether it is texture or noise, but noise
+is everywhere.
 """
 
 import dataclasses
@@ -19,6 +21,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -44,6 +47,10 @@ DAMAGED = 1e-3  # share of a photo that is damaged, from which on its Dice coeff
 SMOOTHING = 1e-4  # added to both halves of a Dice coefficient
 WINDOW = 15  # pixels, over which `shown` compares what holes show with their prefill
 FLAT = 1e-6  # added to the product of their variances: two gray levels each are no picture yet
+BLOCK = 8  # cells of 2x2 pixels of a side, of which the noise is measured; see `noise`
+QUIET = 0.1  # share of the blocks that show less noise than the photo is said to have
+CLIPPED = 0.9  # mean of a block, of [-1, 1], from which on white or black hide its noise
+LOUD = 50 / 127.5  # standard deviation of noise that the cleaner is told as 1
 SURE = -6.0  # logarithm of the smallest scale of error that is learnt: a third of a gray level
 
 
@@ -108,6 +115,7 @@ class Repair:
     g_tx: optimiser.
     dtype: of the convolutions.
     tells: whether every other example of a training is told its damage.
+    measures: whether it is a cleaner, which is told how noisy a photo is; then it must not `tell`.
   """
 
   widths: tuple[int, ...] = (32, 64, 128, 192)
@@ -117,6 +125,7 @@ class Repair:
   g_tx: optax.GradientTransformation = optax.adam(1e-3)
   dtype: Any = jnp.float32
   tells: bool = True
+  measures: bool = False
 
   @property
   def net(self) -> RepairUNet:
@@ -146,6 +155,13 @@ def init(model: Repair, key: jax.Array) -> State:
     if 'conv2' in layer:
       g[name] = layer | {'conv2': zeros(layer['conv2'])}
   return start(model, g)
+
+
+def unmasked(params: dict[str, Any]) -> dict[str, Any]:
+  """The parameters of a network that does not see what it gets as mask and trust."""
+  kernel = jnp.asarray(params['conv_in']['kernel'])  # of 2x2 pixels with 8 channels each
+  split = kernel.reshape(*kernel.shape[:2], 4, 8, kernel.shape[-1]).at[:, :, :, 6:].set(0)
+  return params | {'conv_in': params['conv_in'] | {'kernel': split.reshape(kernel.shape)}}
 
 
 def look(model: Repair, params: Any, photo: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -179,6 +195,52 @@ def fill(
   """
   trust = jnp.broadcast_to(trust, mask.shape).astype(photo.dtype)
   return answer(model, params, *starts(photo, mask * trust), mask, trust)[0]
+
+
+def clean(model: Repair, params: Any, photo: jax.Array) -> jax.Array:
+  """Cleans a photo by a cleaner, [B, H, W, 3] in [-1, 1]; arguments as for `look`."""
+  return answer(model, params, photo, photo, *_levels(photo))[0]
+
+
+def _levels(photo: jax.Array) -> list[jax.Array]:
+  """`noise` as the mask and the trust that a cleaner gets, [B, H, W, 1] each."""
+  levels = jnp.broadcast_to(noise(photo)[:, None, None], (*photo.shape[:3], 2))
+  return jnp.split(levels, 2, -1)
+
+
+def noise(photo: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+  """How noisy photos are, fine and coarse: [B, 2] in units of LOUD, at most 1.
+
+  The standard deviation of white noise would be that of the diagonal Haar coefficients, of cells of
+  2x2 pixels. Texture adds to it, so that of the photo is taken where it is least: of a share QUIET
+  of the blocks, without those that are nearly black or white. Coarse: the same of the photo at half
+  the size. Ours, after Immerkaer 1996 (a Laplacian of the whole photo).
+
+  Args:
+    photo: float32 [B, H, W, 3] in [-1, 1], of NumPy or JAX; H and W at least 4 * BLOCK, or what
+      cannot be measured is 0.
+  """
+  xp = np if isinstance(photo, np.ndarray) else jnp
+  halves = photo[:, : photo.shape[1] // 2 * 2, : photo.shape[2] // 2 * 2]
+  halves = halves.reshape(len(photo), photo.shape[1] // 2, 2, photo.shape[2] // 2, 2, 3)
+  return xp.stack([_noise(photo, xp), _noise(halves.mean((2, 4)), xp)], -1)
+
+
+def _noise(photo, xp):
+  rows, columns = (n // (2 * BLOCK) for n in photo.shape[1:3])
+  if not rows or not columns:
+    return xp.zeros(len(photo), photo.dtype)
+  cells = photo[:, : 2 * BLOCK * rows, : 2 * BLOCK * columns]
+  cells = cells.reshape(len(photo), rows, BLOCK, 2, columns, BLOCK, 2, 3)
+  diagonal = cells[:, :, :, 0, :, :, 0] - cells[:, :, :, 0, :, :, 1]
+  diagonal = (diagonal - cells[:, :, :, 1, :, :, 0] + cells[:, :, :, 1, :, :, 1]) / 2
+  power = (diagonal**2).mean((2, 4, 5)).reshape(len(photo), -1)
+  hidden = abs(cells.mean((2, 3, 5, 6, 7))).reshape(len(photo), -1) >= CLIPPED
+  power = xp.sort(xp.where(hidden, xp.inf, power), -1)
+  seen = (~hidden).sum(-1)
+  place = (QUIET * xp.maximum(seen - 1, 0)).astype(int)
+  least = xp.take_along_axis(power, place[:, None], -1)[:, 0]
+  return xp.minimum(xp.where(seen > 0, least, 0.0) ** 0.5 / LOUD, 1.0).astype(photo.dtype)
 
 
 def starts(photo: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -265,7 +327,7 @@ def train_step(
     The new state, and every loss term by name (unweighted) with the gradient norm.
   """
   del constants, keys
-  batch = _with_prefilled(batch) if model.tells else _without_masks(batch)
+  batch = _with_prefilled(batch) if model.tells else _without_masks(batch, model.measures)
   counts = {
     name: averaging.pmean(batch[name].sum() / batch[name].size)
     for name in ('known', 'judged', 'holes')
@@ -297,16 +359,10 @@ def _with_prefilled(batch):
   }
 
 
-def _without_masks(batch):
-  nothing = jnp.zeros_like(batch['told'])
-  old = batch['old']
-  return batch | {
-    'seen': old,
-    'filled': old,
-    'mask': nothing,
-    'trust': nothing,
-    'holes': nothing,
-  }
+def _without_masks(batch, measures):
+  nothing, old = jnp.zeros_like(batch['told']), batch['old']
+  mask, trust = _levels(old) if measures else (nothing, nothing)
+  return batch | {'seen': old, 'filled': old, 'mask': mask, 'trust': trust, 'holes': nothing}
 
 
 def loss_terms(model: Repair, g, batch, counts) -> dict[str, jax.Array]:
@@ -377,7 +433,10 @@ def eval_step(
   del constants
   old, clean, damage = batch['old'], batch['clean'], batch['damage']
   restored, found, _ = look(model, state.released, old)
-  told = fill(model, state.released, old, (damage > 0.25).astype(old.dtype))
+  if model.measures:
+    told = restored = clean(model, state.released, old)
+  else:
+    told = fill(model, state.released, old, (damage > 0.25).astype(old.dtype))
   psnr = lambda photo: psnr_ssim.psnr(photo, clean)
   mean = lambda x: x.mean((1, 2, 3), dtype=jnp.float32)
   marked, true = found >= 0.5, damage >= 0.5
@@ -428,8 +487,10 @@ def networks(sizes: dict[str, Any]) -> Networks:
     clean, found, _ = look(model, params['repair'], photo)
     return clean, found if finder is None else (found + find(params, photo)) / 2
 
-  def clean(params, photo):
-    return look(model, params['cleaner' if cleans else 'repair'], photo)[0]
+  def restore(params, photo):
+    if cleans:
+      return clean(model, params['cleaner'], photo)
+    return look(model, params['repair'], photo)[0]
 
   def fill_holes(params, photo, mask):
     trust = mask.max((1, 2, 3), keepdims=True)
@@ -441,7 +502,7 @@ def networks(sizes: dict[str, Any]) -> Networks:
 
   return Networks(
     init_all,
-    clean,
+    restore,
     max(net.multiple for net in (model, finder) if net is not None),
     False,
     fill_holes,

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oldphoto_jax.models import tone
+from oldphoto_jax.models import repair, tone
 from oldphoto_jax.restoring import (
   filling,
   finding,
@@ -211,7 +211,8 @@ class Repairing:
       used.
     run_find: (photo) -> probability of damage, by a second network, which alone looks at smaller
       copies; None: `run_look` does.
-    run_clean: (photo) -> restored photo, by a network that only cleans; None: `run_look` does.
+    run_clean: (photo, models.repair.noise of the whole photo, [1, h, w, 2]) -> restored photo, by a
+      network that only cleans; None: `run_look` does.
   """
 
   plan: shapes.Plan
@@ -226,7 +227,7 @@ class Repairing:
   )
   workers: int = 1  # tiles that are computed at once
   run_find: Callable[[np.ndarray], np.ndarray] | None = None
-  run_clean: Callable[[np.ndarray], np.ndarray] | None = None
+  run_clean: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
     return self._clean_and_find(photo)[0] if self.run_clean is None else self._cleaned(photo)
@@ -236,7 +237,7 @@ class Repairing:
     shape = self.plan.shape(part.shape[:2])
     if self.run_clean is None:
       return finding.need(part, _padded(lambda tile: self.run_look(tile)[0], part, shape))
-    return finding.visible(part, _padded(self.run_clean, part, shape))
+    return finding.visible(part, _padded(self._cleaner(part), part, shape))
 
   def look(self, photo: np.ndarray) -> Look:
     if self.run_clean is not None:  # first: damage is told from noise without it
@@ -277,11 +278,18 @@ class Repairing:
     starts = (max(0, (whole - side) // 2) for whole, side in zip(photo.shape, shape))
     middle = tuple(slice(start, start + side) for start, side in zip(starts, shape))
     part = photo[middle]
-    clean = _padded(self.run_clean, part, shape)
+    cleaner = self._cleaner(part)
+    clean = _padded(cleaner, part, shape)
     amount = finding.visible(part, clean)
     if amount > 0 and part.shape != photo.shape:
-      clean = in_tiles(self.run_clean, photo, self.plan, shape, workers=self.workers)[0]
+      clean = in_tiles(cleaner, photo, self.plan, shape, workers=self.workers)[0]
     return _blended(photo, clean, amount)
+
+  def _cleaner(self, part: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """`run_clean` for tiles of a photo that is as noisy as this part of it."""
+    run, levels = self.run_clean, repair.noise(part[None])[:, None, None]
+    assert run is not None
+    return lambda tile: run(tile, np.broadcast_to(levels, (*tile.shape[:3], 2)))
 
   def _shape_for(self, holes: np.ndarray) -> tuple[int, int]:
     """The tiles of `look`, which have a program, unless a hole is too wide for them."""

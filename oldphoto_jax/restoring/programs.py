@@ -80,15 +80,12 @@ class RepairPrograms:
   cleaner: Program | None = None  # `answer` by a network for noisy photos; None: there is none
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return self._unmarked(self.answer, photo)
-
-  def clean(self, photo: np.ndarray) -> np.ndarray:
-    return self._unmarked(self.cleaner or self.answer, photo)[0]
-
-  @staticmethod
-  def _unmarked(answer: Program, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     nothing = np.zeros_like(photo[..., :1])
-    return answer(photo, photo, nothing, nothing)
+    return self.answer(photo, photo, nothing, nothing)
+
+  def clean(self, photo: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    assert self.cleaner is not None
+    return self.cleaner(photo, photo, noise[..., :1], noise[..., 1:])[0]
 
   def fill(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not mask.any():

@@ -39,6 +39,7 @@ def model(config: ConfigDict, stage: str = 'repair') -> repair.Repair:
     g_tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),
     dtype=build.dtype(m.dtype),
     tells=stage == 'repair',
+    measures=stage == 'cleaner',
   )
   build.check_crops(config, net.multiple)
   if net.tells and c.batch_size % (2 * jax.device_count()):
@@ -319,6 +320,7 @@ def started(
     params = held.params.get('repair')
     if params is None and networks is not None and networks.has('repair'):
       params = networks.of('repair', model(config), repair.init)
+    params = params and repair.unmasked(params)
   if params is None:
     return None
   like = jax.eval_shape(partial(repair.init, net), jax.random.key(0)).g

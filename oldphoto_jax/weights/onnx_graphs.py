@@ -189,7 +189,7 @@ def files(loaded: Loaded) -> dict[str, bytes]:
     }
     if weights.model.get('cleaner'):
       parts['clean'] = (
-        lambda g, x: (_clean(g, model, params['cleaner'], g.signed(x))[0],),
+        lambda g, x: (_clean(g, model, params['cleaner'], g.signed(x)),),
         {'photo': 3},
         {'clean': 3},
       )
@@ -218,7 +218,7 @@ def files(loaded: Loaded) -> dict[str, bytes]:
   for name, (build, inputs, outputs) in parts.items():
     graph = Graph(onnx)
     size = graph.sides('photo')
-    fitted = [graph.fit(x, multiple, 2 * multiple) for x in inputs]
+    fitted = [graph.fit(x, multiple, max(2 * multiple, 4 * repair.BLOCK)) for x in inputs]
     made = build(graph, *fitted)
     for output, value in zip(outputs, made):
       graph.nodes.append(
@@ -267,19 +267,46 @@ def _look(
 ) -> tuple[str, str]:
   """repair.look, without the scale of the error; of the damage, the mean with the finder's."""
   photo = g.signed(photo)
-  clean, damage = _clean(g, model, params['repair'], photo)
+  nothing = g.times(g.channels(photo, 0, 1), 0)
+  out = _repair_unet(g, model, params['repair'], photo, photo, nothing, nothing)
+  clean = g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
+  damage = g.op('Sigmoid', g.channels(out, 3, 4))
   if finder is not None:
-    _, second = _clean(g, finder, params['finder'], photo)
-    damage = g.times(g.op('Add', damage, second), 0.5)
+    out = _repair_unet(g, finder, params['finder'], photo, photo, nothing, nothing)
+    damage = g.times(g.op('Add', damage, g.op('Sigmoid', g.channels(out, 3, 4))), 0.5)
   return clean, damage
 
 
-def _clean(g: Graph, model: repair.Repair, params, photo: str) -> tuple[str, str]:
-  """The photo in [-1, 1], cleaned, in [0, 1], and the probability of damage, by one network."""
+def _clean(g: Graph, model: repair.Repair, params, photo: str) -> str:
+  """repair.clean of a photo in [-1, 1]."""
+  half = g.op('AveragePool', photo, kernel_shape=[2, 2], strides=[2, 2])
   nothing = g.times(g.channels(photo, 0, 1), 0)
-  out = _repair_unet(g, model, params, photo, photo, nothing, nothing)
-  clean = g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
-  return clean, g.op('Sigmoid', g.channels(out, 3, 4))
+  levels = (g.op('Add', nothing, _noise(g, x)) for x in (photo, half))
+  out = _repair_unet(g, model, params, photo, photo, *levels)
+  return g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
+
+
+def _noise(g: Graph, photo: str) -> str:
+  """repair.noise at one size, [1]."""
+
+  def of_blocks(x, side):
+    x = g.op('AveragePool', x, kernel_shape=[side, side], strides=[side, side])
+    return g.op('Reshape', g.op('ReduceMean', x, axes=[1], keepdims=1), g.ints(-1))
+
+  haar = np.broadcast_to(np.array([[0.5, -0.5], [-0.5, 0.5]]), (3, 1, 2, 2))
+  diagonal = g.op('Conv', photo, g.const(haar), group=3, strides=[2, 2])
+  power = of_blocks(g.op('Mul', diagonal, diagonal), repair.BLOCK)
+  shown = g.op('Less', g.op('Abs', of_blocks(photo, 2 * repair.BLOCK)), g.const(repair.CLIPPED))
+  power = g.op('Where', shown, power, g.const(np.inf))
+  number = g.op('ReduceSum', g.op('Cast', shown, to=g.onnx.TensorProto.FLOAT), keepdims=1)
+  place = g.times(g.op('Max', g.plus(number, -1), g.const(0)), repair.QUIET)
+  sorted_, order = f'sorted_{len(g.nodes)}', f'order_{len(g.nodes)}'
+  g.nodes.append(
+    g.onnx.helper.make_node('TopK', [power, g.op('Shape', power)], [sorted_, order], largest=0)
+  )
+  least = g.op('Gather', sorted_, g.op('Cast', place, to=g.onnx.TensorProto.INT64))
+  least = g.op('Where', g.op('Greater', number, g.const(0)), least, g.const(0))
+  return g.op('Min', g.times(g.op('Sqrt', least), 1 / repair.LOUD), g.const(1))
 
 
 def _fill(g: Graph, model: repair.Repair, params, photo: str, mask: str) -> tuple[str]:

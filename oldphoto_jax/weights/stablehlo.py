@@ -1,7 +1,8 @@
 """Trained networks as StableHLO for photos of any size, by jax.export.
 
 A file holds one function with its weights: photos float32 [1, H, W, 3] in [-1, 1], as everywhere in
-this package, to the same. H and W are multiples of what the network needs, and at least twice that.
+this package, to the same. H and W are multiples of what the network needs, and at least twice that;
+of a cleaner, which measures the noise first, multiples of 32.
 It runs without this package:
 
   restored = jax.export.deserialize(pathlib.Path(file).read_bytes()).call(photo)
@@ -10,6 +11,7 @@ Filling by `repair` has no such form: nn.prefill halves the photo until one pixe
 program depends on the size. weights.onnx_graphs has it.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 from jax import export
 
 from oldphoto_jax.errors import WeightsError
+from oldphoto_jax.models import repair
 from oldphoto_jax.weights.file import DETECTOR, Loaded, networks
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
@@ -43,15 +46,16 @@ def files(loaded: Loaded) -> dict[str, bytes]:
       'test_dropout'
     )
   released = networks(weights)
+  multiple = released.multiple
   if released.look is None:
-    functions = {'detect' if weights.system == DETECTOR else 'restore': released.apply}
+    parts = {'detect' if weights.system == DETECTOR else 'restore': (released.apply, multiple)}
   else:
-    functions = {'look': released.look}
-    if released.cleaning is not None:
-      functions['clean'] = released.apply
+    parts = {'look': (released.look, multiple)}
+    if released.cleaning is not None:  # it counts whole blocks
+      parts['clean'] = released.apply, math.lcm(multiple, 4 * repair.BLOCK)
   return {
-    f'{name}.stablehlo': _exported(function, weights.params, released.multiple)
-    for name, function in functions.items()
+    f'{name}.stablehlo': _exported(function, weights.params, multiple)
+    for name, (function, multiple) in parts.items()
   }
 
 
