@@ -12,6 +12,7 @@ import pytest
 from oldphoto_jax.data import pipeline, prints
 from oldphoto_jax.degradation import recipes, worn
 from oldphoto_jax.errors import ConfigError, PhotoError
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import repair
 from oldphoto_jax.systems import frozen
 from oldphoto_jax.systems import repair as system
@@ -480,6 +481,20 @@ def test_a_cleaner_sees_how_noisy_a_photo_is_and_is_not_asked_for_damage(trained
   assert abs(terms[0] - terms[1]) > 1e-3
   expected = repair.look(model, deaf, batch['old'])[0]
   np.testing.assert_allclose(repair.clean(model, deaf, batch['old']), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('measures', [False, True])
+def test_a_network_is_judged_by_what_it_was_asked_for(trained, measures):
+  model = repair.Repair((4, 8), 1, tells=not measures, measures=measures)
+  state = repair.init(model, jax.random.key(0)).replace(g=trained)
+  batch = {name: jnp.asarray(value) for name, value in _batch().items()}
+  scores, images = repair.eval_step(model, state, {}, batch)
+  expected = repair.look(model, trained, batch['old'])[0]
+  if measures:
+    expected = repair.clean(model, trained, batch['old'])
+    np.testing.assert_array_equal(images['told'], images['restored'])
+  np.testing.assert_allclose(images['restored'], expected, atol=1e-6)
+  np.testing.assert_allclose(scores['psnr'], psnr_ssim.psnr(expected, batch['clean']), rtol=1e-5)
 
 
 def test_a_cleaner_is_believed_as_far_as_its_change_is_seen(trained):

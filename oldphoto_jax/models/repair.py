@@ -431,13 +431,13 @@ def eval_step(
     'told', 'clean', 'damage', 'found'} [b, S, S, 3] in [-1, 1].
   """
   del constants
-  old, clean, damage = batch['old'], batch['clean'], batch['damage']
+  old, truth, damage = batch['old'], batch['clean'], batch['damage']
   restored, found, _ = look(model, state.released, old)
   if model.measures:
     told = restored = clean(model, state.released, old)
   else:
     told = fill(model, state.released, old, (damage > 0.25).astype(old.dtype))
-  psnr = lambda photo: psnr_ssim.psnr(photo, clean)
+  psnr = lambda photo: psnr_ssim.psnr(photo, truth)
   mean = lambda x: x.mean((1, 2, 3), dtype=jnp.float32)
   marked, true = found >= 0.5, damage >= 0.5
   scores = {
@@ -447,7 +447,7 @@ def eval_step(
     'f1': (2 * mean(marked & true) + SMOOTHING) / (mean(marked) + mean(true) + SMOOTHING),
   }
   gray = lambda x: jnp.broadcast_to(2 * x - 1, old.shape)
-  images = {'old': old, 'restored': restored, 'told': told, 'clean': clean}
+  images = {'old': old, 'restored': restored, 'told': told, 'clean': truth}
   return scores, images | {'damage': gray(damage), 'found': gray(found)}
 
 
