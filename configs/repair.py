@@ -66,7 +66,6 @@ def get_config(variant=''):
 
   c.tone = sections.optimiser(3000, batch_size=16, b2=0.99)  # minutes, whatever the machine
   c.tone.width = 128
-  c.tone.convs = (16, 32, 64, 64)  # channels of what looks at the picture; (): only statistics
   # As shares above. What is noisy or gray, but not faded, teaches to leave tones alone.
   c.tone.shares = dict(faded=0.45, print=0.25, wan2020=0.15, report=0.1, sound=0.05)
   c.tone.clip = 1.0
@@ -132,7 +131,6 @@ def tiny(c):
   c.cleaner.batch_size = 4
   c.cleaner.shares = dict(report=0.5, sound=0.5)
   c.tone.steps = 4
-  c.tone.convs = (4, 4)
   c.tone.batch_size = 4
   c.tone.shares = dict(faded=1.0)
   c.train.log_every = 2

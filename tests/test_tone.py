@@ -56,29 +56,6 @@ def test_statistics_leave_out_what_has_no_weight():
   np.testing.assert_allclose(same[0][0, middle : middle + 3], quantile, atol=0.02)
 
 
-def test_the_picture_counts_where_its_weight_does_and_may_be_left_out():
-  photo, weight = _photos(2), np.ones((2, 24, 24, 1), np.float32)
-  weight[:, :8] = 0
-  model = tone.Tone(convs=(4, 8))
-  g = jax.tree.map(
-    lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape),
-    tone.init(model, jax.random.key(0)).g,
-  )
-  turned = photo.copy()
-  turned[:, 8:] = photo[:, 8:][:, ::-1]  # other places, the same statistics
-  hidden = photo.copy()
-  hidden[:, :8] = -0.2  # none of the lightest or darkest, which are sought among all pixels
-  knots = [np.asarray(tone.correction(model, g, x, weight)[0]) for x in (photo, turned)]
-  assert np.abs(knots[0] - knots[1]).max() > 1e-3
-  see = lambda x: model.net.apply(
-    {'params': g}, jnp.zeros((2, tone.FEATURES)), jnp.concatenate([x * weight, weight], -1)
-  )
-  jax.tree.map(np.testing.assert_array_equal, see(photo), see(hidden))
-  blind = tone.from_sizes({'width': 128})  # as before it looked at the picture
-  assert set(tone.init(blind, jax.random.key(0)).g) == {'dense0', 'dense1', 'out'}
-  assert tone.from_sizes(tone.sizes(model)) == tone.Tone(convs=(4, 8))
-
-
 def test_it_learns_to_undo_one_fading():
   model = tone.Tone(g_tx=optax.adam(3e-3))
   clean = _photos()

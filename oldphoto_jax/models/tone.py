@@ -1,10 +1,9 @@
-"""Undoes fading and colour casts: three curves and a matrix, from a small picture of the photo.
+"""Undoes fading and colour casts: three curves and a matrix, from the statistics of the photo.
 
 Silver and dyes fade monotonically, layer by layer, with some cross-talk: a curve for each channel
 and a 3x3 matrix invert that (Ando et al. 1997). A small network reads them off a thumbnail, with a
-gate that says how far the photo is faded at all: one that is not stays as it is. It reads
-statistics and the picture itself, as by its statistics a foggy street may be a faded one. A photo
-of one hue (gray, sepia, cyanotype) keeps its hue, and gets its contrast back.
+gate that says how far the photo is faded at all: one that is not stays as it is. A photo of one
+hue (gray, sepia, cyanotype) keeps its hue, and gets its contrast back.
 """
 
 import dataclasses
@@ -31,23 +30,15 @@ FLOOR = 3e-4  # mean squared error, in [-1, 1], at which improving stops to coun
 
 
 class Reader(nn.Module):
-  """Statistics [B, FEATURES], picture [B, S, S, 4] -> what `apply` takes.
+  """Statistics [B, FEATURES] -> knots [B, 3, KNOTS], matrix [B, 3, 3] and gate [B].
 
-  The picture is the thumbnail, with its weight as the fourth channel. The answer are knots [B, 3,
-  KNOTS], what a curve adds at them, a matrix [B, 3, 3], what is added to the identity, and a gate
-  [B].
+  Knots are what a curve adds at them, the matrix is what is added to the identity.
   """
 
   width: int = 128
-  convs: tuple[int, ...] = (16, 32, 64, 64)
 
   @nn.compact
-  def __call__(self, x, picture):
-    if self.convs:
-      seen = picture
-      for i, features in enumerate(self.convs):
-        seen = nn.relu(nn.Conv(features, (3, 3), (2, 2), name=f'conv{i}')(seen))
-      x = jnp.concatenate([x, seen.mean((1, 2)), seen.max((1, 2))], -1)
+  def __call__(self, x):
     for name in ('dense0', 'dense1'):
       x = nn.relu(nn.Dense(self.width, name=name)(x))
     out = nn.Dense(
@@ -60,31 +51,21 @@ class Reader(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Tone:
-  """The network, loss weights and optimiser.
-
-  Attributes:
-    width: of the layers that read statistics and features.
-    convs: channels of the convolutions that look at the picture, each at half the sides of the one
-      before; (): only statistics are read.
-    weights: of the loss terms, by name; see WEIGHTS.
-    ema: decay of the moving average that is evaluated and released; 0: none.
-    g_tx: optimiser.
-  """
+  """The network, loss weights and optimiser; `ema` is the decay of the moving average, 0: none."""
 
   width: int = 128
-  convs: tuple[int, ...] = (16, 32, 64, 64)
   weights: dict[str, float] = dataclasses.field(default_factory=WEIGHTS.copy)
   ema: float = 0.0
   g_tx: optax.GradientTransformation = optax.adam(1e-3)
 
   @property
   def net(self) -> Reader:
-    return Reader(self.width, self.convs)
+    return Reader(self.width)
 
 
 def init(model: Tone, key: jax.Array) -> State:
   """A network that changes nothing yet, with its gate half open."""
-  g = model.net.init(key, jnp.zeros((1, FEATURES)), jnp.zeros((1, SIDE, SIDE, 4)))['params']
+  g = model.net.init(key, jnp.zeros((1, FEATURES)))['params']
   return start(model, g)
 
 
@@ -122,8 +103,7 @@ def statistics(photo: jax.Array, weight: jax.Array) -> jax.Array:
 
 def correction(model: Tone, params: Any, photo: jax.Array, weight: jax.Array):
   """(knots [B, 3, KNOTS], matrix [B, 3, 3], gate [B]) of thumbnails; arguments as `statistics`."""
-  picture = jnp.concatenate([photo * weight, weight], -1)
-  return model.net.apply({'params': params}, statistics(photo, weight), picture)
+  return model.net.apply({'params': params}, statistics(photo, weight))
 
 
 def apply(photo: jax.Array, knots: jax.Array, matrix: jax.Array, gate: jax.Array) -> jax.Array:
@@ -197,7 +177,7 @@ def eval_step(
 
 def sizes(model: Tone) -> dict[str, Any]:
   """What a file of weights has to say about the network, as JSON values."""
-  return {'width': model.width, 'convs': list(model.convs)}
+  return {'width': model.width}
 
 
 def from_sizes(sizes: dict[str, Any]) -> Tone:
@@ -206,4 +186,4 @@ def from_sizes(sizes: dict[str, Any]) -> Tone:
   Raises:
     KeyError: if a size is missing.
   """
-  return Tone(width=sizes['width'], convs=tuple(sizes.get('convs', ())))
+  return Tone(width=sizes['width'])

@@ -55,7 +55,6 @@ def tone_model(config: ConfigDict) -> tone.Tone:
   c = config.tone
   return tone.Tone(
     width=c.width,
-    convs=tuple(c.convs),
     weights=build.weights(c.weights, tone.WEIGHTS),
     ema=c.ema,
     g_tx=optax.chain(optax.clip_by_global_norm(c.clip), build.adam(c, c.lr, c.steps)),
