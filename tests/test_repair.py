@@ -438,10 +438,10 @@ def test_a_smaller_finder_gives_a_second_opinion(trained):
     {'repair': trained, 'finder': untrained},
   )
   weights.check(held, 'these')
-  photo = _photos(1, 256)[0]  # too small for copies
+  photo = _photos(1, 192)[0]  # too small for copies
   restorer = weights.restorer(held, 'test')
   alone = weights.restorer(weights.Weights('repair', sizes, {'repair': trained}), 'alone')
-  looked, first = (engine.compiled(r, [(256, 256)]).look(photo) for r in (restorer, alone))
+  looked, first = (engine.compiled(r, [(192, 192)]).look(photo) for r in (restorer, alone))
   np.testing.assert_array_equal(looked.clean, first.clean)
   expected = (first.probability + repair.PRIOR) / 2
   np.testing.assert_allclose(looked.probability, expected, atol=1e-5)

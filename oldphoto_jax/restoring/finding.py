@@ -8,7 +8,7 @@ from scipy import ndimage
 from oldphoto_jax.restoring import kinds, shapes
 
 COARSER = (2, 4)  # how much smaller the copies are on which wide damage is sought
-COARSEST = 150  # pixels of the shorter side that such a copy has at least
+COARSEST = 128  # pixels of the shorter side that such a copy has at least: as in training
 THRESHOLD = 0.5  # probability of sure damage, of models.repair: see benchmarks/prints
 # A photo that shows surely damaged pixels is damaged, and less sure ones are believed, too. In one
 # with next to none only the surest count. The shares of pixels between which this changes: most
