@@ -1,11 +1,11 @@
-"""Scripts of benchmarks/prints: variants of `repair`, shares of the labels, wide holes."""
+"""Scripts of benchmarks/prints: variants of `repair`, shares of labels, wide holes, cleaning."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.prints import label_curve, second_opinion, variants, wide_holes
+from benchmarks.prints import cleaning, label_curve, second_opinion, variants, wide_holes
 from oldphoto_jax.data import prints
 from oldphoto_jax.models import repair
 
@@ -105,3 +105,13 @@ def test_networks_are_compared_where_as_much_of_sound_photos_is_found():
   assert cell([right, wrong], 0.1).split()[1] == '1.000'  # without the second print
   assert cell([right, wrong], 0.1).split()[0] < '0.5'
   assert cell([right, right], 0.01) == '0.000 0.000 0.000'  # the threshold is 0.99
+
+
+def test_cleaned_photos_are_scored_by_their_levels():
+  rng = np.random.default_rng(0)
+  photo = rng.integers(20, 200, (300, 260, 3), np.uint8)
+  square = cleaning.middle(photo)
+  assert square.shape == (256, 256, 3) and cleaning.middle(photo[:200]) is None
+  np.testing.assert_array_equal(square[0, 0], photo[22, 2])
+  values = cleaning.scores(lambda x: x + 2 / 127.5, [square, square], [square, square + 2])
+  np.testing.assert_allclose(values, [20 * np.log10(255 / 2), cleaning.MOST])
