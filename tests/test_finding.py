@@ -124,13 +124,13 @@ def test_a_sound_photo_needs_no_cleaning_and_a_noisy_one_all_of_it():
   assert finding.need(photo[:12], photo[:12]) == 1  # too small to tell
 
 
-def test_what_a_cleaner_changes_is_seen_from_a_mean_of_about_a_level_on():
+def test_a_cleaner_is_believed_earlier():
   photo = np.zeros((64, 96, 3), np.float32)
-  photo[:32] = 0.95  # bare paper counts for nothing
-  change = np.where(photo > 0.9, 0, np.float32(1))
-  amounts = [finding.visible(photo, photo + by / 127.5 * change) for by in (0.7, 1.2, 1.7)]
-  assert amounts[0] == 0 and 0.4 < amounts[1] < 0.6 and amounts[2] == 1
-  assert finding.visible(photo[:12], photo[:12]) == 1
+  amounts = [
+    finding.need(photo, photo + by / 127.5, finding.NEEDED_OF_CLEANER) for by in (0.6, 1.05, 1.5)
+  ]
+  np.testing.assert_allclose(amounts, (0, 0.5, 1), atol=1e-3)
+  assert finding.need(photo, photo + 1.45 / 127.5) == 0
 
 
 def test_small_copies_share_one_look_and_see_their_own_reflection():

@@ -497,7 +497,7 @@ def test_a_network_is_judged_by_what_it_was_asked_for(trained, measures):
   np.testing.assert_allclose(scores['psnr'], psnr_ssim.psnr(expected, batch['clean']), rtol=1e-5)
 
 
-def test_a_cleaner_is_believed_as_far_as_its_change_is_seen(trained):
+def test_a_cleaner_is_believed_as_far_as_the_photo_needs_it(trained):
   """It needs no program of its own, and what is found is found in the cleaned photo."""
   from oldphoto_jax import weights
   from oldphoto_jax.restoring import engine, finding
@@ -519,15 +519,15 @@ def test_a_cleaner_is_believed_as_far_as_its_change_is_seen(trained):
     assert len(system.programs.answer.shapes) == 1
     return looked
 
-  unseen, seen = (by + 1e-3 for by in (finding.UNSEEN, finding.SEEN))
+  some, most = (by + 1e-3 for by in finding.NEEDED_OF_CLEANER)
   np.testing.assert_allclose(look({'repair': moving(0.1)}).clean, photo + 0.1, atol=1e-6)
-  for by, expected in ((seen, seen), (0.5 * finding.UNSEEN, 0)):
+  for by, expected in ((most, most), (0.5 * some, 0)):
     both = {'repair': moving(-0.3), 'cleaner': moving(by)}
     np.testing.assert_allclose(look(both).clean, photo + expected, atol=1e-6)
-  part = look({'repair': moving(-0.3), 'cleaner': moving(unseen)}).clean - photo
-  assert part.min() > 0 and part.max() < 0.5 * unseen
-  both = {'repair': trained, 'cleaner': moving(seen)}
-  expected = look({'repair': trained}, photo + seen).probability
+  part = look({'repair': moving(-0.3), 'cleaner': moving(some)}).clean - photo
+  assert part.min() > 0 and part.max() < 0.5 * some
+  both = {'repair': trained, 'cleaner': moving(most)}
+  expected = look({'repair': trained}, photo + most).probability
   np.testing.assert_allclose(look(both).probability, expected, atol=1e-5)
 
 

@@ -237,7 +237,8 @@ class Repairing:
     shape = self.plan.shape(part.shape[:2])
     if self.run_clean is None:
       return finding.need(part, _padded(lambda tile: self.run_look(tile)[0], part, shape))
-    return finding.visible(part, _padded(self._cleaner(part), part, shape))
+    clean = _padded(self._cleaner(part), part, shape)
+    return finding.need(part, clean, finding.NEEDED_OF_CLEANER)
 
   def look(self, photo: np.ndarray) -> Look:
     if self.run_clean is not None:  # first: damage is told from noise without it
@@ -273,14 +274,14 @@ class Repairing:
     return _blended(photo, clean, finding.need(photo, clean)), probability
 
   def _cleaned(self, photo: np.ndarray) -> np.ndarray:
-    """By the network that only cleans, as far as its change is seen in the middle of the photo."""
+    """By the network that only cleans, as far as the middle of the photo needs it."""
     shape = self.plan.shape(photo.shape[:2])
     starts = (max(0, (whole - side) // 2) for whole, side in zip(photo.shape, shape))
     middle = tuple(slice(start, start + side) for start, side in zip(starts, shape))
     part = photo[middle]
     cleaner = self._cleaner(part)
     clean = _padded(cleaner, part, shape)
-    amount = finding.visible(part, clean)
+    amount = finding.need(part, clean, finding.NEEDED_OF_CLEANER)
     if amount > 0 and part.shape != photo.shape:
       clean = in_tiles(cleaner, photo, self.plan, shape, workers=self.workers)[0]
     return _blended(photo, clean, amount)

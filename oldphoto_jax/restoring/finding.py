@@ -21,14 +21,14 @@ GROW = 1  # pixels that a find is widened by: networks and people draw damage a 
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
 # Noise is everywhere, and texture is not: how much a photo changes is measured where it changes
 # least, in a tenth of its blocks. Below the first of these changes, of [-1, 1], it is sound and
-# stays, from the second on it is cleaned: noise of 15 levels asks for 10, sound photos for 0.1 to
-# 1.3 (one with noise for 2.4), curly fur among them, whose median is 5.
-SOUND, NOISY = 1.5 / 127.5, 3 / 127.5
+# stays, from the second on it is cleaned. By the network that also finds and fills, noise of 15
+# levels asks for 10, sound photos for 0.1 to 1.3 (one with noise for 2.4), curly fur among them,
+# whose median is 5. A cleaner leaves sound photos alone (0 to 0.6, the one 2.5), so it is believed
+# earlier.
+NEEDED = 1.5 / 127.5, 3 / 127.5
+NEEDED_OF_CLEANER = 0.7 / 127.5, 1.4 / 127.5
 BLOCK, BLOCKS = 16, 1000  # pixels of a side; how many are measured, about
 LEAST_CHANGED = 0.1  # share of the blocks
-# A network that only cleans leaves sound photos alone. What it changes by less than the first of
-# these, of [-1, 1], on average, stays all the same; from the second on it is believed.
-UNSEEN, SEEN = 0.8 / 127.5, 1.6 / 127.5
 PAPER = 0.85  # mean level, of [-1, 1], from which on a block may be a border, which shows no noise
 
 # Share of the shorter side: what is found and is wider stays, as so wide a filling is made up. It
@@ -177,41 +177,19 @@ def worth_filling(photo: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> np
   return mask * kept[pieces][..., None]
 
 
-def need(photo: np.ndarray, clean: np.ndarray) -> float:
+def need(photo: np.ndarray, clean: np.ndarray, levels: tuple[float, float] = NEEDED) -> float:
   """How far a photo needs the cleaning that a network proposes: 0 not at all, 1 wholly.
 
-  A network that also finds and fills cleans everything a little. In a sound photo that costs
-  texture and gains nothing.
+  A network cleans everything a little. In a sound photo that costs texture and gains nothing.
 
   Args:
     photo, clean: float32 [H, W, 3] in [-1, 1], before and after; H and W at least BLOCK, or there
       is nothing to measure, and the photo is cleaned.
+    levels: the changes at which it begins to need it, and needs all of it.
   """
-  change = _changes(photo, clean)
-  if not len(change):
-    return 1.0
-  return _between(float(np.quantile(change, LEAST_CHANGED)), SOUND, NOISY)
-
-
-def visible(photo: np.ndarray, clean: np.ndarray) -> float:
-  """How far the change is seen that a network which only cleans proposes, from 0 to 1: see `need`.
-
-  Such a network takes away noise, and also the blur and the traces of compression that are no
-  noise, and are not everywhere.
-  """
-  change = _changes(photo, clean)
-  return _between(float(change.mean()), UNSEEN, SEEN) if len(change) else 1.0
-
-
-def _between(x: float, low: float, high: float) -> float:
-  return float(np.clip((x - low) / (high - low), 0, 1))
-
-
-def _changes(photo: np.ndarray, clean: np.ndarray) -> np.ndarray:
-  """The mean change of each of some BLOCKS of BLOCK pixels a side, without borders of paper."""
   rows, columns = (n // BLOCK for n in photo.shape[:2])
   if not rows or not columns:
-    return np.zeros(0)
+    return 1.0
   step = max(1, round((rows * columns / BLOCKS) ** 0.5))  # of a large photo, a grid of blocks
 
   def blocks(x: np.ndarray) -> np.ndarray:
@@ -221,4 +199,6 @@ def _changes(photo: np.ndarray, clean: np.ndarray) -> np.ndarray:
   before = blocks(photo)
   change = np.abs(blocks(clean) - before).mean((1, 3, 4))
   inner = np.abs(before.mean((1, 3, 4))) < PAPER
-  return change[inner] if inner.any() else change
+  change = float(np.quantile(change[inner] if inner.any() else change, LEAST_CHANGED))
+  least, most = levels
+  return float(np.clip((change - least) / (most - least), 0, 1))
