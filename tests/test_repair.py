@@ -522,9 +522,11 @@ def test_a_cleaner_is_believed_as_far_as_the_photo_needs_it(trained):
   some, most = (by + 1e-3 for by in finding.NEEDED_OF_CLEANER)
   np.testing.assert_allclose(look({'repair': moving(0.1)}).clean, photo + 0.1, atol=1e-6)
   for by, expected in ((most, most), (0.5 * some, 0)):
-    both = {'repair': moving(-0.3), 'cleaner': moving(by)}
+    both = {'repair': moving(0), 'cleaner': moving(by)}
     np.testing.assert_allclose(look(both).clean, photo + expected, atol=1e-6)
-  part = look({'repair': moving(-0.3), 'cleaner': moving(some)}).clean - photo
+  both = {'repair': moving(-0.1), 'cleaner': moving(0)}  # what the cleaner leaves
+  np.testing.assert_allclose(look(both).clean, photo - 0.1, atol=1e-6)
+  part = look({'repair': moving(0), 'cleaner': moving(some)}).clean - photo
   assert part.min() > 0 and part.max() < 0.5 * some
   both = {'repair': trained, 'cleaner': moving(most)}
   expected = look({'repair': trained}, photo + most).probability

@@ -230,19 +230,21 @@ class Repairing:
   run_clean: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
-    return self._clean_and_find(photo)[0] if self.run_clean is None else self._cleaned(photo)
+    return self._clean_and_find(self._cleaned(photo))[0]
 
   def need(self, part: np.ndarray) -> float:
     """How far a photo needs cleaning, by a part of it that fits into a tile: from 0 to 1."""
     shape = self.plan.shape(part.shape[:2])
-    if self.run_clean is None:
-      return finding.need(part, _padded(lambda tile: self.run_look(tile)[0], part, shape))
-    clean = _padded(self._cleaner(part), part, shape)
-    return finding.need(part, clean, finding.NEEDED_OF_CLEANER)
+    need = 0.0
+    if self.run_clean is not None:
+      clean = _padded(self._cleaner(part), part, shape)
+      need = finding.need(part, clean, finding.NEEDED_OF_CLEANER)
+    if need == 0:
+      need = finding.need(part, _padded(lambda tile: self.run_look(tile)[0], part, shape))
+    return need
 
   def look(self, photo: np.ndarray) -> Look:
-    if self.run_clean is not None:  # first: damage is told from noise without it
-      photo = self._cleaned(photo)
+    photo = self._cleaned(photo)  # first: damage is told from noise without it
     shape = self.plan.shape(photo.shape[:2])
     seek = self.run_find or (lambda tile: self.run_look(tile)[1])
 
@@ -266,15 +268,15 @@ class Repairing:
     return Look(clean, (first + finding.joined(second, on_copies)) / 2)
 
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By the network that does both; where another one cleans, the photo stays."""
+    """By the network that does both; to a cleaner the texture of paper is no noise."""
     shape = self.plan.shape(photo.shape[:2])
     clean, probability = in_tiles(self.run_look, photo, self.plan, shape, workers=self.workers)
-    if self.run_clean is not None:
-      return photo, probability
     return _blended(photo, clean, finding.need(photo, clean)), probability
 
   def _cleaned(self, photo: np.ndarray) -> np.ndarray:
-    """By the network that only cleans, as far as the middle of the photo needs it."""
+    """By the network that only cleans, if there is one, as far as the photo's middle needs it."""
+    if self.run_clean is None:
+      return photo
     shape = self.plan.shape(photo.shape[:2])
     starts = (max(0, (whole - side) // 2) for whole, side in zip(photo.shape, shape))
     middle = tuple(slice(start, start + side) for start, side in zip(starts, shape))
