@@ -147,6 +147,8 @@ def work(engine: engines.Engine, size: tuple[int, int], searching: bool) -> int:
     return int(np.prod(counts) * np.prod(shape))
 
   total = covered(size, engine.plan.overlap) + covered(size, filling.OVERLAP) // 2
+  if isinstance(engine, engines.Repairing) and engine.run_clean:
+    total += int(np.prod(engine.plan.shape(size)))  # whether it needs cleaning: one tile
   if searching:
     if isinstance(engine, engines.Repairing) and engine.run_find:
       total += covered(size, engine.plan.overlap)

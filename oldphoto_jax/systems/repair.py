@@ -361,7 +361,7 @@ def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
     sizes['cleaner'] = True
   if config.start:
     held = weights.load(config.start)
-    for name in {'finder', 'cleaner'} & set(held.params) - set(params):
+    for name in sorted({'finder', 'cleaner'} & set(held.params) - set(params)):
       params[name], sizes[name] = held.params[name], held.model[name]
   if networks.has('tone'):
     fading = tone_model(config)
