@@ -3,13 +3,13 @@
   python -m benchmarks.prints.cleaning --photos PHOTOS --prints PRINTS [--weights FILE ...]
 
 The middle squares of PHOTOS, damaged by `report` and `wan2020`, and as they are; and the middle
-squares of PRINTS, real ones. No damage is looked for, and no tones are revived. `repair` is the
-network that also finds and fills, `cleaner` the one that only cleans, each on every photo; the
-third row is what `oldphoto restore` does, which leaves what would hardly change.
+squares of PRINTS, real ones (enlarged where they are smaller). No damage is looked for, and no
+tones are revived. `repair` is the network that also finds and fills, `cleaner` the one that only
+cleans, each on every photo; the third row is what `oldphoto restore` does: the cleaner where a
+photo needs it, and `repair` where what is left needs it.
 """
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,35 +18,22 @@ import numpy as np
 
 from oldphoto_jax import data, weights
 from oldphoto_jax.evaluation import rows
+from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import repair
-from oldphoto_jax.photos import folders, images, sheets
+from oldphoto_jax.photos import images
 from oldphoto_jax.restoring import engine
 from oldphoto_jax.systems import build
 
 SIDE = 256
-MOST = 60.0  # dB, of photos that are the same or nearly so
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-  """Of two photos of levels, at most MOST."""
-  error = np.square(a.astype(float) - b).mean()
-  return MOST if error == 0 else min(MOST, 10 * math.log10(255**2 / error))
-
-
-def middle(photo: np.ndarray) -> np.ndarray | None:
-  """The middle square of a photo [H, W, 3]; None: it is too small."""
-  starts = [(side - SIDE) // 2 for side in photo.shape[:2]]
-  if min(starts) < 0:
-    return None
-  return photo[starts[0] : starts[0] + SIDE, starts[1] : starts[1] + SIDE]
 
 
 def scores(
   clean: Callable[[np.ndarray], np.ndarray], old: Sequence[np.ndarray], truth: Sequence[np.ndarray]
 ) -> np.ndarray:
   """PSNR of each cleaned photo; `clean` is of one, float32 [H, W, 3] in [-1, 1]."""
-  cleaned = (sheets.from_float(clean(images.to_float(images.Photo(photo)))) for photo in old)
-  return np.array([psnr(*pair) for pair in zip(cleaned, truth)])
+  levels = lambda photo: images.to_float(images.Photo(photo))
+  pairs = ((clean(levels(photo)), levels(true)) for photo, true in zip(old, truth))
+  return np.array([psnr_ssim.psnr(a[None], b[None])[0] for a, b in pairs])
 
 
 def main() -> None:
@@ -56,9 +43,10 @@ def main() -> None:
   parser.add_argument('--weights', nargs='+', default=[weights.SHIPPED])
   args = parser.parse_args()
   photos = data.folder(args.photos)
-  sound = [batch['image'][0] for batch in data.eval_batches(photos, SIDE, 1)]
-  real = [middle(images.read_rgb8(path)) for path, _ in folders.find_photos([args.prints])]
-  real = [square for square in real if square is not None]
+  sound, real = (
+    [batch['image'][0] for batch in data.eval_batches(source, SIDE, 1)]
+    for source in (photos, data.folder(args.prints))
+  )
   tests = {
     name: rows.age(build.recipe(name, '', ''), name, photos, SIDE) for name in ('report', 'wan2020')
   }

@@ -237,10 +237,10 @@ class Repairing:
     shape = self.plan.shape(part.shape[:2])
     need = 0.0
     if self.run_clean is not None:
-      clean = _padded(self._cleaner(part), part, shape)
+      clean = in_tiles(self._cleaner(part), part, self.plan, shape)[0]
       need = finding.need(part, clean, finding.NEEDED_OF_CLEANER)
     if need == 0:
-      need = finding.need(part, _padded(lambda tile: self.run_look(tile)[0], part, shape))
+      need = finding.need(part, in_tiles(self.run_look, part, self.plan, shape)[0])
     return need
 
   def look(self, photo: np.ndarray) -> Look:
@@ -282,7 +282,7 @@ class Repairing:
     middle = tuple(slice(start, start + side) for start, side in zip(starts, shape))
     part = photo[middle]
     cleaner = self._cleaner(part)
-    clean = _padded(cleaner, part, shape)
+    clean = in_tiles(cleaner, part, self.plan, shape)[0]  # one tile
     amount = finding.need(part, clean, finding.NEEDED_OF_CLEANER)
     if amount > 0 and part.shape != photo.shape:
       clean = in_tiles(cleaner, photo, self.plan, shape, workers=self.workers)[0]
@@ -330,13 +330,6 @@ class Repairing:
     if amount == 0:
       return photo, 0.0
     return toning.correct(photo, knots, matrix, amount, tone.LARGEST), amount
-
-
-def _padded(
-  run: Callable[[np.ndarray], np.ndarray], part: np.ndarray, shape: tuple[int, int]
-) -> np.ndarray:
-  """`run` of a part [h, w, 3] that fits into a tile of `shape`, which is padded to it."""
-  return run(shapes.pad(part, shape)[None])[0, : part.shape[0], : part.shape[1]]
 
 
 def _blended(photo: np.ndarray, clean: np.ndarray, amount: float) -> np.ndarray:
