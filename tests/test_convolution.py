@@ -138,6 +138,19 @@ def test_more_channels_are_needed_for_products_where_nothing_is_differentiated()
   assert ['convolution' in text for text in texts] == [True, False]
 
 
+def test_without_products_a_convolution_stays_one_until_it_is_differentiated():
+  def forward(x, kernel):
+    return convolution.conv2d(x, kernel, 1, ONE, products=False)
+
+  def backward(x, kernel):
+    return jax.vjp(forward, x, kernel)[1](x)
+
+  x, kernel = array(0, 1, 20, 18, 64), array(1, 3, 3, 64, 64)
+  texts = [jax.jit(f).lower(x, kernel).as_text() for f in (forward, backward)]
+  assert ['convolution' in text for text in texts] == [True, False]
+  same_with_gradients(forward, lambda x, k: convolution.xla_conv(x, k, 1, ONE), x, kernel)
+
+
 THIN = [
   # height, width, in, out, kernel, padding, bytes of a strip (1: a strip a row)
   (9, 8, 3, 8, 3, ((0, 0), (0, 0)), cpu_convolution.STRIP),

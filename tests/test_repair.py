@@ -381,9 +381,9 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
   restorer = weights.restorer(held, 'test')
   size = (330, 310)
   shared = engine.compiled(restorer, [size])
-  plain = engine.compiled(dataclasses.replace(restorer, answer=None, starts=None), [size])
+  plain = engine.compiled(dataclasses.replace(restorer, answer=None), [size])
   photo = _photos(1, 330)[0, :, :310]
-  shared.programs.prepare(shared.plan, size, find=True, fill=True, revive=True).shutdown()
+  shared.programs.prepare(shared.plan, size, find=True, told=True, revive=True).shutdown()
   mask = np.zeros((*size, 1), np.float32)
   mask[100:110, 40:200] = 1
   both = [restore.restore_array(s, photo, mask, restore.Wishes()).photo for s in (shared, plain)]

@@ -254,7 +254,7 @@ def _compiling(system, sizes, wishes, marked: bool) -> Iterator[None]:
     system.plan,
     sizes[0],
     find=wishes.find is not None,
-    fill=wishes.find is not None or marked,
+    told=marked,
     revive=wishes.tone > 0 and not wishes.only_damage,
   )
   try:

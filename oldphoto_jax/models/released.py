@@ -19,7 +19,7 @@ class Networks(NamedTuple):
     look: (params, photos) -> (restored photos, probability of damage [B, H, W, 1]) in one pass;
       None: it finds no damage.
     answer: see engine.Restorer.
-    starts: see engine.Restorer.
+    prefill, shown: see engine.Restorer.
     find: see engine.Restorer.
     cleaning: see engine.Restorer.
     correction: (params, thumbnails, weights [B, h, w, 1]) -> arguments of models.tone.apply; None:
@@ -34,6 +34,7 @@ class Networks(NamedTuple):
   look: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
-  starts: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+  prefill: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+  shown: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
   find: Callable[[Any, jax.Array], jax.Array] | None = None
   cleaning: Callable[[Any], Any] | None = None

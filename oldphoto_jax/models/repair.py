@@ -66,6 +66,7 @@ class RepairUNet(nn.Module):
   widths: tuple[int, ...] = (32, 64, 128, 192)
   blocks: int = 2
   dtype: Any = jnp.float32
+  products: bool = True
 
   @nn.compact
   def __call__(self, photo, filled, mask, trust):
@@ -73,16 +74,18 @@ class RepairUNet(nn.Module):
 
     def conv(x, features, name, size=3, stride=1):
       pad = (size - 1) // 2
-      return layers.Conv(features, size, stride, pad, dtype=self.dtype, name=name)(x)
+      return layers.Conv(
+        features, size, stride, pad, dtype=self.dtype, products=self.products, name=name
+      )(x)
 
     def residual(x, features, name):
       names = [f'{name}_block{i}' for i in range(self.blocks)]
       if self.is_initializing():
         for block in names:
-          x = layers.ResnetBlock(features, False, self.dtype, name=block)(x)
+          x = layers.ResnetBlock(features, False, self.dtype, self.products, name=block)(x)
         return x
       # A loop, so that the block is compiled once.
-      block = layers.ResnetBlock(features, False, self.dtype, parent=None)
+      block = layers.ResnetBlock(features, False, self.dtype, self.products, parent=None)
       params = [self.get_variable('params', name) for name in names]
       stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
       return lax.scan(lambda x, p: (block.apply({'params': p}, x), None), x, stacked)[0]
@@ -116,6 +119,7 @@ class Repair:
     dtype: of the convolutions.
     tells: whether every other example of a training is told its damage.
     measures: whether it is a cleaner, which is told how noisy a photo is; then it must not `tell`.
+    products: see nn.convolution.conv2d.
   """
 
   widths: tuple[int, ...] = (32, 64, 128, 192)
@@ -126,10 +130,11 @@ class Repair:
   dtype: Any = jnp.float32
   tells: bool = True
   measures: bool = False
+  products: bool = True
 
   @property
   def net(self) -> RepairUNet:
-    return RepairUNet(self.widths, self.blocks, self.dtype)
+    return RepairUNet(self.widths, self.blocks, self.dtype, self.products)
 
   @property
   def multiple(self) -> int:
@@ -469,6 +474,8 @@ def networks(sizes: dict[str, Any]) -> Networks:
   """What weights of these sizes can do; see `from_sizes` for what it raises."""
   model = from_sizes(sizes)
   finder = from_sizes(sizes['finder']) if 'finder' in sizes else None
+  if finder is not None:  # so small a network gains a tenth by products, and compiles for longer
+    finder = dataclasses.replace(finder, products=False)
   cleans = sizes.get('cleaner', False)
   fading = tone.from_sizes(sizes['tone']) if 'tone' in sizes else None
 
@@ -501,15 +508,16 @@ def networks(sizes: dict[str, Any]) -> Networks:
     return tone.correction(fading, params['tone'], thumbnail, weight)
 
   return Networks(
-    init_all,
-    restore,
-    max(net.multiple for net in (model, finder) if net is not None),
-    False,
-    fill_holes,
-    look_at,
-    None if fading is None else correction,
-    lambda params, *arrays: answer(model, params['repair'], *arrays),
-    starts,
-    None if finder is None else find,
-    (lambda params: params | {'repair': params['cleaner']}) if cleans else None,
+    init=init_all,
+    apply=restore,
+    multiple=max(net.multiple for net in (model, finder) if net is not None),
+    layerwise=False,
+    fill=fill_holes,
+    look=look_at,
+    correction=None if fading is None else correction,
+    answer=lambda params, *arrays: answer(model, params['repair'], *arrays),
+    prefill=lambda photo, mask: prefill(photo, mask > 0),
+    shown=lambda photo, filled, mask: shown(photo, filled, mask >= 1),
+    find=None if finder is None else find,
+    cleaning=(lambda params: params | {'repair': params['cleaner']}) if cleans else None,
   )

@@ -85,8 +85,8 @@ def statistics(photo: jax.Array, weight: jax.Array) -> jax.Array:
   order = jnp.argsort(x, axis=1)
   values = jnp.take_along_axis(x, order, 1)
   rank = jnp.cumsum(jnp.take_along_axis(jnp.broadcast_to(w[..., None], x.shape), order, 1), 1)
-  at = [jnp.argmax(rank >= q - 1e-6, axis=1) for q in QUANTILES]
-  quantiles = [jnp.take_along_axis(values, i[:, None], 1)[:, 0] for i in at]
+  reached = rank[:, None] >= jnp.array(QUANTILES, x.dtype)[:, None, None] - 1e-6
+  quantiles = jnp.take_along_axis(values, jnp.argmax(reached, axis=2), 1).reshape(b, -1)
   mean = jnp.einsum('bn,bnc->bc', w, x)
   away = x - mean[:, None]
   covariance = jnp.einsum('bn,bnc,bnd->bcd', w, away, away)
@@ -98,7 +98,7 @@ def statistics(photo: jax.Array, weight: jax.Array) -> jax.Array:
     share = w * end
     share = share / jnp.maximum(share.sum(1, keepdims=True), 1e-6)
     ends.append(jnp.einsum('bn,bnc->bc', share, x))
-  return jnp.concatenate([*quantiles, 4 * jnp.stack(upper, -1), *ends, mean], -1)
+  return jnp.concatenate([quantiles, 4 * jnp.stack(upper, -1), *ends, mean], -1)
 
 
 def correction(model: Tone, params: Any, photo: jax.Array, weight: jax.Array):

@@ -5,6 +5,7 @@ than it could be, so the CPU uses the forms in cpu_convolution.py. Both give the
 float32 rounding, in the forward pass and in both gradients (tests/test_convolution.py).
 """
 
+import sys
 from functools import partial
 
 import jax
@@ -19,8 +20,8 @@ def _any_size(x) -> bool:
   return any(export.is_symbolic_dim(side) for side in x.shape)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv2d(x, kernel, stride: int = 1, padding: Padding = ((0, 0), (0, 0))):
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv2d(x, kernel, stride: int = 1, padding: Padding = ((0, 0), (0, 0)), products: bool = True):
   """Convolution (cross-correlation, as `torch.nn.functional.conv2d`).
 
   Args:
@@ -28,11 +29,14 @@ def conv2d(x, kernel, stride: int = 1, padding: Padding = ((0, 0), (0, 0))):
     kernel: [h, w, C_in, C_out], same dtype as `x`.
     stride: of both axes.
     padding: zeros added, ((top, bottom), (left, right)).
+    products: whether the CPU may take products of matrices where nothing is differentiated. They
+      are faster, but take longer to compile.
 
   Returns:
     [B, (H + top + bottom - h) // stride + 1, ..., C_out].
   """
-  return _forward(x, kernel, stride, padding, cpu_convolution.CHANNELS_FORWARD)
+  channels = cpu_convolution.CHANNELS_FORWARD if products else sys.maxsize
+  return _forward(x, kernel, stride, padding, channels)
 
 
 def _forward(x, kernel, stride, padding, channels):
@@ -46,11 +50,11 @@ def _forward(x, kernel, stride, padding, channels):
   )
 
 
-def _conv2d_fwd(x, kernel, stride, padding):
+def _conv2d_fwd(x, kernel, stride, padding, products):
   return _forward(x, kernel, stride, padding, cpu_convolution.CHANNELS), (x, kernel)
 
 
-def _conv2d_bwd(stride, padding, residuals, dy):
+def _conv2d_bwd(stride, padding, products, residuals, dy):
   # The platform is chosen inside the rule. Chosen around a differentiated function, it would keep
   # the residuals of both forms.
   def grads(form):

@@ -98,6 +98,7 @@ class Conv(nn.Module):
     use_bias: add a bias.
     dtype: of the computation; parameters are float32.
     kernel_init, bias_init: initialisers.
+    products: see conv2d.
   """
 
   features: int
@@ -109,6 +110,7 @@ class Conv(nn.Module):
   dtype: Any = jnp.float32
   kernel_init: Any = kernel_init
   bias_init: Any = nn.initializers.zeros
+  products: bool = True
 
   @nn.compact
   def __call__(self, x):
@@ -121,7 +123,7 @@ class Conv(nn.Module):
       padding = ((self.pad, self.pad), (self.pad, self.pad))
     else:
       raise ValueError(f"pad_mode is 'constant' or 'reflect', not {self.pad_mode!r}")
-    y = conv2d(x, kernel, self.stride, padding)
+    y = conv2d(x, kernel, self.stride, padding, self.products)
     if self.use_bias:
       y = y + self.param('bias', self.bias_init, (self.features,)).astype(self.dtype)
     return y
@@ -151,16 +153,25 @@ class ResnetBlock(nn.Module):
   """x + IN(conv3(ReLU(IN(conv3(x))))), reflection padding, no activation after the sum.
 
   `ResnetBlock` of the bopbtl and CycleGAN reference codes (their `conv_block.1`, `conv_block.5`).
-  `norm` False leaves out both instance norms.
+  `norm` False leaves out both instance norms. `products`: see conv2d.
   """
 
   features: int
   norm: bool = True
   dtype: Any = jnp.float32
+  products: bool = True
 
   @nn.compact
   def __call__(self, x):
-    conv = partial(Conv, self.features, 3, pad=1, pad_mode='reflect', dtype=self.dtype)
+    conv = partial(
+      Conv,
+      self.features,
+      3,
+      pad=1,
+      pad_mode='reflect',
+      dtype=self.dtype,
+      products=self.products,
+    )
     norm = optional_norm(self.norm)
     y = nn.relu(norm(conv(name='conv1')(x)))
     return checkpoint_name(x + norm(conv(name='conv2')(y)), CUT)

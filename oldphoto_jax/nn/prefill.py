@@ -15,7 +15,7 @@ from oldphoto_jax.nn import layers
 
 SWEEPS = 24
 STEPS = 10
-SMALL = 128  # side from which on down the levels of push and pull are one loop
+SMALL = 256  # side from which on down the levels of push and pull are one loop
 
 
 def prefill(photo: jax.Array, holes: jax.Array, sweeps: int = SWEEPS, steps: int = STEPS):

@@ -60,11 +60,13 @@ class Restorer:
   # leaves tones alone.
   correction: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, ...]] | None = None
   # `look` and `fill` in two parts, so that one program serves both. `answer`: (params, photos as
-  # they are shown, the same with a start in their holes, masks, trust in them [B, H, W, 1]) ->
-  # (restored photos, probability of damage). `starts`: (photos, masks) -> the first two of these,
-  # which without holes are the photos.
+  # they are shown, the same with their holes prefilled, masks, trust in them [B, H, W, 1]) ->
+  # (restored photos, probability of damage). `prefill`: (photos, masks) -> prefilled photos.
+  # `shown`: (photos, prefilled photos, masks) -> photos as they are shown, which is as they are
+  # where nobody said 1.
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
-  starts: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+  prefill: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+  shown: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
   # (params, photos) -> the probability of damage by a second network; None: there is only one.
   find: Callable[[Any, jax.Array], jax.Array] | None = None
   # params -> those with which `answer` is the network that only cleans; None: there is none.
@@ -467,7 +469,8 @@ def compiled(
     answer = kept('answer', restorer.answer, params)
     ready = programs.RepairPrograms(
       answer,
-      kept('starts', lambda _, *arrays: restorer.starts(*arrays), None),
+      kept('prefill', lambda _, *arrays: restorer.prefill(*arrays), None),
+      kept('shown', lambda _, *arrays: restorer.shown(*arrays), None),
       restorer.correction and kept('correction', restorer.correction, params),
       restorer.find and kept('find', restorer.find, params),
       restorer.cleaning and answer.of(restorer.cleaning(params)),

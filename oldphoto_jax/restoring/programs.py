@@ -74,7 +74,8 @@ class RepairPrograms:
   """What an engine.Repairing runs; see engine.Restorer."""
 
   answer: Program
-  starts: Program
+  prefill: Program
+  shown: Program
   correction: Program | None
   find: Program | None = None  # a second opinion on what is damaged; None: there is none
   cleaner: Program | None = None  # `answer` by a network for noisy photos; None: there is none
@@ -92,12 +93,22 @@ class RepairPrograms:
       return self.look(photo)
     holes = (mask > 0).astype(np.float32)
     trust = np.full_like(holes, mask.max())
-    return self.answer(*self.starts(photo, mask), holes, trust)
+    filled = self.prefill(photo, mask)
+    # What was only found is shown as it is, so most photos never need this program.
+    seen = self.shown(photo, filled, mask) if (mask >= 1).any() else photo
+    return self.answer(seen, filled, holes, trust)
 
   def prepare(
-    self, plan: shapes.Plan, size: tuple[int, int], *, find: bool, fill: bool, revive: bool
+    self, plan: shapes.Plan, size: tuple[int, int], *, find: bool, told: bool, revive: bool
   ) -> concurrent.futures.Executor:
     """Compiles what a photo of this size will probably need. Returns at once: threads do it.
+
+    Args:
+      plan: of the engine.
+      size: height and width of the photo.
+      find: whether damage is looked for.
+      told: whether somebody marks it.
+      revive: whether tones are revived.
 
     Returns:
       The threads. Their shutdown with cancel_futures leaves out what is not begun.
@@ -111,8 +122,10 @@ class RepairPrograms:
     pool.submit(self.answer.prepare, *of(shape, 3, 3, 1, 1))
     if find and self.find is not None:
       pool.submit(self.find.prepare, *of(shape, 3))
-    if fill:
-      pool.submit(self.starts.prepare, *of(shape, 3, 1))
+    if find or told:
+      pool.submit(self.prefill.prepare, *of(shape, 3, 1))
+    if told:
+      pool.submit(self.shown.prepare, *of(shape, 3, 3, 1))
     if revive and self.correction is not None:
       pool.submit(self.correction.prepare, *of((toning.SIDE, toning.SIDE), 3, 1))
     return pool
