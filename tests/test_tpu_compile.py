@@ -65,6 +65,11 @@ def test_pix2pix_for_four_chips(tmp_path, libtpu):
   assert row['peak'] >= row['arguments']
 
 
+@pytest.mark.parametrize(('name', 'chips'), [('v5e:1x1', 1), ('v6e:1x1', 1), ('v6e:2x4', 8)])
+def test_a_slice_may_be_one_chip_or_several_hosts(libtpu, name, chips):
+  assert len(compile_report.topology(name).devices) == chips
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'flags'), SYSTEMS)
 def test_every_system_compiles(tmp_path, libtpu, name, flags):

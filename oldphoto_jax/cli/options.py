@@ -116,18 +116,18 @@ def add_page(parser: argparse.ArgumentParser) -> None:
 
 def local(text: str) -> pathlib.Path:
   """Parses a path on a disk."""
-  from oldphoto_jax.restoring import remote
+  from oldphoto_jax.photos import places
 
-  if remote.is_remote(text):
+  if places.is_remote(text):
     raise argparse.ArgumentTypeError(f'{text} is in a store, which only restore reads and writes')
   return pathlib.Path(text)
 
 
 def place(text: str) -> pathlib.Path | str:
   """Parses the path of a folder, which stays a text if it is one of a store."""
-  from oldphoto_jax.restoring import remote
+  from oldphoto_jax.photos import places
 
-  return text if remote.is_remote(text) else pathlib.Path(text)
+  return text if places.is_remote(text) else pathlib.Path(text)
 
 
 def add_cache(parser: argparse.ArgumentParser) -> None:
@@ -205,9 +205,10 @@ def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: fl
 
 def reports(folder: str) -> 'list[manifest.Report]':
   """manifest.read of a folder, which may be one of a store."""
+  from oldphoto_jax.photos import places
   from oldphoto_jax.restoring import manifest, remote
 
-  if not remote.is_remote(folder):
+  if not places.is_remote(folder):
     return manifest.read(pathlib.Path(folder))
   with remote.reports(folder) as local:
     return manifest.read(local)

@@ -108,9 +108,10 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
   allocator.keep_memory()
+  from oldphoto_jax.photos import places
   from oldphoto_jax.restoring import remote
 
-  if not any(map(remote.is_remote, (*args.photos, str(args.output)))):
+  if not any(map(places.is_remote, (*args.photos, str(args.output)))):
     return _restore(args)
   if len(args.photos) > 1:
     raise OptionError('of a store, give one folder at a time.')

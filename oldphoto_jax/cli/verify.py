@@ -39,10 +39,11 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  from oldphoto_jax.restoring import manifest, remote
+  from oldphoto_jax.photos import places
+  from oldphoto_jax.restoring import manifest
 
   originals = args.originals and args.originals.rstrip('/')
-  if originals and not remote.is_remote(originals) and not os.path.isdir(originals):
+  if originals and not places.is_remote(originals) and not os.path.isdir(originals):
     raise OptionError(f'{originals}: there is no such folder.')
   reports, folder = options.reports(args.folder), args.folder.rstrip('/')
   entries = manifest.merged(entry for report in reports for entry in report.photos)
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _identify(path: str) -> 'manifest.File | None':
+  from oldphoto_jax.photos import places
   from oldphoto_jax.restoring import manifest, remote
 
-  return remote.identify(path) if remote.is_remote(path) else manifest.identify(path)
+  return remote.identify(path) if places.is_remote(path) else manifest.identify(path)

@@ -5,6 +5,7 @@ import os
 import numpy as np
 from PIL import Image
 
+from oldphoto_jax.data import stores
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import folders, images
 
@@ -58,7 +59,7 @@ def textures(path: str | os.PathLike, size: int = 256, most: int = 50) -> np.nda
 
 
 def _some(path, most):
-  found = [file for file, _ in folders.find_photos([path])]
+  found = [file for file, _ in folders.find_photos([stores.local(path)])]
   return [found[i * len(found) // min(len(found), most)] for i in range(min(len(found), most))]
 
 

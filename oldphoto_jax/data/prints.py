@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from oldphoto_jax.data import stores
 from oldphoto_jax.data.pipeline import Crop
 from oldphoto_jax.data.sources import Source
 from oldphoto_jax.errors import PhotoError
@@ -70,13 +70,13 @@ def prints(labels: Sequence[str | os.PathLike], photos: Sequence[str | os.PathLi
   """
   files = {}
   for folder in labels:
-    folder = pathlib.Path(folder).expanduser()
+    folder = stores.local(folder)
     found = sorted(folder.glob('*.png')) if folder.is_dir() else []
     if not found:
       raise PhotoError(f'{folder}: there is no label NAME.png in it; give a folder of labels.')
     files = {file.stem: file for file in found} | files
   candidates = {}
-  places = [pathlib.Path(folder).expanduser() for folder in photos]
+  places = [stores.local(folder) for folder in photos]
   for path, _ in folders.find_photos(places):
     candidates.setdefault(path.stem, path)
   read, masks = [], []

@@ -24,6 +24,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from oldphoto_jax.data import stores
 from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.photos import decoding, folders, formats, images
 
@@ -246,7 +247,8 @@ def pairs(path: str | os.PathLike) -> Pairs:
     PhotoError: a folder is missing or holds no readable photo, a photo has no partner or several,
       or partners differ in size.
   """
-  before, after = (folder(pathlib.Path(path).expanduser() / kind) for kind in ('before', 'after'))
+  root = stores.local(path)
+  before, after = (folder(root / kind) for kind in ('before', 'after'))
   by_stem = {}
   for source in (before, after):
     found = {}
@@ -289,7 +291,7 @@ def tfds_images(data_dir: str | os.PathLike, name: str, split: str) -> Records:
     PhotoError: if the data set is missing, or its files need TensorFlow.
     ConfigError: if the split is missing or empty.
   """
-  directory = pathlib.Path(data_dir).expanduser() / name
+  directory = stores.local(f'{os.fspath(data_dir)}/{name}')
   versions = [
     path.parent
     for path in (*directory.glob('dataset_info.json'), *directory.glob('*/dataset_info.json'))
@@ -377,7 +379,7 @@ def _digest(data: bytes) -> str:
 
 def _photo_names(path) -> tuple[pathlib.Path, list[str]]:
   """The folder, and the sorted relative names of the files in it that look like photos."""
-  root = pathlib.Path(path).expanduser()
+  root = stores.local(path)
   if not root.is_dir():
     raise PhotoError(f'{root} is not a folder.')
   files = [file.relative_to(root) for file in root.rglob('*') if file.is_file()]

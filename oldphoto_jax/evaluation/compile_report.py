@@ -108,12 +108,16 @@ def topology(name: str) -> Topology:
   """
   from jax.experimental import topologies
 
-  chip = name.split(':')[0]
+  chip, _, shape = name.partition(':')
   if chip not in HBM_GIB:
     raise ConfigError(
       f'{name!r} is no topology: write a chip, {", ".join(HBM_GIB)}, and a shape, as in v5e:4x4'
     )
-  rest = {'chip_config_name': CHIP_CONFIGS[chip]} if chip in CHIP_CONFIGS else {}
+  rest: dict[str, Any] = {}
+  if chip in CHIP_CONFIGS:
+    rest['chip_config_name'] = CHIP_CONFIGS[chip]
+  if set(shape.split('x')) == {'1'}:  # else libtpu expects a host's four chips
+    rest['chips_per_host_bounds'] = (1, 1, 1)
   try:
     devices = topologies.get_topology_desc(name, platform='tpu', **rest).devices
   except jax.errors.JaxRuntimeError as error:

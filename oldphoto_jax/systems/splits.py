@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from oldphoto_jax import data
-from oldphoto_jax.data import sources
+from oldphoto_jax.data import sources, stores
 from oldphoto_jax.errors import ConfigError
 from oldphoto_jax.training import parallel
 
@@ -43,7 +43,7 @@ def photos(config: ConfigDict, seed: int, before: Manifest | None = None) -> Pho
     UserError: a folder is missing or empty, or holds too few photos for the split.
   """
   for name in ('photos', 'val', 'test', 'old'):
-    if config[name] and not pathlib.Path(config[name]).expanduser().is_dir():
+    if config[name] and not stores.local(config[name]).is_dir():
       raise ConfigError(f'data.{name}: there is no folder {config[name]}')
   pairs = config.get('pairs')
   folder = data.pairs if pairs else data.folder
