@@ -14,7 +14,7 @@ if typing.TYPE_CHECKING:
 
   from oldphoto_jax import library
 
-__version__ = '0.1.0'
+__version__ = '0.2.0.dev0'
 
 
 def load(weights: 'str | os.PathLike | None' = None) -> 'library.ArrayRestorer':
