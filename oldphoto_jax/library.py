@@ -16,7 +16,8 @@ def load(path: str | os.PathLike | None = None) -> 'ArrayRestorer':
   """See oldphoto_jax.load."""
   source = weights.SHIPPED if path is None else path
   loaded = weights.read(source)
-  restorer, detector = loaded.restorer(), loaded.find_detector()
+  restorer = loaded.restorer()
+  detector = loaded.find_detector() if restorer.look is None else None
   find = None if detector is None else detect.marker(detector)
   finds, tones = restorer.look is not None, restorer.correction is not None
   return ArrayRestorer(engine.compiled(restorer), finds, tones, find)
@@ -71,6 +72,8 @@ class ArrayRestorer:
       errors.PhotoError: a mask covers its whole photo.
     """
     searching = self.finds if find_damage is None else find_damage
+    if threshold is not None and not 0 < threshold <= 1:
+      raise ValueError(f'threshold is {threshold}; a probability is above 0, and at most 1.')
     if searching and not self.finds and self.find is None:
       raise OptionError('these weights hold no detector, so give a mask instead of find_damage.')
     if tone and not self.tones:
@@ -79,7 +82,7 @@ class ArrayRestorer:
     wishes = restore.Wishes(
       strength,
       only_damage,
-      (threshold or finding.THRESHOLD) if itself else None,
+      (finding.THRESHOLD if threshold is None else threshold) if itself else None,
       restore.TONE if tone is None else tone,
     )
     one = not isinstance(photos, list | tuple)
@@ -93,7 +96,7 @@ class ArrayRestorer:
       if damage is not None:
         damage = _mask(np.asarray(damage), photo.shape[:2])
       elif searching and not itself:
-        damage = masks.grow(self.find(_values(pixels)), threshold or 0.5)
+        damage = masks.grow(self.find(_values(pixels)), 0.5 if threshold is None else threshold)
       elif only_damage and not searching:
         raise ValueError('only_damage needs a mask, or find_damage=True.')
       if pixels.dtype.kind == 'u':

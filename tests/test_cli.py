@@ -429,3 +429,17 @@ def test_restore_says_what_is_wrong_with_masks(run, tmp_path):
   assert code == 1 and 'the mask is 30x24 and its photo 32x24' in errors
   code, _, errors = run(*words, '--detector', tmp_path / 'nothing')
   assert code == 2 and 'there is no file of weights' in errors
+  code, _, errors = run(*words, '--mask', tmp_path / 'm.png', '--detector', 'd')
+  assert code == 2 and 'choose one' in errors
+  for other in (('--mask', tmp_path / 'm.png'), ('--no-find-damage',)):
+    code, _, errors = run(*words, '--threshold', '0.7', *other)
+    assert code == 2 and '--threshold needs a search for damage' in errors
+
+
+def test_a_detector_that_marks_everything_is_told(run, tmp_path, monkeypatch):
+  everything = lambda photo: np.ones((*photo.shape[:2], 1), np.float32)
+  monkeypatch.setattr(detect, 'marker', lambda detector, sizes: everything)
+  monkeypatch.setattr(weights, 'read', lambda path: Half(found='its detector'))
+  words = ['restore', save(tmp_path / 'a.png'), '-o', tmp_path / 'out', '--weights', 'half']
+  code, _, errors = run(*words, '--find-damage')
+  assert code == 1 and 'the detector takes the whole photo for damage' in errors

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.restoring import detect, engine, finding, shapes, tiles
 
 
@@ -122,6 +123,14 @@ def test_a_sound_photo_needs_no_cleaning_and_a_noisy_one_all_of_it():
   framed[:32], mended[:32] = 1, 1  # nor is a white border one of its absence
   assert finding.need(framed, mended) == 1
   assert finding.need(photo[:12], photo[:12]) == 1  # too small to tell
+
+
+def test_a_broken_network_is_told_and_gives_no_copies():
+  photo = np.zeros((64, 64, 3), np.float32)
+  broken = photo.copy()
+  broken[5, 5] = np.nan
+  with pytest.raises(PhotoError, match='not finite; check its weights'):
+    finding.need(photo, broken)
 
 
 def test_a_cleaner_is_believed_earlier():

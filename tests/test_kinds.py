@@ -68,6 +68,11 @@ def test_photos_are_photos(name):
   assert kinds.noise(photo.pixels[..., 1].astype(np.float32)) < kinds.GRAIN
 
 
+@pytest.mark.parametrize('size', [(1, 1), (2, 90), (90, 1)])
+def test_pictures_of_a_few_pixels_have_no_noise(size):
+  assert kinds.noise(np.zeros(size, np.float32)) == 0
+
+
 def test_the_estimate_of_noise_is_that_of_the_noise_and_cracks_do_not_move_it():
   noisy = scene() + np.random.default_rng(0).normal(0, 20, (240, 320))
   noisy[::12] = 255

@@ -84,6 +84,13 @@ def test_transparent_is_sound(tmp_path):
   assert (mask[:2] == 0).all() and (mask[2:] == 1).all()
 
 
+def test_a_layer_without_a_stroke_marks_nothing(tmp_path):
+  layer = np.full((6, 8, 4), 255, np.uint8)
+  layer[..., 3] = 0
+  Image.fromarray(layer).save(tmp_path / 'm.png')
+  assert masks.read(tmp_path / 'm.png', (6, 8)).max() == 0
+
+
 def test_a_mask_of_another_size_is_a_sentence(tmp_path):
   path = save(tmp_path / 'a.png')
   with pytest.raises(images.PhotoError, match='the mask is 6x4 and its photo 4x6; a mask needs'):

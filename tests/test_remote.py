@@ -87,6 +87,13 @@ def test_a_folder_of_a_store_is_restored_into_another(store, say, tmp_path):
   ]
 
 
+def test_files_that_are_no_photos_are_nothing_to_do(store, say):
+  store.pipe_file('/archive/scans/Thumbs.db', b'of a file manager')
+  assert say(*RESTORE)[0] == 0
+  code, _, errors = say(*RESTORE)
+  assert code == 0 and 'nothing is left to do' in errors
+
+
 def test_shards_share_a_store_and_go_on_without_fetching_what_is_done(store, say, monkeypatch):
   for number in (1, 2):
     assert say(*RESTORE, '--shard', f'{number}/2')[0] == 0
@@ -180,7 +187,7 @@ def test_results_may_lie_among_the_originals_or_on_a_disk(store, say, tmp_path):
 @pytest.mark.parametrize(
   ('words', 'sentence'),
   [
-    (('restore', 'memory://archive/no', '-o', 'memory://out'), 'there is no file'),
+    (('restore', 'memory://archive/no', '-o', 'memory://out'), 'there is no photo'),
     (('restore', 'memory://archive/scans', '-o', 'memory://archive/scans/'), 'replace originals'),
     (('restore', 'moon://a', '-o', 'out'), 'moon'),
     ((*RESTORE, '--save-mask'), '--save-mask needs an output folder on a disk'),

@@ -13,7 +13,7 @@ from oldphoto_jax.data import pipeline, prints
 from oldphoto_jax.degradation import recipes, worn
 from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.metrics import psnr_ssim
-from oldphoto_jax.models import repair
+from oldphoto_jax.models import repair, tone
 from oldphoto_jax.systems import frozen
 from oldphoto_jax.systems import repair as system
 from oldphoto_jax.training import parallel
@@ -399,22 +399,29 @@ def test_the_parts_of_the_network_give_what_it_gives_and_are_compiled_before_the
   ]
 
 
-def test_the_finder_of_the_weights_before_is_released_again(tmp_path, trained):
+def test_what_the_weights_before_hold_is_released_again(tmp_path, trained):
   from oldphoto_jax import weights
 
   config = runpy.run_path(str(ROOT / 'configs/repair.py'))['get_config']('tiny')
   finder = repair.Repair(widths=(4, 6), blocks=1)
-  params = {'repair': trained, 'finder': repair.init(finder, jax.random.key(0)).g}
-  sizes = repair.sizes(SMALL) | {'finder': repair.sizes(finder)}
+  fading = tone.Tone(width=8)
+  key = jax.random.key(0)
+  params = {
+    'repair': trained,
+    'finder': repair.init(finder, key).g,
+    'tone': tone.init(fading, key).g,
+  }
+  sizes = repair.sizes(SMALL) | {'finder': repair.sizes(finder), 'tone': tone.sizes(fading)}
   weights.save(
     tmp_path / 'w.safetensors', weights.Weights('repair', sizes, jax.device_get(params)), card={}
   )
   networks = frozen.Networks(lambda *_: trained, lambda name: name == 'repair', None)
-  assert 'finder' not in system.release(config, networks).model
+  assert not {'finder', 'tone'} & set(system.release(config, networks).model)
   config.start = str(tmp_path / 'w.safetensors')
   released = system.release(config, networks)
   weights.check(released, 'these')
-  jax.tree.map(np.testing.assert_array_equal, released.params['finder'], params['finder'])
+  for name in ('finder', 'tone'):
+    jax.tree.map(np.testing.assert_array_equal, released.params[name], params[name])
 
 
 def test_a_finder_without_sizes_of_its_own_is_a_sentence():

@@ -5,10 +5,12 @@ import itertools
 import json
 import math
 import os
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from oldphoto_jax.photos import images
@@ -475,3 +477,77 @@ def test_a_mask_of_the_whole_photo_is_refused_with_a_sentence(tmp_path):
   assert 'mask covers the whole photo' in summary.results[0].message
   with pytest.raises(ValueError, match='without masks there is no damage'):
     restore_photos(filler(), [photo], tmp_path / 'out', only_damage=True)
+
+
+def test_every_page_gets_a_mask_of_its_own(tmp_path):
+  pages = [random_array(20, 30, 3, seed=i) for i in range(2)]
+  tifffile.imwrite(tmp_path / 'a.tif', pages[0], photometric='rgb')
+  tifffile.imwrite(tmp_path / 'a.tif', pages[1], photometric='rgb', append=True)
+  out = tmp_path / 'out'
+  restore_photos(
+    filler(), [tmp_path / 'a.tif'], out, mask=half_mask, only_damage=True, all_pages=True
+  )
+  restored = images.read(out / 'a.tif', all_pages=True)
+  for page, before in zip((restored, *restored.pages), pages):
+    assert (page.pixels[:10, :14] != before[:10, :14]).any()
+    np.testing.assert_array_equal(page.pixels[10:], before[10:])
+
+
+def test_a_saved_mask_that_was_corrected_by_hand_is_kept_and_told(tmp_path):
+  photo, out = save(tmp_path / 'a.png'), tmp_path / 'out'
+  again = partial(restore_photos, filler(), [photo], out, mask=half_mask, save_masks=True)
+  assert not again().results[0].warnings
+  (out / 'a.png').unlink()
+  assert not again().results[0].warnings  # the same mask
+  mask = out / 'masks/a.png'
+  painted = images.read_rgb8(mask) * 0
+  painted[2:5] = 255
+  Image.fromarray(painted).save(mask)
+  before = mask.read_bytes()
+  (out / 'a.png').unlink()
+  assert 'is kept' in again().results[0].warnings[0]
+  assert mask.read_bytes() == before
+  again(overwrite=True)
+  assert mask.read_bytes() != before
+
+
+def test_a_copy_that_another_shard_has_made_is_kept(tmp_path):
+  photo, out = save(tmp_path / 'a.jpg'), tmp_path / 'out'
+
+  def meanwhile(path, photo):
+    out.mkdir(exist_ok=True)
+    (out / 'a.jpg').write_bytes(path.read_bytes())
+    return np.zeros((*photo.size, 1), np.float32)
+
+  summary = restore_photos(filler(), [photo], out, mask=meanwhile, only_damage=True)
+  assert summary.results[0].status == 'restored'
+
+
+def test_a_hole_that_holds_a_whole_tile_is_filled_from_a_smaller_copy():
+  """A tile of nothing but hole would show the network nothing."""
+  seen = []
+
+  def fill(tile, mask):
+    seen.append(float(mask.mean()))
+    known = tile[mask[..., 0] == 0]
+    return np.where(mask > 0, known.mean(0) if len(known) else 0, tile), tile
+
+  plan = shapes.plan([(640, 640)], 16, tile=128, overlap=16, max_shapes=1)
+  system = engine.Repairing(plan, 'test', None, fill)
+  photo = np.full((640, 640, 3), 0.5, np.float32)
+  holes = np.zeros((640, 640, 1), np.float32)
+  holes[:400, :400] = 1
+  photo[:400, :400] = -1  # the bare scanner
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(shapes, 'LADDER', [128])
+    filled = system.fill(photo, photo, holes)
+  np.testing.assert_allclose(filled, 0.5, atol=1e-5)
+  assert max(seen) < 1
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'), [('strength', 1.5), ('tone', -0.1), ('find', 60.0), ('find', 0)]
+)
+def test_wishes_out_of_range_are_refused(name, value):
+  with pytest.raises(ValueError, match=f'{name} is {value}; '):
+    restore.Wishes(**{name: value})

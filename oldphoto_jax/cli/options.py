@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from oldphoto_jax.errors import OptionError
+from oldphoto_jax.errors import OptionError, PhotoError
 
 if typing.TYPE_CHECKING:
   import numpy as np
@@ -200,7 +200,17 @@ def marked_by_detector(detector, sizes: Sequence[tuple[int, int]], threshold: fl
   from oldphoto_jax.restoring import detect
 
   mark = detect.marker(detector, sizes)
-  return lambda path, photo: masks.grow(mark(images.to_float(photo)), threshold)
+
+  def marked(path: pathlib.Path, photo: 'images.Photo') -> 'np.ndarray':
+    mask = masks.grow(mark(images.to_float(photo)), threshold)
+    if mask.min() > 0:
+      raise PhotoError(
+        'the detector takes the whole photo for damage, so nothing is left to restore it from; '
+        'mark damage by --mask, or leave it with --no-find-damage.'
+      )
+    return mask
+
+  return marked
 
 
 def reports(folder: str) -> 'list[manifest.Report]':

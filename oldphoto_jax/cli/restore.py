@@ -271,6 +271,10 @@ def _damage(args, loaded, restorer, sizes) -> tuple[options.Damage | None, float
 
   needs = {'--only-damage': args.only_damage, '--save-mask': args.save_mask}
   option = next((name for name, given in needs.items() if given), None)
+  if args.mask is not None and args.detector:
+    raise OptionError('--mask and --detector both say what is damaged; choose one.')
+  if args.threshold is not None and (args.mask is not None or args.find_damage is False):
+    raise OptionError('--threshold needs a search for damage: leave it out, or let it search.')
   if args.mask is not None:
     return options.marked_by_user(args.mask), None
   if args.detector:

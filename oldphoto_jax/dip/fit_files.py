@@ -394,7 +394,7 @@ def _write(job: Job, todo: folder.Plan, given: _Input, result: fit.Fit | None, s
   else:
     output_files.write(todo, restored, item.output)
     warnings += output_files.compressed_again(like) if pasted else ()
-  warnings += output_files.changed_name(item, photo)
+  warnings += output_files.changed_name(item)
   if given.truth is not None:
     fields |= {'psnr': _psnr(images.to_float(restored), given.truth)}
     if given.truth.shape == given.values.shape:

@@ -118,7 +118,7 @@ def marks(mask: images.Photo) -> np.ndarray:
   """
   values = mask.pixels.astype(np.float32) / np.iinfo(mask.pixels.dtype).max
   alpha = None
-  if mask.alpha is not None and np.ptp(mask.alpha):
+  if mask.alpha is not None and mask.alpha.min() < np.iinfo(mask.alpha.dtype).max:
     alpha = mask.alpha[..., None].astype(np.float32) / np.iinfo(mask.alpha.dtype).max
   colourful = np.ptp(values, -1, keepdims=True) > _COLOURFUL
   seen = np.ones(colourful.shape, bool) if alpha is None else alpha > 0.5

@@ -114,6 +114,7 @@ def _code() -> str:
   """Identifies the code of all networks: another version must not find the programs of this one."""
   root = pathlib.Path(__file__).parent.parent
   files = sorted(path for room in ('models', 'nn') for path in (root / room).glob('*.py'))
+  files.append(root / 'colour.py')
   return hashlib.sha256(b''.join(path.read_bytes() for path in files)).hexdigest()
 
 

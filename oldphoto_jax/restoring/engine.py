@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import ndimage
 
 from oldphoto_jax.models import repair, tone
 from oldphoto_jax.restoring import (
@@ -304,10 +305,16 @@ class Repairing:
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
     shape = self._shape_for(holes)
+    if _fits_in(holes, shape):
+      # A tile of nothing but hole tells nothing: its inside comes from a copy of half the size.
+      half = tuple(-(-side // 2) for side in holes.shape[:2])
+      small, marked = shapes.resized(photo, *half), shapes.resized(holes, *half) > 0.01
+      small = self.fill(small, small, np.where(marked, holes.max(), np.float32(0)))
+      photo = np.where(holes > 0, shapes.resized(small, *holes.shape[:2]), photo)
 
     def run(rows: slice, columns: slice) -> tuple[np.ndarray] | None:
       marked = holes[rows, columns]
-      if not marked.any():
+      if not marked.any() or marked.all():
         return None
       part = (shapes.pad(x, shape)[None] for x in (photo[rows, columns], marked))
       return (self.run_fill(*part)[0][0, : marked.shape[0], : marked.shape[1]],)
@@ -332,6 +339,14 @@ class Repairing:
     if amount == 0:
       return photo, 0.0
     return toning.correct(photo, knots, matrix, amount, tone.LARGEST), amount
+
+
+def _fits_in(holes: np.ndarray, shape: tuple[int, int]) -> bool:
+  """Whether a tile of this shape may lie in a hole of a photo, whole."""
+  inside = (holes[..., 0] > 0).astype(np.uint8)
+  if inside.sum() < shape[0] * shape[1]:
+    return False
+  return bool(ndimage.minimum_filter(inside, shape, mode='constant').any())
 
 
 def _blended(photo: np.ndarray, clean: np.ndarray, amount: float) -> np.ndarray:

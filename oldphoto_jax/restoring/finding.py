@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import ndimage
 
+from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.restoring import kinds, shapes
 
 COARSER = (2, 4)  # how much smaller the copies are on which wide damage is sought
@@ -186,6 +187,9 @@ def need(photo: np.ndarray, clean: np.ndarray, levels: tuple[float, float] = NEE
     photo, clean: float32 [H, W, 3] in [-1, 1], before and after; H and W at least BLOCK, or there
       is nothing to measure, and the photo is cleaned.
     levels: the changes at which it begins to need it, and needs all of it.
+
+  Raises:
+    PhotoError: `clean` has values that are not finite.
   """
   rows, columns = (n // BLOCK for n in photo.shape[:2])
   if not rows or not columns:
@@ -199,6 +203,8 @@ def need(photo: np.ndarray, clean: np.ndarray, levels: tuple[float, float] = NEE
   before = blocks(photo)
   change = np.abs(blocks(clean) - before).mean((1, 3, 4))
   inner = np.abs(before.mean((1, 3, 4))) < PAPER
+  if not np.isfinite(change).all():
+    raise PhotoError('the network gave values that are not finite; check its weights.')
   change = float(np.quantile(change[inner] if inner.any() else change, LEAST_CHANGED))
   least, most = levels
   return float(np.clip((change - least) / (most - least), 0, 1))

@@ -147,11 +147,13 @@ def flat(gray: np.ndarray) -> float:
 
 
 def noise(gray: np.ndarray) -> float:
-  """Standard deviation of the noise, in levels of 255.
+  """Standard deviation of the noise, in levels of 255; 0 where a side has no three pixels.
 
   Immerkær, "Fast noise variance estimation" (1996), with the median instead of the mean, which
   cracks do not move.
   """
+  if min(gray.shape) < 3:
+    return 0.0
   kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
   found = [ndimage.convolve(square, kernel)[1:-1, 1:-1] for square in _squares(gray, _SIDE)]
   return float(np.median(np.abs(found)) / 0.6745 / 6)

@@ -1,5 +1,6 @@
 """The files that a job writes: their names, their histories, and what a person should be told."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -33,6 +34,34 @@ def write(todo: Plan, photo: images.Photo, output: pathlib.Path) -> None:
       raise
 
 
+def copy(todo: Plan, item: Item, photo: images.Photo) -> None:
+  """Copies an original that stays as it is, with its date. Outputs are kept as by `write`."""
+  images.make_folder(item.output.parent)
+  if not todo.overwrite and item.output.exists():
+    return
+  try:
+    data = item.path.read_bytes()
+  except OSError as error:
+    raise PhotoError(f'{item.path}: it cannot be read ({images.reason(error)}).') from error
+  images.write_bytes(item.output, data, overwrite=True, modified=photo.modified)
+
+
+def write_mask(todo: Plan, mask: images.Photo, path: pathlib.Path) -> tuple[str, ...]:
+  """Saves a mask. One that is there already may have been corrected by hand: it is kept.
+
+  Returns:
+    A warning if the one that is kept differs.
+  """
+  images.make_folder(path.parent)
+  if todo.overwrite or not path.exists():
+    images.write(mask, path, overwrite=True)
+    return ()
+  with contextlib.suppress(PhotoError):  # what cannot be read is not what was filled
+    if np.array_equal(images.read(path).pixels, mask.pixels):
+      return ()
+  return (f'{path} is kept, as it was there before; it does not show what was filled now.',)
+
+
 # What a photo says of itself. Paths of masks and the like are nobody else's business.
 _TOLD = ('weights', 'weights_sha256', 'strength', 'only_damage', 'find', 'tone', 'descreen')
 
@@ -63,7 +92,7 @@ def with_history(
   return dataclasses.replace(after, xmp=xmp), ()
 
 
-def changed_name(item: Item, photo: images.Photo) -> tuple[str, ...]:
+def changed_name(item: Item) -> tuple[str, ...]:
   """A warning if the format of the output differs from that of the original."""
   if item.output.suffix == item.path.suffix:
     return ()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from oldphoto_jax.errors import OptionError, PhotoError
+from oldphoto_jax.photos import formats
 from oldphoto_jax.photos.places import Place
 from oldphoto_jax.restoring import manifest
 
@@ -145,13 +146,16 @@ def _fetch(made: Mirror, done: set[str]) -> None:
     if not any(part.startswith('.') for part in name.split('/'))
     and not (inside and name.startswith(inside))
   }
-  if not wanted:
-    raise PhotoError(f'{here.url}: there is no file.')
+  is_photo = lambda name: pathlib.PurePath(name).suffix.lower() in formats.FORMATS
+  if not any(map(is_photo, wanted)):
+    raise PhotoError(f'{here.url}: there is no photo.')
   wanted = {
     name: size
     for name, size in wanted.items()
     if name not in done and (made.shard is None or made.shard.holds(pathlib.PurePosixPath(name)))
   }
+  if not any(map(is_photo, wanted)):
+    return  # what is no photo is only fetched to be named beside photos
   need, free = sum(wanted.values()), shutil.disk_usage(made.photos).free
   if need > 0.8 * free:
     raise PhotoError(

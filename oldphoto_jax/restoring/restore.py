@@ -55,6 +55,8 @@ class Wishes:
     for name in ('strength', 'tone'):
       if not 0 <= getattr(self, name) <= 1:
         raise ValueError(f'{name} is {getattr(self, name)}; it must be from 0 to 1.')
+    if self.find is not None and not 0 < self.find <= 1:
+      raise ValueError(f'find is {self.find}; a probability is above 0, and at most 1.')
 
 
 PLAIN = Wishes()  # cleaned, and filled where a mask says so
@@ -156,10 +158,13 @@ def kept_brightness(
   """
   if clean is photo:
     return clean, ''
-  sound = np.flatnonzero(np.ones(photo.shape[:2]) if mask is None else mask == 0)
+  if mask is None:
+    sound = np.arange(0, photo[..., 0].size, 1 + photo[..., 0].size // SAMPLES)
+  else:
+    sound = np.flatnonzero(mask == 0)
+    sound = sound[:: 1 + len(sound) // SAMPLES]
   if not len(sound):
     return clean, ''
-  sound = sound[:: 1 + len(sound) // SAMPLES]
   before, after = (x.reshape(-1, x.shape[-1])[sound] for x in (photo, clean))
   change = np.sort((after.clip(-1, 1) - before).mean(-1))
   tenth = len(change) // 10
@@ -269,7 +274,8 @@ def restore_photos(
     settings: what else the photos depend on, as JSON values for the manifest, such as
       `weights_sha256`.
     history: whether each photo says in its XMP data how it was made: see provenance.py.
-    mask: (path of a photo, photo) -> its damage, as restore_array takes it. May raise PhotoError.
+    mask: (path of a photo, photo or page of it) -> its damage, as restore_array takes it. May raise
+      PhotoError.
     keep: (path of a photo, photo) -> pixels that stay as they are, as restore_photo takes them.
     all_pages: restores all photos of a TIFF file, which stay in one file.
     progress: called after each photo with (photos done, photos in all, result).
@@ -289,10 +295,10 @@ def restore_photos(
     return images.read(item.path, all_pages=all_pages)
 
   def compute(item: tasks.Item, photo: images.Photo, stop: threading.Event):
-    given = None if mask is None else mask(item.path, photo)
     system = stoppable(engine, stop)
-    first = restore_photo(system, photo, given, wishes, keep(item.path, photo))
-    pages = (first, *(restore_photo(system, page, None, wishes) for page in photo.pages))
+    given = lambda page: None if mask is None else mask(item.path, page)
+    first = restore_photo(system, photo, given(photo), wishes, keep(item.path, photo))
+    pages = (first, *(restore_photo(system, page, given(page), wishes) for page in photo.pages))
     # Without the floats, as the next photo is computed while this one is written.
     none = np.empty((0, 0, 3), np.float32)
     return photo, [(after, done._replace(photo=none)) for after, done in pages]
@@ -300,11 +306,11 @@ def restore_photos(
   def finish(item: tasks.Item, computed) -> tasks.Done:
     photo, ((restored, done), *further) = computed
     restored = dataclasses.replace(restored, pages=tuple(page for page, _ in further))
+    warnings = photo.warnings + done.notes + output_files.changed_name(item)
     if saves_masks:
       damage = np.zeros((*photo.size, 1), np.float32) if done.mask is None else done.mask
-      images.make_folder(item.outputs['mask'].parent)
-      images.write(masks.to_photo(damage, photo.dpi), item.outputs['mask'], overwrite=True)
-    warnings = photo.warnings + done.notes + output_files.changed_name(item, photo)
+      drawn = masks.to_photo(damage, photo.dpi)
+      warnings += output_files.write_mask(todo, drawn, item.outputs['mask'])
     same = item.output.suffix == item.path.suffix and _same(photo, restored)
     if history and not same:
       noted = [
@@ -319,9 +325,7 @@ def restore_photos(
       restored = dataclasses.replace(restored, pages=tuple(pages))
       warnings += tuple(dict.fromkeys(warning for _, untold in noted for warning in untold))
     if same:
-      images.make_folder(item.output.parent)
-      data = item.path.read_bytes()
-      images.write_bytes(item.output, data, overwrite=todo.overwrite, modified=photo.modified)
+      output_files.copy(todo, item, photo)
       warnings = done.notes  # a copy has lost nothing
     else:
       output_files.write(todo, restored, item.output)

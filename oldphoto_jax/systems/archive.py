@@ -68,7 +68,7 @@ def run(config: ConfigDict) -> None:
   places = _write_finds(folder / 'found', [(names[i], photos[i], found[i]) for i in used], config)
   repair.SYSTEM.modes['run'](_own(config, start, places))
 
-  after = _with_tone(weights.read(folder / 'finetuned'), start)
+  after = weights.read(folder / 'finetuned').weights
   card = {'run': config.to_json(), 'start': start.name}
   weights.save(folder / CANDIDATE, after, card=card)
   candidate = weights.read(folder / CANDIDATE)
@@ -207,14 +207,6 @@ def _pieces(mask: np.ndarray) -> list[np.ndarray]:
 
 def _save(path: pathlib.Path, pixels: np.ndarray) -> None:
   Image.fromarray(pixels).save(path)
-
-
-def _with_tone(tuned: weights.Loaded, start: weights.Loaded) -> weights.Weights:
-  """The new network, and the one of tones that came with the old."""
-  old, new = start.weights, tuned.weights
-  model = new.model | {k: v for k, v in old.model.items() if k not in new.model}
-  params = new.params | {k: v for k, v in old.params.items() if k not in new.params}
-  return weights.Weights('repair', model, params)
 
 
 def _write(

@@ -346,9 +346,9 @@ def _tone_stage(config: ConfigDict, photos: splits.Photos) -> train.Stage:
 
 
 def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
-  """All networks; without one for tones they stay, and `repair` does alone what others do not.
+  """All networks. Without one for tones, these stay; what finder or cleaner do not, `repair` does.
 
-  A finder or cleaner that was not trained here comes from the weights of `start`, if they have one.
+  Those that were not trained here come from the weights of `start`, if they hold them.
   """
   net, sizes = model(config), {}
   params = {'repair': networks.of('repair', net, repair.init)}
@@ -359,14 +359,14 @@ def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
   if networks.has('cleaner'):
     params['cleaner'] = networks.of('cleaner', model(config, 'cleaner'), repair.init)
     sizes['cleaner'] = True
-  if config.start:
-    held = weights.load(config.start)
-    for name in sorted({'finder', 'cleaner'} & set(held.params) - set(params)):
-      params[name], sizes[name] = held.params[name], held.model[name]
   if networks.has('tone'):
     fading = tone_model(config)
     params['tone'] = networks.of('tone', fading, tone.init)
     sizes['tone'] = tone.sizes(fading)
+  if config.start:
+    held = weights.load(config.start)
+    for name in sorted({'finder', 'cleaner', 'tone'} & set(held.params) - set(params)):
+      params[name], sizes[name] = held.params[name], held.model[name]
   return weights.Weights('repair', repair.sizes(net) | sizes, params)
 
 
