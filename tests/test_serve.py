@@ -1,8 +1,10 @@
 """The server of the page: what it keeps and refuses, and that it restores as the command does."""
 
 import contextlib
+import dataclasses
 import io
 import json
+import os
 import pathlib
 import re
 import threading
@@ -12,6 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 import serving_engine
+import test_kinds
 from PIL import Image, ImageCms
 from starlette.testclient import TestClient
 
@@ -190,6 +193,49 @@ def test_only_marks_by_hand_where_nothing_is_looked_for(client):
   assert changed[39:41, 31:50].all()
   changed[37:44, 27:53] = False
   assert not changed.any()
+
+
+def test_a_stroke_on_writing_erases_no_letters(client):
+  """A search would take white paper for damage here; of writing, only what is drawn is filled."""
+  page = np.repeat(test_kinds.page().pixels[..., :1], 3, -1)
+  page = np.where(page > 200, np.uint8(255), page)
+  id = add(client, data=encoded(page))
+  assert one(until(client, idle))['looked']['kind'] == 'document'
+  edits = draw(client, id, stroke('mark', 30, 40, 50, 40))
+  shown = client.post(
+    f'/api/photos/{id}/preview', json=edits | {'strokes': [stroke('mark', 30, 40, 50, 40)]}
+  )
+  after = np.asarray(Image.open(io.BytesIO(restored(client, id).content)))
+  changed = (after != page).any(-1)
+  assert changed[38:42, 32:48].all()
+  changed[36:45, 26:54] = False
+  assert not changed.any()
+  shown = np.asarray(Image.open(io.BytesIO(shown.content))).astype(float)
+  assert abs(shown[60:] - page[60:]).mean() < 10  # as JPEG changes edges
+
+
+def test_what_was_only_found_is_believed_less_also_beside_strokes(tmp_path):
+  trusted = []
+
+  def engine():
+    made = serving_engine.make()
+
+    def run_fill(tile, marked):
+      trusted.append(sorted(set(np.unique(marked)) - {0}))
+      return made.run_fill(tile, marked)
+
+    return dataclasses.replace(made, run_fill=run_fill)
+
+  with serving(tmp_path, engine=engine) as client:
+    id = add(client, data=encoded(serving_engine.photo(size=(120, 600))))
+    until(client, idle)
+    restored(client, id)
+    assert {value for tile in trusted for value in tile} == {finding.TRUST}
+    trusted.clear()
+    draw(client, id, stroke('mark', 30, 80, 50, 80))
+    restored(client, id)
+  assert [finding.TRUST, 1.0] in trusted and [finding.TRUST] not in trusted
+  # Tiles without a stroke are as before, so they are not even run again.
 
 
 def test_a_changed_mask_runs_the_network_only_where_it_changed(tmp_path):
@@ -381,6 +427,30 @@ def test_a_changed_original_is_looked_at_again(tmp_path):
     assert (photo['height'], photo['width'], photo['result']) == (50, 80, None)
 
 
+def test_what_was_made_of_a_changed_or_missing_original_stays(tmp_path):
+  scans, work = tmp_path / 'scans', tmp_path / 'work'
+  scans.mkdir()
+  (scans / 'a.png').write_bytes(encoded(serving_engine.photo()))
+  with serving(work, folders=[scans]) as client:
+    until(client, idle)
+  (scans / 'a.png').write_bytes(encoded(serving_engine.photo(1)))
+  with serving(work) as client:
+    id = one(until(client, idle))['id']
+    restored(client, id)
+  for _ in range(2):
+    with serving(work) as client:
+      assert one(until(client, idle))['result']
+  os.rename(scans, tmp_path / 'unplugged')
+  with serving(work) as client:
+    photo = one(until(client, idle))
+    assert photo['result'] and 'its original is not there' in photo['problem']
+    assert client.get(f'/api/photos/{id}/download').status_code == 200
+  os.rename(tmp_path / 'unplugged', scans)
+  with serving(work) as client:
+    photo = one(until(client, idle))
+    assert photo['result'] and not photo['problem']
+
+
 def test_two_servers_do_not_share_a_box(tmp_path):
   with serving(tmp_path), pytest.raises(PhotoError, match='another `oldphoto serve`'):
     box.Box(tmp_path, Limits())
@@ -444,6 +514,20 @@ def test_a_photo_that_takes_too_long_fails_in_plain_words(tmp_path):
     assert 'a.png: it took more than' in one(state)['problem']
     client.post('/api/restore', json={'ids': [id]})
     assert 'raise the limit' in one(until(client, idle))['problem']
+
+
+def test_a_first_look_that_failed_is_forgotten_once_a_photo_is_restored(tmp_path):
+  fails = [MemoryError]
+
+  def tile():
+    if fails:
+      raise fails.pop()
+
+  with serving(tmp_path, engine=lambda: serving_engine.make(tile)) as client:
+    id = add(client)
+    assert 'there is not enough memory for this photo' in one(until(client, idle))['problem']
+    restored(client, id)
+    assert one(until(client, idle))['problem'] == ''
 
 
 def test_a_mask_all_over_fails_in_plain_words(client):

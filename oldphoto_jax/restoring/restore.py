@@ -90,6 +90,7 @@ def restore_array(
   photo: np.ndarray,
   mask: np.ndarray | None = None,
   wishes: Wishes = PLAIN,
+  found: np.ndarray | None = None,
 ) -> Restored:
   """Restores one photo: finds its damage, fills it, cleans the rest and revives the tones.
 
@@ -99,6 +100,8 @@ def restore_array(
     mask: float32 [H, W, 1] in [0, 1], 1 = damaged: 1 is filled, 0 is not, between is a blend.
       None: damage is looked for if `wishes` say so.
     wishes: what is wanted.
+    found: bool [H, W, 1], what of the mask was found by an earlier search and is believed less;
+      None: a person drew all of it.
 
   Raises:
     PhotoError: the mask covers the whole photo.
@@ -128,8 +131,9 @@ def restore_array(
     )
   restored = clean
   if mask is not None and mask.any():
-    trust = finding.TRUST if searching else 1.0
-    filled = engine.fill(photo, clean, np.where(mask > 0, np.float32(trust), 0))
+    doubted = searching if found is None else found
+    trust = np.where(doubted, np.float32(finding.TRUST), np.float32(1))
+    filled = engine.fill(photo, clean, np.where(mask > 0, trust, np.float32(0)))
     if searching:
       mask = finding.worth_filling(looked, filled, mask)
     inside = np.nonzero(mask[..., 0] > 0)  # a small part of the photo
@@ -183,12 +187,13 @@ def restore_photo(
   mask: np.ndarray | None = None,
   wishes: Wishes = PLAIN,
   keep: np.ndarray | None = None,
+  found: np.ndarray | None = None,
 ) -> tuple[images.Photo, Restored]:
   """`restore_array` of a photo of levels, which keeps its depth, grayness and metadata.
 
   With `only_damage`, pixels where the mask is 0 keep the original's levels. Those where `keep`,
   bool [H, W, 1], is true keep them in any case. Of a picture that is no photo (see kinds), only the
-  damage that the mask marks is filled.
+  damage that the mask marks is filled. `found`: see `restore_array`.
 
   Raises:
     PhotoError: the mask covers the whole photo, or the engine gave values that are not finite.
@@ -205,7 +210,7 @@ def restore_photo(
     if mask is None or not mask.any():
       return photo, Restored(values, None, 0.0, note, kind.name)
     wishes = dataclasses.replace(wishes, only_damage=True, find=None)
-  done = restore_array(engine, values, mask, wishes)
+  done = restore_array(engine, values, mask, wishes, found)
   done = done._replace(notes=note + done.notes, kind=kind.name if kind else None)
   restored = images.from_float(images.keep_gray(done.photo, photo.pixels), photo)
   if wishes.only_damage:
@@ -253,6 +258,7 @@ def restore_photos(
   history: bool = True,
   mask: Callable[[pathlib.Path, images.Photo], np.ndarray | None] | None = None,
   keep: Callable[[pathlib.Path, images.Photo], np.ndarray | None] = lambda path, photo: None,
+  found: Callable[[pathlib.Path, images.Photo], np.ndarray | None] = lambda path, photo: None,
   all_pages: bool = False,
   progress: Callable[[int, int, tasks.Result], None] | None = None,
   show: Callable[[tasks.Item, images.Photo, images.Photo, np.ndarray | None], None] | None = None,
@@ -277,6 +283,7 @@ def restore_photos(
     mask: (path of a photo, photo or page of it) -> its damage, as restore_array takes it. May raise
       PhotoError.
     keep: (path of a photo, photo) -> pixels that stay as they are, as restore_photo takes them.
+    found: (path of a photo, photo) -> what of its mask a search found, as restore_array takes it.
     all_pages: restores all photos of a TIFF file, which stay in one file.
     progress: called after each photo with (photos done, photos in all, result).
     show: called with each restored photo: (its item, before, after with the warnings, mask).
@@ -297,7 +304,8 @@ def restore_photos(
   def compute(item: tasks.Item, photo: images.Photo, stop: threading.Event):
     system = stoppable(engine, stop)
     given = lambda page: None if mask is None else mask(item.path, page)
-    first = restore_photo(system, photo, given(photo), wishes, keep(item.path, photo))
+    told = given(photo), wishes, keep(item.path, photo), found(item.path, photo)
+    first = restore_photo(system, photo, *told)
     pages = (first, *(restore_photo(system, page, given(page), wishes) for page in photo.pages))
     # Without the floats, as the next photo is computed while this one is written.
     none = np.empty((0, 0, 3), np.float32)

@@ -143,7 +143,9 @@ class Answers:
   def _describe(self, entry: box.Entry) -> dict[str, Any]:
     result, edits = self.photos.result(entry), self.photos.edits(entry)
     looked = self.photos.looked(entry) or {}
-    problem = entry.problem or looked.get('problem', '') or self.worker.problem_of(entry.id)
+    problem = entry.problem or self.worker.problem_of(entry.id)
+    if not problem and result is None:  # what was restored since is no problem any more
+      problem = looked.get('problem', '')
     return {
       'id': entry.id,
       'name': entry.name,
@@ -241,9 +243,9 @@ class Answers:
 
     def drawn() -> bytes:
       edits = self.photos.edits(entry)
-      base = np.zeros((*entry.size, 1), np.float32)
-      if edits.settings.find:
-        base = studio.found(self.photos.place(entry), entry.size)
+      base, settings = np.zeros((*entry.size, 1), np.float32), edits.settings
+      if settings.find:
+        base = studio.found(self.photos.place(entry), entry.size, settings.every_picture)
       values, _ = brush.draw(base, edits.strokes)
       return formats.encode(masks.to_photo(values), 'PNG')
 
@@ -288,8 +290,9 @@ class Answers:
       return self.photos.original(entry)
     if kind == 'after':
       return self.photos.restored(entry)
-    found = self.photos.place(entry) / studio.FOUND
-    return found if self.photos.edits(entry).settings.find and found.exists() else None
+    settings = self.photos.edits(entry).settings
+    found = self.photos.place(entry) / studio.FOUND[settings.every_picture]
+    return found if settings.find and found.exists() else None
 
   async def small(self, request: Request) -> Response:
     """A small picture: before, after, or looked, what a first look made of it."""

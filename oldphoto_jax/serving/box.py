@@ -147,12 +147,17 @@ class Box:
   def _again(self, entry: Entry, place: pathlib.Path) -> Entry:
     """An entry from an earlier server, without what was made of an original that has changed."""
     stamp = _stamp(entry.source)
+    if stamp is None:  # such as a drive that is not there today
+      gone = f'{entry.name}: its original is not there; connect its drive and start the page again.'
+      return dataclasses.replace(entry, problem=gone)
     if stamp == entry.stamp:
       return entry
     for old in place.iterdir():
       if old.name not in ('photo.json', 'edits.json'):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-    return self._described(dataclasses.replace(entry, stamp=stamp))
+    entry = self._described(dataclasses.replace(entry, stamp=stamp))
+    self._write(entry)
+    return entry
 
   def close(self) -> None:
     """Lets another server use the folder."""
@@ -286,12 +291,15 @@ class Box:
       last = max((other.number for other in self._entries.values()), default=0)
       entry = dataclasses.replace(entry, number=last + 1)
       images.make_folder(self.place(entry))
-      value = dataclasses.asdict(entry)
-      del value['id']
-      write_json(self.place(entry) / 'photo.json', value)
+      self._write(entry)
       self._entries[entry.id] = entry
       self.touch(entry.id)
     return entry
+
+  def _write(self, entry: Entry) -> None:
+    value = dataclasses.asdict(entry)
+    del value['id']
+    write_json(self.place(entry) / 'photo.json', value)
 
   def set_edits(self, entry: Entry, edits: Edits) -> Edits:
     """Saves what is wanted of a photo, at once, with a new revision.

@@ -12,7 +12,7 @@ import re
 import shutil
 import threading
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ from oldphoto_jax.serving import box, brush, pictures
 TILE = 512  # the one shape that is compiled for photos of all sizes
 LOOKED = 960  # pixels of the longer side of the copy that is looked at first: four tiles
 PREVIEW = 1280  # the same of previews after a photo was restored
-FOUND = 'found.png'
+# What a search found in the whole photo; in a picture that is no photo, by `every_picture` alone.
+FOUND = {False: 'found.png', True: 'found-in-every-picture.png'}
 # The copy that a first look saw, and what it found in it.
 SMALL, SMALL_MASK = 'looked.png', 'looked-mask.png'
 
@@ -85,7 +86,7 @@ def marked(path: pathlib.Path) -> np.ndarray:
   return (images.read(path).pixels[..., :1] > 127).astype(np.float32)
 
 
-def found(place: pathlib.Path, size: tuple[int, int]) -> np.ndarray:
+def found(place: pathlib.Path, size: tuple[int, int], every_picture: bool) -> np.ndarray:
   """The mask that was found in a photo, at another size, float32 [h, w, 1], 0 or 1.
 
   That of the whole photo if it is known, else that of a first look.
@@ -93,11 +94,21 @@ def found(place: pathlib.Path, size: tuple[int, int]) -> np.ndarray:
   Args:
     place: folder of the photo.
     size: height and width of the mask.
+    every_picture: of the settings.
   """
-  for path in (place / FOUND, place / SMALL_MASK):
+  for path in (place / FOUND[every_picture], place / SMALL_MASK):
     if path.exists():
       return (shapes.resized(marked(path), *size) > 0.5).astype(np.float32)
   return np.zeros((*size, 1), np.float32)
+
+
+def drawn_over(
+  found: np.ndarray, strokes: Sequence[brush.Stroke], scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """brush.draw, and what of the mask was only found: bool [H, W, 1]."""
+  mask, keep = brush.draw(found, strokes, scale)
+  by_hand, _ = brush.draw(np.zeros_like(found), strokes, scale)
+  return mask, keep, (found > 0) & (by_hand == 0)
 
 
 def _bytes(result) -> int:
@@ -329,12 +340,12 @@ class Studio:
     )
     kept: dict[str, Any] = {}
 
-    def drawn(path: pathlib.Path, photo: images.Photo) -> tuple[np.ndarray, np.ndarray]:
+    def drawn(path: pathlib.Path, photo: images.Photo) -> tuple[np.ndarray, ...]:
       if 'drawn' not in kept:
         base = np.zeros((*photo.size, 1), np.float32)
         if wishes.find is not None and edits.draws:
-          base = self._found(entry, photo, recorder.engine)
-        kept['drawn'] = brush.draw(base, edits.strokes)
+          base = self._found(entry, photo, edits.settings, recorder.engine)
+        kept['drawn'] = drawn_over(base, edits.strokes)
       return kept['drawn']
 
     def show(item, before, after, mask):
@@ -348,6 +359,7 @@ class Studio:
         settings=self.made_by,
         mask=(lambda path, photo: None) if searching else lambda *args: drawn(*args)[0],
         keep=lambda *args: drawn(*args)[1] if edits.strokes else None,
+        found=lambda *args: None if searching else drawn(*args)[2],
         show=show,
       )
       (result,) = summary.results
@@ -355,7 +367,8 @@ class Studio:
         raise PhotoError(box.plain(PhotoError(result.message), source, entry.name))
       pictures.write_small(kept['after'], out, 'after')
       if searching:
-        images.write_bytes(place / FOUND, (out / 'filled.png').read_bytes(), overwrite=True)
+        path = place / FOUND[wishes.every_picture]
+        images.write_bytes(path, (out / 'filled.png').read_bytes(), overwrite=True)
       self.box.set_result(
         entry,
         out,
@@ -379,15 +392,19 @@ class Studio:
     """How many pixels `restore` reports to `tick` in all, about."""
     edits = self.box.edits(entry)
     searching = self.wishes(edits.settings).find is not None
-    again = edits.draws and not (self.box.place(entry) / FOUND).exists()
+    path = self.box.place(entry) / FOUND[edits.settings.every_picture]
+    again = edits.draws and not path.exists()
     return work(self.engine, entry.size, searching and (not edits.draws or again))
 
-  def _found(self, entry: box.Entry, photo: images.Photo, engine: engines.Engine) -> np.ndarray:
+  def _found(
+    self, entry: box.Entry, photo: images.Photo, settings: box.Settings, engine: engines.Engine
+  ) -> np.ndarray:
     """The mask that the search finds in the whole photo, on which strokes are drawn."""
-    path = self.box.place(entry) / FOUND
+    path = self.box.place(entry) / FOUND[settings.every_picture]
     if not path.exists():
-      wishes = restore.Wishes(only_damage=True, find=finding.THRESHOLD)
-      mask = restore.restore_array(engine, images.to_float(photo), None, wishes).mask
+      alone = dataclasses.replace(self.wishes(settings), only_damage=True)
+      mask = restore.restore_photo(engine, photo, None, alone)[1].mask
+      mask = np.zeros((*photo.size, 1), np.float32) if mask is None else mask
       images.write(masks.to_photo(mask, photo.dpi), path, overwrite=True)
     return marked(path)
 
@@ -430,19 +447,19 @@ class Studio:
     source = looked if looked.exists() else self.box.original(entry)
     photo = self.cache.small(source, LOOKED)
     if record and record.drawn == edits.strokes and record.find == edits.settings.find:
-      before, keep, mask = record.original, record.keep, record.mask
-      values = restore.restore_array(record, before, mask, dataclasses.replace(wishes, find=None))
+      wishes = dataclasses.replace(wishes, find=None)
+      values = restore.restore_array(record, record.original, record.mask, wishes).photo
+      values = images.keep_gray(np.where(record.keep, record.original, values), photo.pixels)
+      levels = np.rint((values.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
     else:
-      before = images.to_float(photo)
-      mask, keep = None, np.zeros((*photo.size, 1), bool)
+      mask = keep = doubted = None
       if edits.strokes or wishes.find is None:
         base = np.zeros((*photo.size, 1), np.float32)
         if wishes.find is not None:
-          base = found(self.box.place(entry), photo.size)
-        mask, keep = brush.draw(base, edits.strokes, photo.size[1] / entry.size[1])
-      values = restore.restore_array(watched(self.engine, self._tiles), before, mask, wishes)
-    after = images.keep_gray(np.where(keep, before, values.photo), photo.pixels)
-    levels = np.rint((after.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+          base = found(self.box.place(entry), photo.size, wishes.every_picture)
+        mask, keep, doubted = drawn_over(base, edits.strokes, photo.size[1] / entry.size[1])
+      engine = watched(self.engine, self._tiles)
+      levels = restore.restore_photo(engine, photo, mask, wishes, keep, doubted)[0].pixels
     return pictures.jpeg(images.Photo(levels, gray=photo.gray, icc=photo.icc))
 
   def forget(self, id: str) -> None:

@@ -244,15 +244,18 @@ class Worker:
     except Cancelled:
       pass
     except Exception as error:
+      failed = ''
       with self._condition:
         if not job.cancelled and not self._stopping:
           known = isinstance(error, UserError)
           said = str(error) if known else f'{entry.name}: something went wrong inside the program.'
-          self._failed[job.id] = box.plain(
+          if isinstance(error, MemoryError):
+            said = f'{entry.name}: there is not enough memory for this photo; close other programs.'
+          failed = self._failed[job.id] = box.plain(
             UserError(said.removeprefix(f'{entry.name}: ')), self._box.original(entry), entry.name
           )
           if not known:
             _log.exception('%s could not be restored', entry.name)
-      if job.kind == LOOK and job.id in self._failed:  # once is enough
+      if job.kind == LOOK and failed:  # once is enough
         with contextlib.suppress(PhotoError):
-          self._box.set_looked(entry, {'problem': self._failed[job.id]})
+          self._box.set_looked(entry, {'problem': failed})
