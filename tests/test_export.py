@@ -164,6 +164,15 @@ def test_a_cleaner_has_a_file_of_its_own_and_cleans_where_no_damage_is_sought():
   assert np.abs(clean - ours(networks.look, params, 2 * photo - 1)[0]).max() > 0.01
   (by_onnx,) = run_onnx(onnx_graphs.files(made)['clean.onnx'], photo=photo)
   np.testing.assert_allclose(by_onnx, unsigned(clean), atol=1e-4)
+  # The noise is that of the photo, not of the rows that are repeated up to a multiple.
+  part = photo[:58, :75]
+  (by_onnx,) = run_onnx(onnx_graphs.files(made)['clean.onnx'], photo=part)
+  more = [(0, -n % networks.multiple) for n in part.shape[:2]]
+  padded = np.pad(2 * part - 1, [*more, (0, 0)], 'edge')
+  told = np.broadcast_to(repair.noise(2 * part[None] - 1), (*padded.shape[:2], 2))
+  arguments = padded, padded, told[..., :1], told[..., 1:]
+  expected = ours(networks.answer, networks.cleaning(params), *arguments)[0][:58, :75]
+  np.testing.assert_allclose(by_onnx, unsigned(expected), atol=1e-4)
   exported = stablehlo.files(made)
   assert set(exported) == {'look.stablehlo', 'clean.stablehlo'}
   program = jax.export.deserialize(bytearray(exported['clean.stablehlo']))

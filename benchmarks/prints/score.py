@@ -209,7 +209,7 @@ def transplanted(i: int, labelled: prints.Prints, method: Method) -> tuple[float
   source, host = (images.to_float(images.Photo(x)) for x in (source, host))
   sound = ~ndimage.binary_dilation(label != 0, iterations=6)
   rng = np.random.default_rng(i)
-  moved, mask = print_scores.transplant(source, source, damage, host, sound, rng)
+  moved, mask = print_scores.transplant(source, damage, host, sound, rng)
   if not mask.any():
     return np.nan, np.nan
   after, _ = method(moved, mask[..., None].astype(np.float32))

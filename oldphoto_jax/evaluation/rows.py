@@ -151,7 +151,7 @@ def moved(labelled: prints.Prints, size: int, seed: int = 0) -> Test:
     levels = labelled.photos[i][here], labelled.photos[donor]
     host, source = (images.to_float(images.Photo(x)) for x in levels)
     damage, rng = labelled.labels[donor] == prints.DAMAGED, np.random.default_rng([seed, i])
-    damaged, placed = print_scores.transplant(source, source, damage, host, sound[here], rng)
+    damaged, placed = print_scores.transplant(source, damage, host, sound[here], rng)
     if placed.any():
       names.append(labelled.names[i])
       old.append(sheets.from_float(damaged))

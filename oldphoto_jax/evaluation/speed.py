@@ -11,7 +11,6 @@ import math
 import os
 import pathlib
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -276,7 +275,7 @@ def _step(
 
 
 def measure_restorer(restorer: engine.Restorer, side: int, plan: Windows) -> Restoring:
-  """Measures restoring one photo as `oldphoto restore` does, without reading and writing files."""
+  """Measures one pass of a system's network over a photo, without finding, filling and tones."""
   run_one = programs.program(restorer.apply, restorer.params)
   photo = np.random.default_rng(0).uniform(-1, 1, (1, side, side, 3)).astype(np.float32)
   start = time.perf_counter()
@@ -347,6 +346,8 @@ def _peak_mib() -> float:
     for line in _STATUS.read_text().splitlines():
       if line.startswith('VmHWM:'):
         return int(line.split()[1]) / 2**10
+  import resource  # Windows has none
+
   kilo = 2**20 if platform.system() == 'Darwin' else 2**10
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / kilo
 
@@ -359,7 +360,7 @@ def describe() -> dict[str, Any]:
     'devices': jax.device_count(),
     'machine': processor(),
     'cores': cores(),
-    'load': os.getloadavg()[0],
+    'load': os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,  # Windows has none
     'versions': {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')},
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
     'date': time.strftime('%Y-%m-%d'),

@@ -102,7 +102,7 @@ def trials(
     rng = np.random.default_rng([seed, host])
     for donor in rng.permutation([i for i in donors if i != host])[:DONORS]:
       damaged, placed = print_scores.transplant(
-        photos[donor], photos[donor], masks[donor], photo, sound[host], rng
+        photos[donor], masks[donor], photo, sound[host], rng
       )
       if placed.any():
         made.append(Trial(host, damaged, photo, placed, sound[host]))

@@ -197,7 +197,6 @@ def is_harmed(texture: float, changed: float) -> bool:
 
 def transplant(
   damaged: np.ndarray,
-  filled: np.ndarray,
   mask: np.ndarray,
   host: np.ndarray,
   host_sound: np.ndarray,
@@ -208,7 +207,6 @@ def transplant(
 
   Args:
     damaged: the print that has the damage, float32 [H, W, 3] in [-1, 1].
-    filled: the same with its damage filled: what the damage did is the difference.
     mask: bool [H, W], the damage.
     host: float32 [h, w, 3].
     host_sound: bool [h, w].

@@ -75,7 +75,7 @@ def size(file: io.BufferedIOBase, suffix: str, most: int) -> tuple[int, int]:
   elif form in _PILLOW:
     with _open(file, form) as image:
       found = (image.height, image.width)
-      turned = _pillow_metadata(image, form, head).orientation >= 5
+      turned = _pillow_metadata(image, form).orientation >= 5
   else:
     pixels = _decoded(file.read(), form, most).pixels
     return pixels.shape[:2]
@@ -210,7 +210,7 @@ def _decoded(data: bytes, form: str, most: int, all_pages: bool = False) -> _Dec
 def _from_pillow(data: bytes, form: str, most: int) -> _Decoded:
   with _open(io.BytesIO(data), form) as image:
     _check_pixels(image.height, image.width, most)
-    meta = _pillow_metadata(image, form, data)
+    meta = _pillow_metadata(image, form)
     if form == 'AVIF' and (at := data[:8192].find(b'pixi')) > 0 and data[at + 9] > 8:
       raise PhotoError('AVIF with more than 8 bits is not supported; save it as TIFF.')
     if form == 'JPEG2000':
@@ -238,7 +238,7 @@ def _several(count: int) -> tuple[str, ...]:
   return (f'The file holds {count} pictures; only the first one is used.',) if count > 1 else ()
 
 
-def _pillow_metadata(image: Image.Image, form: str, data: bytes) -> Metadata:
+def _pillow_metadata(image: Image.Image, form: str) -> Metadata:
   info = image.info
   if form == 'JPEG':
     return metadata.of_jpeg(image.applist, info.get('icc_profile'))

@@ -16,7 +16,6 @@ from oldphoto_jax.photos import directories
 
 MOST = 1 << 26  # bytes of a profile or a text when it is unpacked, against decompression bombs
 XMP = b'http://ns.adobe.com/xap/1.0/\0'
-_EXTENDED_XMP = b'http://ns.adobe.com/xmp/extension/\0'
 _EXIF, _ICC, _PHOTOSHOP = b'Exif\0\0', b'ICC_PROFILE\0', b'Photoshop 3.0\0'
 _SEGMENT = 65533  # bytes of content that a segment of a JPEG can hold
 # Chunks of a PNG that still hold for new pixels of the same size and depth, in their usual order.

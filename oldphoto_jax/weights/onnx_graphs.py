@@ -189,7 +189,8 @@ def files(loaded: Loaded) -> dict[str, bytes]:
     }
     if weights.model.get('cleaner'):
       parts['clean'] = (
-        lambda g, x: (_clean(g, model, params['cleaner'], g.signed(x)),),
+        # The noise is that of the photo, without what it is padded with.
+        lambda g, x: (_clean(g, model, params['cleaner'], x, g.fit('photo', 1, 4 * repair.BLOCK)),),
         {'photo': 3},
         {'clean': 3},
       )
@@ -277,11 +278,12 @@ def _look(
   return clean, damage
 
 
-def _clean(g: Graph, model: repair.Repair, params, photo: str) -> str:
-  """repair.clean of a photo in [-1, 1]."""
-  half = g.op('AveragePool', photo, kernel_shape=[2, 2], strides=[2, 2])
+def _clean(g: Graph, model: repair.Repair, params, photo: str, measured: str) -> str:
+  """repair.clean of a photo that is as noisy as `measured`."""
+  photo, measured = g.signed(photo), g.signed(measured)
+  half = g.op('AveragePool', measured, kernel_shape=[2, 2], strides=[2, 2])
   nothing = g.times(g.channels(photo, 0, 1), 0)
-  levels = (g.op('Add', nothing, _noise(g, x)) for x in (photo, half))
+  levels = (g.op('Add', nothing, _noise(g, x)) for x in (measured, half))
   out = _repair_unet(g, model, params, photo, photo, *levels)
   return g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
 
