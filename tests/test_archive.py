@@ -61,7 +61,7 @@ class Engine:
 
 def judged(before, after, photos):
   found = [before.look(photo).probability for photo in photos]
-  made = verdict.trials(photos, found, 0.8, 0)
+  made = list(verdict.trials(photos, found, 0.8, 0))
   return verdict.judge(*(verdict.scores(e, made) for e in (before, after)), 0, 1000)
 
 
@@ -105,7 +105,7 @@ def test_better_in_one_way_and_worse_in_another_is_not_recommended():
 def test_moved_damage_lies_on_sound_places_whose_truth_is_known():
   photos = prints(4)
   found = [Engine().look(photo).probability for photo in photos]
-  made = verdict.trials(photos, found, 0.8, 0)
+  made = list(verdict.trials(photos, found, 0.8, 0))
   assert {trial.host for trial in made} == {0, 1, 2, 3}
   for trial in made:
     assert (trial.photo[trial.placed] == 1).mean() > 0.5 and trial.sound[trial.placed].all()
@@ -187,6 +187,16 @@ def test_new_weights_that_win_are_released(tmp_path, monkeypatch):
   without_veil = weights.load(folder / 'finetuned')
   jax.tree.map(np.testing.assert_array_equal, released.params, without_veil.params)
 
+  # What was learnt from must not become what it is judged by.
+  archive.SYSTEM.modes['run'](config)
+  config.archive.aside = 0.4
+  with pytest.raises(ConfigError, match=r'holds a run with aside = 0\.5, not 0\.4'):
+    archive.SYSTEM.modes['run'](config)
+  config.archive.aside = 0.5
+  Image.new('RGB', (60, 50)).save(tmp_path / 'scans/new.png')
+  with pytest.raises(ConfigError, match=r'1 were added, changed or removed, such as new\.png'):
+    archive.SYSTEM.modes['run'](config)
+
 
 def test_settings_that_cannot_work_are_a_sentence(tmp_path):
   config = settings(tmp_path, prints(4), 0.0)
@@ -202,8 +212,8 @@ def test_settings_that_cannot_work_are_a_sentence(tmp_path):
 def test_finds_become_labels_and_shapes(tmp_path):
   config = settings(tmp_path, [], 0.0)
   photos = prints(3)
-  found = [(f'{i}', photo, Engine().look(photo).probability) for i, photo in enumerate(photos)]
-  places = archive._write_finds(tmp_path / 'found', found, config)
+  found = [Engine().look(photo).probability for photo in photos]
+  places = archive._write_finds(tmp_path / 'found', photos, found, config)
   for i, photo in enumerate(photos):
     label = np.asarray(Image.open(tmp_path / 'found' / 'labels' / f'{i:05d}.png'))
     assert set(np.unique(label)) == {0, 128, 255}
@@ -212,6 +222,6 @@ def test_finds_become_labels_and_shapes(tmp_path):
   shapes = sorted((tmp_path / 'found' / 'overlays').iterdir())
   assert images.read(shapes[0]).alpha.shape[0] == images.read(shapes[0]).alpha.shape[1]
   assert set(places) == {'labels', 'prints', 'overlays'}
-  sound = [(name, photo, 0 * p) for name, photo, p in found]
+  sound = [0 * p for p in found]
   with pytest.raises(ConfigError, match=r'no damage was found with a probability of 0.8'):
-    archive._write_finds(tmp_path / 'found', sound, config)
+    archive._write_finds(tmp_path / 'found', photos, sound, config)

@@ -6,7 +6,7 @@ being told where it is. Prints that took part in the training must not be among 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,8 +84,8 @@ class Trial(NamedTuple):
 
 def trials(
   photos: Sequence[np.ndarray], found: Sequence[np.ndarray], strict: float, seed: int
-) -> list[Trial]:
-  """Damage of each print, moved to up to DONORS others.
+) -> Iterator[Trial]:
+  """Damage of each print, moved to up to DONORS others; one at a time, as all take much memory.
 
   Args:
     photos: float32 [H, W, 3] in [-1, 1].
@@ -97,7 +97,6 @@ def trials(
   masks = [finding.decide(p, strict)[..., 0] > 0 for p in found]
   sound = [~ndimage.binary_dilation(p[..., 0] >= DOUBT, iterations=4) for p in found]
   donors = [i for i, mask in enumerate(masks) if mask.any() and not mask.all()]
-  made = []
   for host, photo in enumerate(photos):
     rng = np.random.default_rng([seed, host])
     for donor in rng.permutation([i for i in donors if i != host])[:DONORS]:
@@ -105,11 +104,10 @@ def trials(
         photos[donor], masks[donor], photo, sound[host], rng
       )
       if placed.any():
-        made.append(Trial(host, damaged, photo, placed, sound[host]))
-  return made
+        yield Trial(host, damaged, photo, placed, sound[host])
 
 
-def scores(engine: Engine, made: Sequence[Trial]) -> dict[str, np.ndarray]:
+def scores(engine: Engine, made: Iterable[Trial]) -> dict[str, np.ndarray]:
   """What an engine reaches, by the names of CRITERIA: one value per print that has trials.
 
   It restores as `oldphoto restore` does, but leaves tones.

@@ -6,9 +6,11 @@ prints and clean photos, where the truth is known. A part of the prints is kept 
 both weights are compared (evaluation/verdict.py), and the new ones are released only if they win.
 """
 
+import dataclasses
 import json
 import logging
 import pathlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,12 @@ from oldphoto_jax.photos import images, sheets
 from oldphoto_jax.restoring import engine, finding
 from oldphoto_jax.systems import repair
 from oldphoto_jax.systems.system import System
+from oldphoto_jax.training import runs
 
 _log = logging.getLogger(__name__)
 
 CANDIDATE = 'candidate.safetensors'  # the new weights, whatever the verdict
+BEGUN = 'archive.json'  # the prints and settings with which a run was begun
 LEAST_ASIDE = verdict.LEAST
 PIECE = (30, 200)  # least pixels of a piece of damage that is laid over others; most pieces
 DOUBT = verdict.DOUBT
@@ -59,25 +63,30 @@ def run(config: ConfigDict) -> None:
   Raises:
     ConfigError: there are too few prints, or no damage is found on them.
   """
-  folder, start = pathlib.Path(config.workdir), _start(config)
-  names, photos = _photos(config)
+  photos = _prints(config)
+  with runs.alone(config.workdir):
+    _as_begun(config, photos)
+    _run(config, _start(config), photos)
+
+
+def _run(config: ConfigDict, start: weights.Loaded, photos: 'Prints') -> None:
+  folder, names = pathlib.Path(config.workdir), photos.source.names
   aside = _aside(len(photos), config)
   before = _engine(start, photos)
-  found = [before.look(photo).probability for photo in photos]
+  found = [before.look(photo).probability.astype(np.float16) for photo in photos]
   used = [i for i in range(len(photos)) if i not in aside]
-  places = _write_finds(folder / 'found', [(names[i], photos[i], found[i]) for i in used], config)
+  places = _write_finds(folder / 'found', photos.some(used), [found[i] for i in used], config)
   repair.SYSTEM.modes['run'](_own(config, start, places))
 
   after = weights.read(folder / 'finetuned').weights
   card = {'run': config.to_json(), 'start': start.name}
   weights.save(folder / CANDIDATE, after, card=card)
   candidate = weights.read(folder / CANDIDATE)
-  made = verdict.trials(
-    [photos[i] for i in aside], [found[i] for i in aside], config.archive.strict, config.seed
-  )
+  kept = photos.some(aside)
+  made = lambda: verdict.trials(kept, [found[i] for i in aside], config.archive.strict, config.seed)
   new = _engine(candidate, photos)
-  if made:
-    old_scores, new_scores = verdict.scores(before, made), verdict.scores(new, made)
+  if any(True for _ in made()):
+    old_scores, new_scores = verdict.scores(before, made()), verdict.scores(new, made())
     decided, judged = verdict.judge(old_scores, new_scores, config.seed, config.archive.resamples)
   else:
     decided, judged = verdict.EQUAL, []
@@ -85,7 +94,7 @@ def run(config: ConfigDict) -> None:
   sheet, key = verdict.blind_sheet(
     before,
     new,
-    [photos[i] for i in aside][: config.archive.sheet],
+    kept.some(range(min(config.archive.sheet, len(kept)))),
     [names[i] for i in aside][: config.archive.sheet],
     config.seed,
   )
@@ -126,22 +135,76 @@ def _own(config: ConfigDict, start: weights.Loaded, places: dict[str, str]) -> C
   return own
 
 
-def _photos(config: ConfigDict) -> tuple[list[str], list[np.ndarray]]:
-  """Names and photos, float32 [H, W, 3] in [-1, 1], shrunk to at most `archive.longest` pixels."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prints(Sequence):
+  """Prints of a folder, float32 [H, W, 3] in [-1, 1], which are kept as uint8.
+
+  Attributes:
+    source: the folder.
+    levels: uint8 [H, W, 3] each, shrunk to at most `archive.longest` pixels.
+  """
+
+  source: data.Source
+  levels: tuple[np.ndarray, ...]
+
+  def __len__(self) -> int:
+    return len(self.levels)
+
+  def __getitem__(self, i):
+    return images.to_float(images.Photo(self.levels[i]))
+
+  def some(self, chosen: Iterable[int]) -> 'Prints':
+    """Those of these numbers."""
+    return Prints(self.source, tuple(self.levels[i] for i in chosen))
+
+
+def _prints(config: ConfigDict) -> Prints:
   source = data.folder(config.data.old)
-  photos = []
-  for i in range(len(source)):
-    pixels = source[i]
-    if max(pixels.shape) > config.archive.longest:
-      pixels = sheets.thumbnail(pixels, config.archive.longest)
-    photos.append(images.to_float(images.Photo(pixels)))
-  least = 2 * LEAST_ASIDE
-  if len(photos) < least:
+  least, longest = 2 * LEAST_ASIDE, config.archive.longest
+  if len(source) < least:
     raise ConfigError(
-      f'data.old: {config.data.old} holds {len(photos)} prints; at least {least} are needed, to '
+      f'data.old: {config.data.old} holds {len(source)} prints; at least {least} are needed, to '
       'learn from some and to judge by others'
     )
-  return list(source.names), photos
+  photos = (source[i] for i in range(len(source)))
+  return Prints(
+    source, tuple(sheets.thumbnail(x, longest) if max(x.shape) > longest else x for x in photos)
+  )
+
+
+def _as_begun(config: ConfigDict, photos: Prints) -> None:
+  """Writes down what a run learns from, or sees that it goes on with the same.
+
+  Otherwise prints that were learnt from could be among those that it is judged by.
+
+  Raises:
+    ConfigError: the folder holds a run with other prints or settings.
+  """
+  path = pathlib.Path(config.workdir) / BEGUN
+  settings = {'seed': config.seed, **config.archive.to_dict()}
+  rows = data.manifest({'old': photos.source})
+  now = {'settings': settings, 'prints': {row['name']: row['sha256'] for row in rows}}
+  if not path.exists():
+    images.write_bytes(path, json.dumps(now, indent=1).encode())
+    return
+  before = json.loads(path.read_text())
+  for name in settings.keys() - {'sheet', 'resamples'}:
+    if before['settings'].get(name) != settings[name]:
+      raise ConfigError(
+        f'{config.workdir} holds a run with {name} = {before["settings"].get(name)}, not '
+        f'{settings[name]}: use its settings, or choose another folder with --config.workdir'
+      )
+  changed = sorted(
+    name
+    for name in before['prints'].keys() | now['prints'].keys()
+    if before['prints'].get(name) != now['prints'].get(name)
+  )
+  if changed:
+    raise ConfigError(
+      f'{config.workdir} holds a run with other prints ({len(changed)} were added, changed or '
+      f'removed, such as {changed[0]}): put them back as they were, or choose another folder with '
+      '--config.workdir'
+    )
 
 
 def _aside(count: int, config: ConfigDict) -> list[int]:
@@ -151,14 +214,17 @@ def _aside(count: int, config: ConfigDict) -> list[int]:
   return sorted(int(i) for i in order[: min(max(share, LEAST_ASIDE), count - LEAST_ASIDE)])
 
 
-def _engine(loaded: weights.Loaded, photos: list[np.ndarray]) -> engine.Repairing:
+def _engine(loaded: weights.Loaded, photos: Prints) -> engine.Repairing:
   """In tiles of 512 pixels, as few programs serve all prints then."""
-  sizes = [photo.shape[:2] for photo in photos]
+  sizes = [photo.shape[:2] for photo in photos.levels]
   return engine.compiled(loaded.restorer(), sizes, tile=512, max_shapes=2)
 
 
 def _write_finds(
-  folder: pathlib.Path, found: list[tuple[str, np.ndarray, np.ndarray]], config: ConfigDict
+  folder: pathlib.Path,
+  photos: Sequence[np.ndarray],
+  found: Sequence[np.ndarray],
+  config: ConfigDict,
 ) -> dict[str, str]:
   """Writes prints, labels and shapes of damage. Returns the settings of data that name them.
 
@@ -170,7 +236,7 @@ def _write_finds(
     images.make_folder(folder / place)
     for old in (folder / place).glob('*.png'):  # of an earlier run with other prints
       old.unlink()
-  for i, (_, photo, probability) in enumerate(found):
+  for i, (photo, probability) in enumerate(zip(photos, found)):
     mask = finding.decide(probability, strict)[..., 0] > 0
     if mask.all():
       continue
