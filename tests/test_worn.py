@@ -20,6 +20,7 @@ def _photos(count=6, side=64):
     cracks.Cracks(relief=(0.0, 0.0)),  # flanks lie outside
     patches.Losses(),
     patches.Blots(),
+    patches.Mould(),
     patches.Gaps(),
   ],
 )
@@ -51,6 +52,17 @@ def test_level_is_the_distance_from_the_edge_of_a_curve():
   inside = cracks.level(40, 40, points, jnp.full((1, 40), 3.0), jnp.ones((1, 40), bool))
   np.testing.assert_allclose(inside[14:27, 20], 3 - np.abs(np.arange(14, 27) - 20), atol=1e-5)
   assert float(inside[35, 20]) == -cracks.REACH
+
+
+@pytest.mark.parametrize('brightness', [-0.8, 0.0, 0.9])
+def test_mould_is_orange_on_light_and_brown_on_dark(brightness):
+  photo, run = jnp.full((64, 64, 3), brightness), jax.jit(patches.Mould(count=(8, 32)))
+  for i in range(4):
+    damaged = run(jax.random.key(i), photo)
+    red, green, blue = np.moveaxis(
+      np.asarray(damaged.photo)[np.asarray(damaged.mask)[..., 0] > 0.3], -1, 0
+    )
+    assert len(red) and (red > green).all() and (green >= blue - 1e-6).mean() > 0.9
 
 
 def test_a_gap_is_as_wide_as_it_says_and_shows_what_lies_bare():

@@ -6,6 +6,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from oldphoto_jax import colour
 from oldphoto_jax.degradation import artefact, drawing
 
 
@@ -78,6 +79,53 @@ class Blots:
     dark = jnp.where(draw.chance(0.3), ink, jnp.where(draw.chance(0.4), rust, artefact.dirt(draw)))
     colour = jnp.where(draw.chance(self.light), paper, dark)
     return artefact.Damaged(drawing.blend(photo, cover, colour), cover[..., None], {'count': count})
+
+
+@dataclasses.dataclass(frozen=True)
+class Mould:
+  """Mould on a colour print: round orange spots, where the layers of cyan and magenta are eaten.
+
+  A spot has a soft edge and often a ring or a darker core. What is light stays lighter, and in the
+  dark a spot is brown. Of one hue a print, and of many sizes, in pixels.
+  """
+
+  count: tuple[int, int] = (1, 32)
+  radius: tuple[float, float] = (2.0, 16.0)  # pixels; low ones are likelier
+  opacity: tuple[float, float] = (0.35, 1.0)
+  core: float = 0.4  # probability that spots have a darker middle
+  ring: float = 0.4  # and a darker rim
+
+  def __call__(self, key, photo, paper=None) -> artefact.Damaged:
+    del paper
+    height, width = photo.shape[:2]
+    most = self.count[1]
+    draw = drawing.Draws(key)
+    count = draw.count(self.count)
+    place = drawing.scattered(draw, most, height, width, 3, 0.5, 0.2)
+    largest = draw.log_uniform((2 * self.radius[0], self.radius[1]))
+    radius = self.radius[0] * (largest / self.radius[0]) ** (draw.unit(most) ** 1.5)
+    row, column, y, x = drawing.around(place, 1 + math.ceil(1.6 * self.radius[1]))
+    outline = drawing.outline(draw, y, x, (0.12, 0.08, 0.05, 0.03))
+    r = jnp.sqrt(x * x + y * y) / (radius[:, None, None] * outline)
+    there = (np.arange(most) < count)[:, None, None]
+    opacity = draw.uniform(self.opacity, most, 1, 1)
+    body = 1 - drawing.smoothstep(r, draw.uniform((0.5, 0.95)), 1.1)
+    core = 1 - drawing.smoothstep(r, 0.0, draw.uniform((0.2, 0.45)))
+    rim = jnp.exp(-(((r - 0.85) / 0.15) ** 2))
+    deep = jnp.where(draw.chance(self.core), draw.uniform((0.3, 1.0)), 0.0) * core
+    deep += jnp.where(draw.chance(self.ring), draw.uniform((0.2, 0.8)), 0.0) * rim * body
+    empty = jnp.zeros((height, width))
+    cover = drawing.place(empty, row, column, body * opacity * there)[..., None]
+    darker = drawing.place(empty, row, column, deep * there)[..., None]
+    # Shares of red, green and blue that are left of white, from yellow to red.
+    hue = draw.unit()
+    left = jnp.stack([draw.uniform((0.8, 1.0)), 0.75 - 0.4 * hue, draw.uniform((0.1, 0.45))])
+    # In part what is left of the content, in part the spot's own.
+    own, light = draw.uniform((0.3, 0.8)), (colour.luma(photo) + 1) / 2
+    level = (own + (1 - own) * light) * (1 - 0.5 * darker)
+    spots = 2 * level * left - 1
+    photo = photo + cover * (spots.clip(-1, 1) - photo)
+    return artefact.Damaged(photo, cover, {'count': count})
 
 
 @dataclasses.dataclass(frozen=True)

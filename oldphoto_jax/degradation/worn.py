@@ -15,7 +15,7 @@ from oldphoto_jax.degradation import artefact, drawing, examples, photographic, 
 from oldphoto_jax.degradation.ageing import Fading, PaperTexture, Yellowing
 from oldphoto_jax.degradation.collected import Overlays
 from oldphoto_jax.degradation.cracks import Cracks
-from oldphoto_jax.degradation.patches import Blots, Gaps, Losses
+from oldphoto_jax.degradation.patches import Blots, Gaps, Losses, Mould
 from oldphoto_jax.degradation.scratches import Dust, Hairs, Scratches
 from oldphoto_jax.degradation.stains import Foxing, Stains
 from oldphoto_jax.degradation.tears import Corners, Flaking, Folds, Tears
@@ -65,6 +65,7 @@ class Worn:
   cracks: tuple[float, Cracks] = (0.55, Cracks())
   scratches: tuple[float, Scratches] = (0.45, Scratches(light=0.75))
   blots: tuple[float, Blots] = (0.3, Blots())
+  mould: tuple[float, Mould] = (0.12, Mould())
   overlays: tuple[float, Overlays] | None = None
   tears: tuple[float, Tears] = (0.1, Tears())
   corners: tuple[float, Corners] = (0.08, Corners())
@@ -182,6 +183,7 @@ class Worn:
       self.cracks,
       self.scratches,
       self.blots,
+      self.mould,
       self.overlays,
       self.tears,
       self.corners,
