@@ -50,3 +50,32 @@ def test_known_pixels_stay():
   extended = filling.extend(values, ~holes)
   np.testing.assert_array_equal(extended[~holes[..., 0]], values[~holes[..., 0]])
   assert np.abs(extended).max() <= 1
+
+
+def _stain(halo):
+  """A gray photo with an orange spot whose edge fades over some pixels; a mask of its middle."""
+  rows, columns = np.mgrid[:80, :90]
+  away = np.hypot(rows - 40, columns - 45)
+  cover = np.clip((12 + halo - away) / max(halo, 1), 0, 1)[..., None]
+  photo = (1 - cover) * 0.1 + cover * np.array([0.8, 0.2, -0.6])
+  return photo.astype(np.float32), (away < 12)[..., None].astype(np.float32)
+
+
+def test_a_stain_that_fades_gets_a_rim_that_the_filling_does_not_begin_from():
+  photo, mask = _stain(halo=6)
+  grown = filling.rimmed(photo, mask)
+  added = (grown > 0) & (mask == 0)
+  assert added.sum() > 200 and grown.max() == 1
+  np.testing.assert_array_equal(grown[mask > 0], mask[mask > 0])
+  away = np.hypot(*(np.mgrid[:80, :90] - np.array([40, 45])[:, None, None]))
+  assert away[added[..., 0]].max() < 12 + 12 / 2 * 2**0.5 + 1
+
+
+@pytest.mark.parametrize('case', ['sharp', 'found', 'thin'])
+def test_what_ends_where_it_is_marked_or_was_only_found_or_is_thin_gets_no_rim(case):
+  photo, mask = _stain(halo=0 if case == 'sharp' else 6)
+  if case == 'found':
+    mask *= 0.5
+  elif case == 'thin':
+    mask[:40], mask[44:] = 0, 0
+  np.testing.assert_array_equal(filling.rimmed(photo, mask), mask)

@@ -15,6 +15,10 @@ from oldphoto_jax.restoring import shapes
 SIDE, OVERLAP = 256, 64  # pixels of the tiles in which holes are filled: see tile_shape
 REPAIR_SIDE = 512  # the same for models.repair, whose receptive field is larger
 
+# See rimmed (benchmarks/prints): pixels from the edge of a hole to its middle, share of the way from
+# the sound colour to the lost one, and the least length of that way, in units of [-1, 1].
+DEEP, HALO, SEEN = 4, 0.2, 0.1
+
 # Difference of the fillings, of [-1, 1], at which the seeing one counts for exp(-1). Chosen of 0.2
 # to 0.9: benchmarks/detector/README.md.
 AGREEMENT = 0.4
@@ -31,6 +35,45 @@ def into(
     blind, seeing: the whole photo, filled without and with a look into the holes, [H, W, 3].
   """
   return believe(*(match(filled, around, holes) for filled in (blind, seeing)))
+
+
+def rimmed(photo: np.ndarray, holes: np.ndarray) -> np.ndarray:
+  """Holes with a rim around each that a person drew, that is wide, and that has a halo.
+
+  A stain fades into its surroundings, and a brush seldom covers all of it: a filling that begins at
+  its faint edge carries its colour back in. So the network begins farther away; what is filled is
+  the hole alone. A rim is half as wide as the hole is deep. It is sound unless its median colour
+  lies on the way from that of an equally wide ring around it to that of the hole, from HALO of the
+  way on.
+
+  Args:
+    photo: float32 [H, W, 3] in [-1, 1].
+    holes: float32 [H, W, 1], above 0 in holes, 1 in those that a person drew.
+
+  Returns:
+    The same, with 1 in the rims, too.
+  """
+  marked = holes[..., 0] > 0
+  depth = ndimage.distance_transform_cdt(np.pad(marked, 1))[1:-1, 1:-1]
+  if depth.max() < DEEP:
+    return holes
+  pieces, count = ndimage.label(marked, np.ones((3, 3)))
+  boxes = ndimage.find_objects(pieces)
+  depths = ndimage.maximum(depth, pieces, np.arange(1, count + 1))
+  grown = holes.copy()
+  drawn = ndimage.maximum(holes[..., 0], pieces, np.arange(1, count + 1)) == 1
+  for i in np.flatnonzero((depths >= DEEP) & drawn):
+    wide = round(depths[i] / 2)
+    around = tuple(slice(max(0, side.start - 2 * wide), side.stop + 2 * wide) for side in boxes[i])
+    piece = pieces[around] == i + 1
+    away, free = ndimage.distance_transform_cdt(~piece), ~marked[around]
+    rim, ring = (away <= wide) & free, (away > wide) & (away <= 2 * wide) & free
+    if rim.any() and ring.any():
+      hole, rim_colour, sound = (np.median(photo[around][x], 0) for x in (piece, rim, ring))
+      way = hole - sound
+      if (way**2).sum() >= SEEN**2 and (rim_colour - sound) @ way >= HALO * (way**2).sum():
+        grown[around][rim] = 1
+  return grown if (grown == 0).any() else holes
 
 
 def tile_shape(holes: np.ndarray, side: int = SIDE) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, masks
-from oldphoto_jax.restoring import finding, folder, kinds, output_files, schedule, tasks
+from oldphoto_jax.restoring import filling, finding, folder, kinds, output_files, schedule, tasks
 from oldphoto_jax.restoring.engine import Engine, Look, stoppable
 from oldphoto_jax.restoring.engine import Restorer as Restorer  # for those who make one
 
@@ -133,7 +133,8 @@ def restore_array(
   if mask is not None and mask.any():
     doubted = searching if found is None else found
     trust = np.where(doubted, np.float32(finding.TRUST), np.float32(1))
-    filled = engine.fill(photo, clean, np.where(mask > 0, trust, np.float32(0)))
+    holes = np.where(mask > 0, trust, np.float32(0))
+    filled = engine.fill(photo, clean, filling.rimmed(photo, holes))
     if searching:
       mask = finding.worth_filling(looked, filled, mask)
     inside = np.nonzero(mask[..., 0] > 0)  # a small part of the photo
