@@ -182,7 +182,10 @@ def scores(name: str, method: Method, labelled: prints.Prints, out: pathlib.Path
     values['precision'], values['recall'] = best.precision, best.recall
     values['F1 without a frame'] = pooled(found, labels, threshold, 2, FRAME).f1
     values['F1, 0 px'] = print_scores.best_threshold(found, labels, 0)[1].f1
-    values['F1 at the default'] = pooled(found, labels, finding.THRESHOLD, 2, 0).f1
+    decide = lambda p: finding.narrow(finding.decide(p[..., None], finding.THRESHOLD))[0][..., 0]
+    decided = [decide(p) for p in found]
+    values['F1 as decided'] = pooled(decided, labels, 0.5, 2, 0).f1
+    values['F1 as decided, by print'] = print_scores.f1_by_print(decided, labels, 0.5)[1]
     each, values['F1 by print'] = print_scores.f1_by_print(found, labels, threshold)
     for row, f1 in zip(rows, each):
       row['F1'] = f1
@@ -260,8 +263,8 @@ def save(path: pathlib.Path, before: Array, after: Array) -> None:
 def table(results: dict) -> str:
   """All rows as Markdown."""
   columns = ('line left', 'texture mismatch', 'changed outside', 'harm rate', 'transplant in')
-  columns += ('transplant out', 'F1', 'F1 by print', 'F1 without a frame', 'F1, 0 px', 'threshold')
-  columns += ('CPU seconds a megapixel',)
+  columns += ('transplant out', 'F1', 'F1 by print', 'F1 as decided', 'F1 as decided, by print')
+  columns += ('F1 without a frame', 'F1, 0 px', 'threshold', 'CPU seconds a megapixel')
   lines = [f'{results["prints"]} labelled prints, {results["weights"]}.', '']
   extra = ['sound: mean / worst dB', 'film: whole / in mask dB']
   lines += ['| | ' + ' | '.join([*columns, *extra]) + ' |', '|---' * (len(columns) + 3) + '|']
