@@ -208,17 +208,6 @@ def test_two_opinions_decide_and_the_second_one_alone_looks_at_copies():
     np.testing.assert_array_equal(done.photo[sound], photo[sound])
 
 
-def test_what_is_sure_on_the_smallest_copy_needs_no_other_look():
-  nothing = np.zeros((8, 8, 1), np.float32)
-  half, quarter = nothing + 1, nothing.copy()
-  quarter[2], quarter[3] = 1.0, 0.85
-  found = finding.overruled(0.2 + nothing, [half, quarter])
-  assert found[2].min() == 1 and np.allclose(found[3], 0.5) and np.allclose(found[4:], 0.2)
-  np.testing.assert_array_equal(finding.overruled(nothing, [half]), nothing)  # no such copy
-  assert finding.joined(nothing, [half, quarter]).min() == 0.5
-  np.testing.assert_array_equal(finding.joined(half, []), half)
-
-
 def test_a_search_that_failed_leaves_nothing_filled():
   from oldphoto_jax.restoring import restore
 

@@ -40,14 +40,16 @@ ROWS: dict[str, Callable[[Maps], np.ndarray]] = {
   '`repair` told by the finder, and both': lambda m: m['again'],
   'both, all sizes': lambda m: (m['repair joined'] + m['finder joined']) / 2,
   'the lower of both, all sizes': lambda m: np.minimum(m['repair joined'], m['finder joined']),
-  '`repair` at full size, finder at all': lambda m: (m['repair'] + m['finder joined']) / 2,
-  '**the same, the smallest copy alone where it is sure**': lambda m: m['decides'],
+  '**`repair` at full size, finder at all**': lambda m: (m['repair'] + m['finder joined']) / 2,
 }
 
 
-def on_copies(find: Callable[[np.ndarray], np.ndarray], photo: np.ndarray) -> list[np.ndarray]:
-  """finding.on_copies of a search that gives [H, W]."""
-  return finding.on_copies(photo, lambda copies: [find(copy)[..., None] for copy in copies])
+def joined(
+  whole: np.ndarray, find: Callable[[np.ndarray], np.ndarray], photo: np.ndarray
+) -> np.ndarray:
+  """The probability [H, W] at full size and on copies, as restoring/finding.py joins them."""
+  on_copies = finding.on_copies(photo, lambda copies: [find(copy)[..., None] for copy in copies])
+  return finding.joined(whole[..., None], on_copies)[..., 0]
 
 
 def told_again(
@@ -107,13 +109,11 @@ def main() -> None:
 
   def maps(photo8: np.ndarray) -> Maps:
     photo = images.to_float(images.Photo(photo8))
-    found, copies = {}, {}
+    found = {}
     for name, look in looks.items():
       find = partial(variants.probability, look)
-      found[name], copies[name] = find(photo), on_copies(find, photo)
-      found[f'{name} joined'] = finding.joined(found[name][..., None], copies[name])[..., 0]
-    both = (found['repair'] + found['finder joined']) / 2
-    found['decides'] = finding.overruled(both[..., None], copies['finder'])[..., 0]
+      found[name] = find(photo)
+      found[f'{name} joined'] = joined(found[name], find, photo)
     found['again'] = told_again(answer, photo, found['finder joined'])
     return {name: p.astype(np.float16) for name, p in found.items()}
 

@@ -254,7 +254,7 @@ class Repairing:
     def find(copies: Sequence[np.ndarray]) -> list[np.ndarray]:
       return find_in(seek, copies, self.plan, shape, self.workers)
 
-    def otherwise() -> tuple[np.ndarray | None, list[np.ndarray]]:
+    def otherwise() -> tuple[np.ndarray | None, np.ndarray | None]:
       """What the second network finds at full size, and what is found on the copies."""
       whole = None if self.run_find is None else find([photo])[0]
       return whole, finding.on_copies(photo, find)
@@ -268,8 +268,7 @@ class Repairing:
         clean, first = looking.result()
     if second is None:
       return Look(clean, finding.joined(first, on_copies))
-    both = (first + finding.joined(second, on_copies)) / 2
-    return Look(clean, finding.overruled(both, on_copies))
+    return Look(clean, (first + finding.joined(second, on_copies)) / 2)
 
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """By the network that does both; to a cleaner the texture of paper is no noise."""

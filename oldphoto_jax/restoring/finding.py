@@ -1,6 +1,5 @@
 """When in doubt, less: which finds of damage are filled, and whether a photo needs cleaning."""
 
-import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,9 +10,6 @@ from oldphoto_jax.restoring import kinds, shapes
 
 COARSER = (2, 4)  # how much smaller the copies are on which wide damage is sought
 COARSEST = 128  # pixels of the shorter side that such a copy has at least: as in training
-ALONE = (
-  0.7  # probability on the smallest of these copies that needs no other look: benchmarks/prints
-)
 THRESHOLD = 0.5  # probability of sure damage, of models.repair: see benchmarks/prints
 # A photo that shows surely damaged pixels is damaged, and less sure ones are believed, too. In one
 # with next to none only the surest count. The shares of pixels between which this changes: most
@@ -57,8 +53,8 @@ def copies(size: tuple[int, int]) -> list[tuple[int, int]]:
 
 def on_copies(
   photo: np.ndarray, find: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
-) -> list[np.ndarray]:
-  """What is found on each of the `copies` of a photo, [H, W, 1]; of a small photo, nothing.
+) -> np.ndarray | None:
+  """The most that is found on smaller copies of a photo, [H, W, 1]; None: it is too small.
 
   Wide damage fills a network's view at full size, and is seen on a copy.
 
@@ -68,23 +64,17 @@ def on_copies(
   """
   size = photo.shape[:2]
   small = [shapes.resized(photo, *sides) for sides in copies(size)]
-  return [shapes.resized(found, *size) for found in find(small)] if small else []
+  if not small:
+    return None
+  most, *others = (shapes.resized(found, *size) for found in find(small))
+  for other in others:
+    np.maximum(most, other, out=most)
+  return most
 
 
-def joined(probability: np.ndarray, found: Sequence[np.ndarray]) -> np.ndarray:
-  """The probability of damage: the mean of that at full size and of the most `on_copies` found."""
-  return (probability + functools.reduce(np.maximum, found)) / 2 if found else probability
-
-
-def overruled(probability: np.ndarray, found: Sequence[np.ndarray]) -> np.ndarray:
-  """The probability of damage, which what is sure on the smallest of all copies decides alone.
-
-  It sees spots and losses that are too wide for all other looks. From ALONE on it counts, stretched
-  so that 1 stays 1.
-  """
-  if len(found) < len(COARSER) or found[-1].max() <= ALONE:
-    return probability
-  return np.maximum(probability, (found[-1] - ALONE) / (1 - ALONE))
+def joined(probability: np.ndarray, found: np.ndarray | None) -> np.ndarray:
+  """The probability of damage: the mean of that at full size and of what `on_copies` found."""
+  return probability if found is None else (probability + found) / 2
 
 
 def widened(marked: np.ndarray) -> np.ndarray:
