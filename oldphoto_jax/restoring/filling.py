@@ -53,6 +53,8 @@ def rimmed(photo: np.ndarray, holes: np.ndarray) -> np.ndarray:
   Returns:
     The same, with 1 in the rims, too.
   """
+  if holes.max() < 1:
+    return holes
   marked = holes[..., 0] > 0
   depth = ndimage.distance_transform_cdt(np.pad(marked, 1))[1:-1, 1:-1]
   if depth.max() < DEEP:
