@@ -17,7 +17,7 @@ REPAIR_SIDE = 512  # the same for models.repair, whose receptive field is larger
 
 # See rimmed (benchmarks/prints): pixels from the edge of a hole to its middle; share of the way
 # from the sound colour to the lost one; and the least length of that way, in units of [-1, 1].
-DEEP, HALO, SEEN = 4, 0.35, 0.1
+DEEP, HALO, SEEN = 6, 0.35, 0.1
 
 # Difference of the fillings, of [-1, 1], at which the seeing one counts for exp(-1). Chosen of 0.2
 # to 0.9: benchmarks/detector/README.md.
