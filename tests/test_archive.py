@@ -190,7 +190,7 @@ def test_new_weights_that_win_are_released(tmp_path, monkeypatch):
   # What was learnt from must not become what it is judged by.
   archive.SYSTEM.modes['run'](config)
   config.archive.aside = 0.4
-  with pytest.raises(ConfigError, match=r'holds a run with aside = 0\.5, not 0\.4'):
+  with pytest.raises(ConfigError, match=r'holds a run with archive\.aside = 0\.5, not 0\.4'):
     archive.SYSTEM.modes['run'](config)
   config.archive.aside = 0.5
   Image.new('RGB', (60, 50)).save(tmp_path / 'scans/new.png')

@@ -76,8 +76,9 @@ def measure(
 
 
 def where(record: dict) -> str:
+  load = 'unknown' if record['load'] is None else f'{record["load"]:.1f}'
   return (
-    f'{record["machine"]}, {record["cores"]} cores, load {record["load"]:.1f}, '
+    f'{record["machine"]}, {record["cores"]} cores, load {load}, '
     f'{record["versions"]}, commit {record["commit"]}, {record["date"]}'
   )
 

@@ -5,7 +5,6 @@ is whole. It lies in the folder for temporary files (TMPDIR), and a later run fi
 """
 
 import concurrent.futures
-import contextlib
 import getpass
 import hashlib
 import json
@@ -14,7 +13,8 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+
+import filelock
 
 from oldphoto_jax.errors import PhotoError
 from oldphoto_jax.photos import images, places
@@ -44,7 +44,7 @@ def local(path: str | os.PathLike) -> pathlib.Path:
   place = places.Place(url)
   folder = _home() / _readable(place.url)
   folder.mkdir(parents=True, exist_ok=True)
-  with _alone(folder.with_suffix('.lock')):
+  with filelock.FileLock(folder.with_suffix('.lock')):
     _update(folder, place)
   return folder
 
@@ -60,17 +60,6 @@ def _readable(url: str) -> str:
   """A name of a folder that tells the store, and that no other store has."""
   words = ''.join(letter if letter.isalnum() else '-' for letter in url)
   return f'{words[-60:].strip("-")}-{hashlib.sha256(url.encode()).hexdigest()[:8]}'
-
-
-@contextlib.contextmanager
-def _alone(path: pathlib.Path) -> Iterator[None]:
-  """Waits until no other process is in here."""
-  with path.open('w') as file:
-    with contextlib.suppress(ImportError):  # Windows: two would fetch the same, each file whole
-      import fcntl
-
-      fcntl.flock(file, fcntl.LOCK_EX)
-    yield
 
 
 def _update(folder: pathlib.Path, place: places.Place) -> None:

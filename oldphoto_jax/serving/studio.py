@@ -106,9 +106,8 @@ def drawn_over(
   found: np.ndarray, strokes: Sequence[brush.Stroke], scale: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """brush.draw, and what of the mask was only found: bool [H, W, 1]."""
-  mask, keep = brush.draw(found, strokes, scale)
-  by_hand, _ = brush.draw(np.zeros_like(found), strokes, scale)
-  return mask, keep, (found > 0) & (by_hand == 0)
+  believed, keep = brush.draw(finding.TRUST * found, strokes, scale)  # strokes are 1
+  return (believed > 0).astype(np.float32), keep, (believed > 0) & (believed < 1)
 
 
 def _bytes(result) -> int:

@@ -7,6 +7,7 @@ both weights are compared (evaluation/verdict.py), and the new ones are released
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import pathlib
@@ -31,7 +32,7 @@ from oldphoto_jax.training import runs
 _log = logging.getLogger(__name__)
 
 CANDIDATE = 'candidate.safetensors'  # the new weights, whatever the verdict
-BEGUN = 'archive.json'  # the prints and settings with which a run was begun
+PRINTS = 'prints.json'  # the prints with which a run was begun: name -> SHA-256
 LEAST_ASIDE = verdict.LEAST
 PIECE = (30, 200)  # least pixels of a piece of damage that is laid over others; most pieces
 DOUBT = verdict.DOUBT
@@ -63,14 +64,16 @@ def run(config: ConfigDict) -> None:
   Raises:
     ConfigError: there are too few prints, or no damage is found on them.
   """
-  photos = _prints(config)
+  source = data.folder(config.data.old)
+  _check_count(source, config)
   with runs.alone(config.workdir):
-    _as_begun(config, photos)
-    _run(config, _start(config), photos)
+    runs.start(config, may_change=('archive.sheet', 'archive.resamples'))
+    _same_prints(pathlib.Path(config.workdir) / PRINTS, source)
+    _run(config, _start(config), _read(source, config.archive.longest))
 
 
 def _run(config: ConfigDict, start: weights.Loaded, photos: 'Prints') -> None:
-  folder, names = pathlib.Path(config.workdir), photos.source.names
+  folder = pathlib.Path(config.workdir)
   aside = _aside(len(photos), config)
   before = _engine(start, photos)
   found = [before.look(photo).probability.astype(np.float16) for photo in photos]
@@ -91,13 +94,8 @@ def _run(config: ConfigDict, start: weights.Loaded, photos: 'Prints') -> None:
   else:
     decided, judged = verdict.EQUAL, []
   _write(folder, config, decided, judged, [start.name, candidate.name], len(aside))
-  sheet, key = verdict.blind_sheet(
-    before,
-    new,
-    kept.some(range(min(config.archive.sheet, len(kept)))),
-    [names[i] for i in aside][: config.archive.sheet],
-    config.seed,
-  )
+  shown = kept.some(range(min(config.archive.sheet, len(kept))))
+  sheet, key = verdict.blind_sheet(before, new, shown, shown.names, config.seed)
   sheets.save_png(folder / 'blind.png', sheet)
   images.write_bytes(folder / 'blind_key.json', json.dumps(key, indent=1).encode(), overwrite=True)
   released = folder / weights.FILE
@@ -137,14 +135,14 @@ def _own(config: ConfigDict, start: weights.Loaded, places: dict[str, str]) -> C
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prints(Sequence):
-  """Prints of a folder, float32 [H, W, 3] in [-1, 1], which are kept as uint8.
+  """Prints, float32 [H, W, 3] in [-1, 1], which are kept as uint8.
 
   Attributes:
-    source: the folder.
+    names: of the files.
     levels: uint8 [H, W, 3] each, shrunk to at most `archive.longest` pixels.
   """
 
-  source: data.Source
+  names: tuple[str, ...]
   levels: tuple[np.ndarray, ...]
 
   def __len__(self) -> int:
@@ -155,53 +153,44 @@ class Prints(Sequence):
 
   def some(self, chosen: Iterable[int]) -> 'Prints':
     """Those of these numbers."""
-    return Prints(self.source, tuple(self.levels[i] for i in chosen))
+    chosen = list(chosen)
+    return Prints(tuple(self.names[i] for i in chosen), tuple(self.levels[i] for i in chosen))
 
 
-def _prints(config: ConfigDict) -> Prints:
-  source = data.folder(config.data.old)
-  least, longest = 2 * LEAST_ASIDE, config.archive.longest
+def _check_count(source: data.Source, config: ConfigDict) -> None:
+  least = 2 * LEAST_ASIDE
   if len(source) < least:
     raise ConfigError(
       f'data.old: {config.data.old} holds {len(source)} prints; at least {least} are needed, to '
       'learn from some and to judge by others'
     )
+
+
+def _read(source: data.Source, longest: int) -> Prints:
   photos = (source[i] for i in range(len(source)))
-  return Prints(
-    source, tuple(sheets.thumbnail(x, longest) if max(x.shape) > longest else x for x in photos)
-  )
+  levels = (sheets.thumbnail(x, longest) if max(x.shape) > longest else x for x in photos)
+  return Prints(tuple(source.names), tuple(levels))
 
 
-def _as_begun(config: ConfigDict, photos: Prints) -> None:
-  """Writes down what a run learns from, or sees that it goes on with the same.
+def _same_prints(path: pathlib.Path, source: data.Source) -> None:
+  """Writes down the prints of a run, or sees that it goes on with the same.
 
   Otherwise prints that were learnt from could be among those that it is judged by.
 
   Raises:
-    ConfigError: the folder holds a run with other prints or settings.
+    ConfigError: it was begun with other prints.
   """
-  path = pathlib.Path(config.workdir) / BEGUN
-  settings = {'seed': config.seed, **config.archive.to_dict()}
-  rows = data.manifest({'old': photos.source})
-  now = {'settings': settings, 'prints': {row['name']: row['sha256'] for row in rows}}
+  digest = lambda i: hashlib.sha256(source.encoded(i)).hexdigest()
+  now = {name: digest(i) for i, name in enumerate(source.names)}
   if not path.exists():
     images.write_bytes(path, json.dumps(now, indent=1).encode())
     return
   before = json.loads(path.read_text())
-  for name in settings.keys() - {'sheet', 'resamples'}:
-    if before['settings'].get(name) != settings[name]:
-      raise ConfigError(
-        f'{config.workdir} holds a run with {name} = {before["settings"].get(name)}, not '
-        f'{settings[name]}: use its settings, or choose another folder with --config.workdir'
-      )
-  changed = sorted(
-    name
-    for name in before['prints'].keys() | now['prints'].keys()
-    if before['prints'].get(name) != now['prints'].get(name)
-  )
+  names = before.keys() | now.keys()
+  changed = sorted(name for name in names if before.get(name) != now.get(name))
   if changed:
     raise ConfigError(
-      f'{config.workdir} holds a run with other prints ({len(changed)} were added, changed or '
+      f'{path.parent} holds a run with other prints ({len(changed)} were added, changed or '
       f'removed, such as {changed[0]}): put them back as they were, or choose another folder with '
       '--config.workdir'
     )

@@ -10,8 +10,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from oldphoto_jax import data
-from oldphoto_jax.data import sources, stores
+from oldphoto_jax.data import sources
 from oldphoto_jax.errors import ConfigError
+from oldphoto_jax.photos import places
 from oldphoto_jax.training import parallel
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ def photos(config: ConfigDict, seed: int, before: Manifest | None = None) -> Pho
     UserError: a folder is missing or empty, or holds too few photos for the split.
   """
   for name in ('photos', 'val', 'test', 'old'):
-    if config[name] and not stores.local(config[name]).is_dir():
+    path = config[name]  # a store is asked when its photos are opened
+    if path and not places.is_remote(path) and not pathlib.Path(path).expanduser().is_dir():
       raise ConfigError(f'data.{name}: there is no folder {config[name]}')
   pairs = config.get('pairs')
   folder = data.pairs if pairs else data.folder
