@@ -65,13 +65,21 @@ def test_training_goes_on_with_its_optimiser_and_its_examples(
 def test_a_network_is_trained_beside_the_one_that_it_starts_from(packed, tmp_path, stage):
   first = run(packed, tmp_path / 'repair', '--steps', '1', '--ahead', '1')
   file = str(train.newest(tmp_path / 'repair'))
-  more = ('--ahead', '1', '--stage', stage, '--start', file)
+  more = ('--ahead', '1', '--stage', stage, '--start', file, '--set', f'{stage}.clip=2')
   for steps in ('1', '2'):  # the first begins anew, the second goes on
     both = run(packed, tmp_path / 'both', '--steps', steps, *more)
     assert both.card['step'] == int(steps) and both.weights.model[stage]
+    assert json.loads(both.card['config'])[stage]['clip'] == 2
     jax.tree.map(
       np.testing.assert_array_equal, both.weights.params['repair'], first.weights.params['repair']
     )
+
+
+def test_a_setting_that_is_none_is_refused(packed, tmp_path, capsys):
+  words = [str(packed), '-o', str(tmp_path), '--tiny', '--set']
+  for wrong in ('data.p_prints=0.5', 'data.p_print=much', 'data.p_print', 'data.p_print="0.5"'):
+    assert train.main([*words, wrong]) == 2
+    assert f'--set {wrong}: give a setting of configs/repair.py' in capsys.readouterr().err
 
 
 def state_of(shape):

@@ -4,6 +4,7 @@ python -m benchmarks.accelerator.train data.zip -o out --minutes 9
 """
 
 import argparse
+import ast
 import dataclasses
 import os
 import pathlib
@@ -130,7 +131,11 @@ def _parts(path: pathlib.Path) -> dict[int, pathlib.Path]:
 def settings(
   args: argparse.Namespace, data: pathlib.Path, start: pathlib.Path | None
 ) -> ConfigDict:
-  """The config of the run. The optimiser's rate is constant, see `falling`; steps are averaged."""
+  """The config of the run. The optimiser's rate is constant, see `falling`; steps are averaged.
+
+  Raises:
+    ConfigError: a setting of --set does not exist, or its value is of the wrong type.
+  """
   c = configs.get_config('tiny' if args.tiny else '')
   c.start = str(start or '')
   for name in ('photos', 'val', 'labels', 'prints', 'overlays'):
@@ -145,6 +150,15 @@ def settings(
   if args.wide:
     c.model.widths = WIDE
     c.finder.widths = configs.get_config().model.widths
+  for words in args.set:
+    name, _, value = words.partition('=')
+    try:
+      c.update_from_flattened_dict({name: ast.literal_eval(value)})
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
+      raise ConfigError(
+        f'--set {words}: give a setting of configs/repair.py and a value of its type, such as '
+        f'data.p_print=0.5'
+      ) from error
   return c
 
 
@@ -325,6 +339,10 @@ def main(argv: list[str] | None = None) -> int:
     '--decay', type=float, default=0.0, help='share of these minutes over which the rate falls to 0'
   )
   parser.add_argument('--dtype', choices=('bfloat16', 'float32'), default='bfloat16')
+  parser.add_argument(
+    '--set', action='append', default=[], metavar='NAME=VALUE',
+    help='a setting of configs/repair.py, such as data.p_print=0.5; may be given more than once',
+  )  # fmt: skip
   parser.add_argument('--wide', action='store_true', help=f'widths {WIDE}')
   parser.add_argument('--threads', type=int, default=8, help='that resize photos')
   parser.add_argument(
