@@ -233,18 +233,14 @@ class Repairing:
   run_clean: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
   def restore(self, photo: np.ndarray) -> np.ndarray:
-    return self._clean_and_find(self._cleaned(photo))[0]
+    return self._clean_and_find(photo)[0] if self.run_clean is None else self._cleaned(photo)
 
   def need(self, part: np.ndarray) -> float:
     """How far a photo needs cleaning, by a part of it that fits into a tile: from 0 to 1."""
     shape = self.plan.shape(part.shape[:2])
-    need = 0.0
-    if self.run_clean is not None:
-      clean = in_tiles(self._cleaner(part), part, self.plan, shape)[0]
-      need = finding.need(part, clean, finding.NEEDED_OF_CLEANER)
-    if need == 0:
-      need = finding.need(part, in_tiles(self.run_look, part, self.plan, shape)[0])
-    return need
+    if self.run_clean is None:
+      return finding.need(part, in_tiles(self.run_look, part, self.plan, shape)[0])
+    return _need_of_cleaner(part, in_tiles(self._cleaner(part), part, self.plan, shape)[0])
 
   def look(self, photo: np.ndarray) -> Look:
     photo = self._cleaned(photo)  # first: damage is told from noise without it
@@ -271,9 +267,11 @@ class Repairing:
     return Look(clean, (first + finding.joined(second, on_copies)) / 2)
 
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By the network that does both; to a cleaner the texture of paper is no noise."""
+    """By the network that does both; where there is a cleaner, it has cleaned."""
     shape = self.plan.shape(photo.shape[:2])
     clean, probability = in_tiles(self.run_look, photo, self.plan, shape, workers=self.workers)
+    if self.run_clean is not None:
+      return photo, probability
     return _blended(photo, clean, finding.need(photo, clean)), probability
 
   def _cleaned(self, photo: np.ndarray) -> np.ndarray:
@@ -286,7 +284,7 @@ class Repairing:
     part = photo[middle]
     cleaner = self._cleaner(part)
     clean = in_tiles(cleaner, part, self.plan, shape)[0]  # one tile
-    amount = finding.need(part, clean, finding.NEEDED_OF_CLEANER)
+    amount = _need_of_cleaner(part, clean)
     if amount > 0 and part.shape != photo.shape:
       clean = in_tiles(cleaner, photo, self.plan, shape, workers=self.workers)[0]
     return _blended(photo, clean, amount)
@@ -347,6 +345,16 @@ def _fits_in(holes: np.ndarray, shape: tuple[int, int]) -> bool:
   if inside.sum() < shape[0] * shape[1]:
     return False
   return bool(ndimage.minimum_filter(inside, shape, mode='constant').any())
+
+
+def _need_of_cleaner(photo: np.ndarray, clean: np.ndarray) -> float:
+  """finding.need of what a cleaner proposes, [H, W, 3]: less is asked for where noise falls.
+
+  Where it does not, the cleaner sharpens, and old prints are soft without any damage.
+  """
+  before, after = (repair.noise(x[None])[0, 0] for x in (photo, clean))
+  levels = finding.NEEDED_OF_CLEANER if after < before else finding.NEEDED
+  return finding.need(photo, clean, levels)
 
 
 def _blended(photo: np.ndarray, clean: np.ndarray, amount: float) -> np.ndarray:
