@@ -504,10 +504,13 @@ def test_a_network_is_judged_by_what_it_was_asked_for(trained, measures):
   np.testing.assert_allclose(scores['psnr'], psnr_ssim.psnr(expected, batch['clean']), rtol=1e-5)
 
 
-def test_a_cleaner_is_believed_as_far_as_the_photo_needs_it(trained):
+def test_a_cleaner_is_believed_as_far_as_the_photo_needs_it(trained, monkeypatch):
   """It needs no program of its own, and what is found is found in the cleaned photo."""
   from oldphoto_jax import weights
   from oldphoto_jax.restoring import engine, finding
+
+  # A shift leaves the noise as it is, but for rounding, which must not decide here.
+  monkeypatch.setattr(finding, 'NEEDED_OF_CLEANER', finding.NEEDED)
 
   def moving(by):
     params = jax.tree.map(np.zeros_like, trained)
@@ -526,7 +529,7 @@ def test_a_cleaner_is_believed_as_far_as_the_photo_needs_it(trained):
     assert len(system.programs.answer.shapes) == 1
     return looked
 
-  some, most = (by + 1e-3 for by in finding.NEEDED_OF_CLEANER)
+  some, most = (by + 1e-3 for by in finding.NEEDED)
   np.testing.assert_allclose(look({'repair': moving(0.1)}).clean, photo + 0.1, atol=1e-6)
   for by, expected in ((most, most), (0.5 * some, 0)):
     both = {'repair': moving(0), 'cleaner': moving(by)}
@@ -538,6 +541,17 @@ def test_a_cleaner_is_believed_as_far_as_the_photo_needs_it(trained):
   both = {'repair': trained, 'cleaner': moving(most)}
   expected = look({'repair': trained}, photo + most).probability
   np.testing.assert_allclose(look(both).probability, expected, atol=1e-5)
+
+
+def test_a_cleaner_that_sharpens_is_believed_later_than_one_that_takes_noise_away():
+  from oldphoto_jax.restoring import engine
+
+  rng = np.random.default_rng(0)
+  smooth = np.broadcast_to(np.linspace(-0.5, 0.5, 128, dtype=np.float32), (3, 128, 128)).T
+  noisy = smooth + rng.normal(0, 1 / 127.5, smooth.shape).astype(np.float32)
+  assert engine._need_of_cleaner(noisy, smooth) > 0.5
+  assert engine._need_of_cleaner(smooth, noisy) == 0  # the same change, the other way round
+  assert engine._need_of_cleaner(smooth, smooth + 4 * (noisy - smooth)) > 0.5
 
 
 def test_a_first_cleaner_begins_as_the_network_that_it_will_stand_beside(tmp_path, trained):
