@@ -504,13 +504,10 @@ def test_a_network_is_judged_by_what_it_was_asked_for(trained, measures):
   np.testing.assert_allclose(scores['psnr'], psnr_ssim.psnr(expected, batch['clean']), rtol=1e-5)
 
 
-def test_a_cleaner_is_believed_as_far_as_the_photo_needs_it(trained, monkeypatch):
+def test_a_cleaner_is_believed_as_far_as_the_photo_needs_it(trained):
   """It needs no program of its own, and what is found is found in the cleaned photo."""
   from oldphoto_jax import weights
   from oldphoto_jax.restoring import engine, finding
-
-  # A shift leaves the noise as it is, but for rounding, which must not decide here.
-  monkeypatch.setattr(finding, 'NEEDED_OF_CLEANER', finding.NEEDED)
 
   def moving(by):
     params = jax.tree.map(np.zeros_like, trained)
@@ -529,7 +526,7 @@ def test_a_cleaner_is_believed_as_far_as_the_photo_needs_it(trained, monkeypatch
     assert len(system.programs.answer.shapes) == 1
     return looked
 
-  some, most = (by + 1e-3 for by in finding.NEEDED)
+  some, most = (by + 1e-3 for by in finding.NEEDED)  # a shift leaves the noise as it is
   np.testing.assert_allclose(look({'repair': moving(0.1)}).clean, photo + 0.1, atol=1e-6)
   for by, expected in ((most, most), (0.5 * some, 0)):
     both = {'repair': moving(0), 'cleaner': moving(by)}
@@ -552,6 +549,10 @@ def test_a_cleaner_that_sharpens_is_believed_later_than_one_that_takes_noise_awa
   assert engine._need_of_cleaner(noisy, smooth) > 0.5
   assert engine._need_of_cleaner(smooth, noisy) == 0  # the same change, the other way round
   assert engine._need_of_cleaner(smooth, smooth + 4 * (noisy - smooth)) > 0.5
+  # Where as much noise is left as there was, rounding moves the answer by as much as itself.
+  shifts = [smooth + np.float32(2 / 127.5 + by) for by in (-1e-6, 0, 1e-6)]
+  needs = [engine._need_of_cleaner(noisy, x + (noisy - smooth)) for x in shifts]
+  np.testing.assert_allclose(needs, 1 / 3, atol=1e-3)
 
 
 def test_a_first_cleaner_begins_as_the_network_that_it_will_stand_beside(tmp_path, trained):

@@ -157,7 +157,7 @@ def settings(
     except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
       raise ConfigError(
         f'--set {words}: give a setting of configs/repair.py and a value of its type, such as '
-        f'data.p_print=0.5'
+        'data.p_print=0.5'
       ) from error
   return c
 

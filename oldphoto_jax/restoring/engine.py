@@ -350,11 +350,14 @@ def _fits_in(holes: np.ndarray, shape: tuple[int, int]) -> bool:
 def _need_of_cleaner(photo: np.ndarray, clean: np.ndarray) -> float:
   """finding.need of what a cleaner proposes, [H, W, 3]: less is asked for where noise falls.
 
-  Where it does not, the cleaner sharpens, and old prints are soft without any damage.
+  Where it does not, the cleaner sharpens, and old prints are soft without any damage. Between, the
+  levels go over into each other, so that rounding decides nothing.
   """
-  before, after = (repair.noise(x[None])[0, 0] for x in (photo, clean))
-  levels = finding.NEEDED_OF_CLEANER if after < before else finding.NEEDED
-  return finding.need(photo, clean, levels)
+  before, after = (float(repair.noise(x[None])[0, 0]) for x in (photo, clean))
+  left = after / before if before > 0 else 1.0
+  late = np.clip((left - finding.QUIETER) / (1 - finding.QUIETER), 0, 1)
+  early, usual = np.array(finding.NEEDED_OF_CLEANER), np.array(finding.NEEDED)
+  return finding.need(photo, clean, tuple(early + late * (usual - early)))
 
 
 def _blended(photo: np.ndarray, clean: np.ndarray, amount: float) -> np.ndarray:
