@@ -67,6 +67,15 @@ def float64(monkeypatch):
     yield
 
 
+@pytest.fixture
+def client(tmp_path):
+  """A client of the page's server, with its box in tmp_path/work and its output in tmp_path/out."""
+  from serving_client import serving
+
+  with serving(tmp_path / 'work', out=tmp_path / 'out') as client:
+    yield client
+
+
 @pytest.fixture(scope='session')
 def fixture():
   """Loads `NAME.npz`: parameters, inputs and outputs of an official PyTorch network.
