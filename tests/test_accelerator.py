@@ -9,7 +9,8 @@ import optax
 import pytest
 from PIL import Image
 
-from benchmarks.accelerator import check, pack, train
+from benchmarks.accelerator import check, join, pack, train
+from configs import repair as configs
 from oldphoto_jax import weights
 from oldphoto_jax.models import repair, state
 
@@ -73,6 +74,34 @@ def test_a_network_is_trained_beside_the_one_that_it_starts_from(packed, tmp_pat
     jax.tree.map(
       np.testing.assert_array_equal, both.weights.params['repair'], first.weights.params['repair']
     )
+
+
+def test_a_trained_network_comes_back_into_what_it_started_from(tmp_path, capsys, monkeypatch):
+  model = repair.Repair(widths=(4, 8), blocks=1)
+  other = repair.Repair(widths=(4, 6), blocks=1)
+  new = lambda model, seed: jax.device_get(repair.init(model, jax.random.key(seed)).g)
+  params = {name: new(model, 0) for name in ('repair', 'cleaner')} | {'finder': new(model, 1)}
+  sizes = repair.sizes(model) | {'finder': repair.sizes(model), 'cleaner': True}
+  weights.save(tmp_path / 'all', weights.Weights('repair', sizes, params), card={'a': 1})
+  loaded = weights.read(tmp_path / 'all')
+  config = configs.get_config('tiny')
+  config.finder.widths = other.widths
+  released = new(other, 2)
+  numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
+  monkeypatch.setattr(train, 'LARGEST', (1 << 20) + 3 * numbers // 2)
+  begun = state.start(other, released)
+  file = train.save(tmp_path, config, begun, loaded, 'finder', 3, 0.0, train.Position(0, {}))
+  kept = weights.read(file).weights
+  assert set(kept.params) == {'repair', 'finder'} and 'cleaner' not in kept.model
+  out = tmp_path / 'joined'
+  assert join.main([str(tmp_path / 'all'), str(file), str(out)]) == 0
+  joined = weights.read(out)
+  assert joined.card == {'a': 1} and joined.weights.model['finder'] == repair.sizes(other)
+  params['finder'] = released
+  half = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), params)
+  jax.tree.map(np.testing.assert_array_equal, joined.weights.params, half)
+  assert join.main([str(tmp_path / 'all'), str(tmp_path / 'all'), str(out)]) == 2
+  assert 'is not of benchmarks/accelerator/train.py' in capsys.readouterr().err
 
 
 def test_a_setting_that_is_none_is_refused(packed, tmp_path, capsys):

@@ -42,6 +42,19 @@ def finding():
   return loaded('repair', model, sizes, init)
 
 
+def seeing():
+  """As `finding`, but the finder sees the maps of SqueezeNet."""
+  model = repair.Repair(widths=(4, 6), blocks=1)
+  finder = repair.Repair(widths=(2, 4, 4, 6), blocks=1, squeezenet=True)
+
+  def init(key):
+    finds = repair.init(finder, key).g | {'squeezenet': repair.untrained_squeezenet()}
+    return {'repair': repair.init(model, key).g, 'finder': finds}
+
+  sizes = lambda model: repair.sizes(model) | {'finder': repair.sizes(finder)}
+  return loaded('repair', model, sizes, init)
+
+
 def cleaning():
   model = repair.Repair(widths=(4, 6, 8), blocks=1)
   init = lambda key: {name: repair.init(model, key).g for name in ('repair', 'cleaner')}
@@ -110,7 +123,9 @@ def unsigned(x):
   return np.clip((x + 1) / 2, 0, 1)
 
 
-@pytest.mark.parametrize('system', [unet, tutorial_unet, resnet, detecting, repairing, finding])
+@pytest.mark.parametrize(
+  'system', [unet, tutorial_unet, resnet, detecting, repairing, finding, seeing]
+)
 def test_onnx_graphs_compute_what_the_networks_compute(system):
   pytest.importorskip('onnx')
   made = system()

@@ -120,8 +120,10 @@ def squeezenet_logits(params, images):
   return jax.nn.relu(features.conv(x, layer)).mean((1, 2))
 
 
-def test_squeezenet_equals_torch(squeezenet_state, squeezenet_file):
+@pytest.mark.parametrize('centred', [False, True])
+def test_squeezenet_equals_torch(squeezenet_state, squeezenet_file, centred):
   names = ['conv1', *(f'fire{i}' for i in range(2, 10))]
+  pool = {'padding': 1} if centred else {'ceil_mode': True}
 
   def torch_network(torch, x):
     def conv(name, x, **kwargs):
@@ -130,26 +132,52 @@ def test_squeezenet_equals_torch(squeezenet_state, squeezenet_file):
       return torch.relu(torch.nn.functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, **kwargs))
 
     mean = torch.tensor([104.0, 117.0, 123.0])[None, :, None, None]
+    if centred:
+      x = torch.nn.functional.pad(x, (3, 3, 3, 3), mode='replicate')
     x = conv('conv1', (x.flip(1) + 1) * 127.5 - mean, stride=2)
     maps = [x]
     for name in names[1:]:
       if name in ('fire2', 'fire5', 'fire9'):
-        x = torch.nn.functional.max_pool2d(x, 3, 2, ceil_mode=True)
+        x = torch.nn.functional.max_pool2d(x, 3, 2, **pool)
       x = conv(f'{name}/squeeze1x1', x)
       three = conv(f'{name}/expand3x3', x, padding=1)
       x = torch.cat([conv(f'{name}/expand1x1', x), three], 1)
       maps.append(x)
+    if centred:
+      named = dict(zip(names, maps))
+      return [named[name] / scale for name, scale in features.PYRAMID.items()]
     return maps
 
   params = classifiers.load_squeezenet(squeezenet_file)
 
   def network(x):
+    if centred:
+      maps = features.squeezenet_pyramid(params, x)
+      assert [m.shape for m in maps] == [
+        (x.shape[0], x.shape[1] >> i, x.shape[2] >> i, channels)
+        for i, channels in enumerate(features.SQUEEZENET_CHANNELS, 1)
+      ]
+      return maps
     maps = features.squeezenet_maps(params, x)
     assert list(maps) == names
     return list(maps.values())
 
   # Odd, even and remainder cases of the ceil-mode pools.
-  assert_maps_and_gradient_equal_torch(network, torch_network, photos(67, 70))
+  sides = (64, 80) if centred else (67, 70)
+  assert_maps_and_gradient_equal_torch(network, torch_network, photos(*sides))
+
+
+def test_maps_of_the_pyramid_lie_where_they_are_seen(squeezenet_file):
+  params = classifiers.load_squeezenet(squeezenet_file)
+  image = jnp.asarray(photos(64, 96))
+  pyramid = features.squeezenet_pyramid(params, image)
+  assert [m.shape[1:] for m in pyramid] == [
+    *((32, 48, 96), (16, 24, 256), (8, 12, 512), (4, 6, 512))
+  ]
+  # Pixel i of conv1 sees the pixels 2i - 3 to 2i + 3 of the photo.
+  inner = features.squeezenet_maps(params, image[:, 1:, 1:])['conv1']
+  inner = inner / features.PYRAMID['conv1']
+  np.testing.assert_allclose(pyramid[0][:, 2:-1, 2:-1], inner, rtol=1e-4, atol=1e-3)
 
 
 def test_squeezenet_check_numbers(shared):

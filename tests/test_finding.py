@@ -37,14 +37,14 @@ def test_wide_damage_is_found_on_a_smaller_copy_alike_by_detect_and_restore():
 
 
 def test_a_sure_find_goes_on_where_it_is_faint():
-  faint_end = (slice(10, 11), slice(5, 30), 0.3), (slice(10, 11), slice(5, 12), 0.9)
+  faint_end = (slice(10, 11), slice(5, 30), 0.46), (slice(10, 11), slice(5, 12), 0.9)
   mask = finding.decide(_probability(*faint_end), 0.5)[..., 0]
   assert mask[10, 5:30].all()
   assert mask[9:12, 4:31].all() and mask.sum() == 3 * 27  # and a pixel around it
 
 
 def test_a_faint_find_without_a_sure_pixel_is_left():
-  assert finding.decide(_probability((slice(10, 12), slice(5, 30), 0.45)), 0.5).max() == 0
+  assert finding.decide(_probability((slice(10, 12), slice(5, 30), 0.47)), 0.5).max() == 0
 
 
 def test_a_photo_without_evidence_of_damage_is_judged_strictly():
@@ -85,19 +85,6 @@ def test_a_round_place_stays_without_a_rim_of_blocks(radius):
   kept = finding.narrow((blob | crack)[..., None].astype(np.float32))[0][..., 0] > 0
   assert not (kept & blob).any()
   assert kept[149:152, :110].all() and kept[149:152, 340:].all()
-
-
-def test_a_square_like_a_face_stays_though_its_eyes_are_not_marked():
-  mask = np.zeros((600, 700, 1), np.float32)
-  mask[200:280, 100:180] = 1
-  mask[220:240, 110:130], mask[220:240, 150:170] = 0, 0  # 0.875 of a square of 80 pixels is marked
-  mask[400:460, 400:460] = 1  # as wide as a loss may be that is filled: 50 pixels are the most
-  mask[400:460:6, 400:460] = 0
-  mask[50, :] = 1  # a scratch
-  kept, sentence = finding.narrow(mask)
-  assert 'stays' in sentence and kept[200:280, 100:180].sum() == 0
-  np.testing.assert_array_equal(kept[300:], mask[300:])
-  np.testing.assert_array_equal(kept[:100], mask[:100])
 
 
 def test_pieces_that_filling_hardly_changes_are_left_out():
@@ -173,8 +160,8 @@ def test_one_shape_serves_a_large_photo_and_its_copies():
   assert covered(height, width) == min(covered(h, w) for h in sides for w in sides)
 
 
-def test_two_opinions_decide_and_the_second_one_alone_looks_at_copies():
-  """The first network takes all that is bright for damage, the second one only what is white."""
+def test_a_finder_alone_decides_at_all_sizes():
+  """The first network takes all that is bright for damage, the finder only what is white."""
   from oldphoto_jax.restoring import restore
 
   photo = np.full((310, 320, 3), -0.5, np.float32)
@@ -197,9 +184,9 @@ def test_two_opinions_decide_and_the_second_one_alone_looks_at_copies():
   system = engine.Repairing(plan, 'fake', run_look, run_fill, run_find=run_find)
   assert finding.copies((310, 320)) == [(155, 160)]
   probability = system.look(photo).probability[..., 0]
-  assert len(looked) == 1 and len(sought) == 2
-  np.testing.assert_allclose(probability[53:57, 45:85], 0.95, atol=0.01)
-  np.testing.assert_allclose(probability[152:156, 45:85], 0.45, atol=0.01)
+  assert len(looked) == 1 and len(sought) == 2  # looked: it cleans, as there is no cleaner
+  np.testing.assert_allclose(probability[53:57, 45:85], 1, atol=0.01)
+  assert probability[145:165].max() == 0
   for only in (False, True):
     done = restore.restore_array(system, photo, None, restore.Wishes(1.0, only, find=0.55))
     assert done.mask[51:59, 41:89].min() == 1 and done.mask[150:158].max() == 0

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from oldphoto_jax.data import pipeline, prints
 from oldphoto_jax.degradation import recipes, worn
 from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import repair, tone
+from oldphoto_jax.nn import averaging
 from oldphoto_jax.systems import frozen
 from oldphoto_jax.systems import repair as system
 from oldphoto_jax.training import parallel
@@ -432,7 +434,7 @@ def test_a_finder_without_sizes_of_its_own_is_a_sentence():
     weights.restorer(held, 'test')
 
 
-def test_a_smaller_finder_gives_a_second_opinion(trained):
+def test_a_finder_alone_says_what_is_damaged(trained):
   from oldphoto_jax import weights
   from oldphoto_jax.restoring import engine
 
@@ -450,10 +452,60 @@ def test_a_smaller_finder_gives_a_second_opinion(trained):
   alone = weights.restorer(weights.Weights('repair', sizes, {'repair': trained}), 'alone')
   looked, first = (engine.compiled(r, [(192, 192)]).look(photo) for r in (restorer, alone))
   np.testing.assert_array_equal(looked.clean, first.clean)
-  expected = (first.probability + repair.PRIOR) / 2
-  np.testing.assert_allclose(looked.probability, expected, atol=1e-5)
+  assert first.probability.max() > 2 * repair.PRIOR
+  np.testing.assert_allclose(looked.probability, repair.PRIOR, atol=1e-5)
   _, found = jax.jit(restorer.look)(held.params, photo[None])  # by one program
-  np.testing.assert_allclose(found[0], expected, atol=1e-5)
+  np.testing.assert_allclose(found[0], repair.PRIOR, atol=1e-5)
+
+
+def _squeezenet(key):
+  """Random parameters of SqueezeNet, in the layout of weights."""
+  zeros = repair.untrained_squeezenet()
+  leaves, tree = jax.tree.flatten(zeros)
+  keys = jax.random.split(key, len(leaves))
+  draw = lambda key, x: (0.5 / x[..., 0].size) ** 0.5 * jax.random.normal(key, x.shape)
+  return jax.tree.unflatten(tree, [draw(*both) for both in zip(keys, leaves)])
+
+
+def test_a_finder_learns_from_maps_that_it_does_not_change(tmp_path):
+  from oldphoto_jax import weights
+
+  config = runpy.run_path(str(ROOT / 'configs/repair.py'))['get_config']('tiny')
+  fixed = _squeezenet(jax.random.key(1))
+  flat = flatten_dict(jax.device_get(fixed), sep='/')
+  full = flat | {'conv10/kernel': np.zeros((1, 1, 512, 1000)), 'conv10/bias': np.zeros(1000)}
+  np.savez(tmp_path / 'squeezenet.npz', **full)
+  config.finder.squeezenet = str(tmp_path / 'squeezenet.npz')
+  model = system.model(config, 'finder')
+  constants = system.squeezenet(config)
+  jax.tree.map(np.testing.assert_array_equal, constants, {'squeezenet': jax.device_get(fixed)})
+
+  state = repair.init(model, jax.random.key(0))
+  one_device = jax.pmap(
+    lambda state, batch: repair.train_step(model, state, constants, batch, None)[0],
+    axis_name=averaging.AXIS,
+    devices=jax.devices()[:1],
+  )
+  learnt, batch = (jax.tree.map(lambda x: x[None], tree) for tree in (state, _batch()))
+  for _ in range(3):
+    learnt = one_device(learnt, batch)
+  learnt = jax.tree.map(lambda x: x[0], learnt)
+  assert set(learnt.g) == set(state.g) and 'maps0' in learnt.g
+  assert np.abs(learnt.g['maps0']['kernel'] - state.g['maps0']['kernel']).max() > 1e-5
+
+  trained = {'finder': learnt.released, 'repair': repair.init(SMALL, jax.random.key(0)).g}
+  networks = frozen.Networks(lambda name, *_: trained[name], lambda name: name in trained, None)
+  released = system.release(config, networks)
+  jax.tree.map(np.testing.assert_array_equal, released.params['finder']['squeezenet'], fixed)
+  held = weights.Weights('repair', released.model | repair.sizes(SMALL), released.params)
+  weights.check(held, 'these')
+  find = jax.jit(weights.restorer(held, 'these').find)
+  photos = _photos()
+  seen = find(released.params, photos)
+  other = released.params | {
+    'finder': released.params['finder'] | {'squeezenet': repair.untrained_squeezenet()}
+  }
+  assert np.abs(seen - find(other, photos)).max() > 1e-4  # it looks at the maps
 
 
 def test_noise_is_measured_where_there_is_least_texture():

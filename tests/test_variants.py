@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.prints import cleaning, label_curve, second_opinion, variants, wide_holes
+from benchmarks.prints import cleaning, finders, label_curve, variants, wide_holes
 from oldphoto_jax.data import prints
 from oldphoto_jax.models import repair
 
@@ -98,9 +98,9 @@ def test_networks_are_compared_where_as_much_of_sound_photos_is_found():
   marked = np.zeros((100, 100), np.uint8)
   marked[40:60, 40:60] = prints.DAMAGED
   right, wrong = np.where(marked, 0.95, 0.85), np.where(marked, 0.85, 0.95)
-  names = ['a', second_opinion.EXCEPT]
+  names = ['a', finders.EXCEPT]
   labelled = prints.Prints(names, names, [marked, marked])
-  cell = lambda found, share: second_opinion.cell(sound, found, labelled, share)
+  cell = lambda found, share: finders.cell(sound, found, labelled, share)
   assert cell([right, right], 0.1) == '1.000 1.000 1.000'
   assert cell([right, wrong], 0.1).split()[1] == '1.000'  # without the second print
   assert cell([right, wrong], 0.1).split()[0] < '0.5'

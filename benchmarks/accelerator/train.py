@@ -280,18 +280,24 @@ def save(
 ) -> pathlib.Path:  # fmt: skip
   """Writes a file of weights, which `oldphoto restore` and `config.start` take, and the state.
 
-  The networks that are not trained here are those of `loaded`.
+  The networks that are not trained here are those of `loaded`; one of them may be left out, so that
+  the file is not larger than LARGEST.
   The weights come after the state, so that where they are, the state is whole. Those of earlier
   steps are removed at the end.
   """
-  own = repair.repair.sizes(repair.model(config, stage))
-  released = jax.device_get(state.released)
+  model = repair.model(config, stage)
+  own, released = repair.repair.sizes(model), jax.device_get(state.released)
   before = weights.Weights('repair', {}, {}) if loaded is None else loaded.weights
   named = {'repair': own, 'finder': {'finder': own}, 'cleaner': {'cleaner': True}}
   sizes = dict(before.model) | named[stage]
-  params = dict(before.params) | {stage: released}
+  fixed = repair.squeezenet(config) if model.squeezenet else {}
+  params = dict(before.params) | {stage: released | fixed}
   path = folder / f'repair-{step:09d}.safetensors'
-  large = lambda tree: 4 * sum(leaf.size for leaf in jax.tree.leaves(tree)) > LARGEST - (1 << 20)
+  numbers = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+  large = lambda tree: 4 * numbers(tree) > LARGEST - (1 << 20)
+  if 2 * numbers(params) > LARGEST - (1 << 20):  # too large even in 16 bits: join.py brings it back
+    other = 'finder' if stage == 'cleaner' else 'cleaner'
+    sizes, params = ({k: v for k, v in part.items() if k != other} for part in (sizes, params))
   card = {'stage': stage, 'step': step, 'seconds': round(seconds), 'config': config.to_json()}
   save_state(path, state, position, half=large(released))
   weights.save(path, weights.Weights('repair', sizes, params), card=card, half=large(params))

@@ -50,7 +50,7 @@ def learned(
   p_print = config.data.p_print if len(labelled) else 0.0
   source = dataclasses.replace(source, prints=labelled, p_print=p_print)
   stage = repair_system.repair_stage(config, photos, source, 'finder')
-  trained = train.train(stage, folder, config.seed).released
+  trained = train.train(stage, folder, config.seed).released | stage.constants
   model = repair_system.model(config, 'finder')
   return jax.jit(lambda photo: repair.look(model, trained, photo)[:2])
 

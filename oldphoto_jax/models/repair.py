@@ -6,9 +6,10 @@ Without a mask it cleans the photo and says where it is damaged; with one it fil
 It answers with what to add to the prefilled photo, and begins with adding nothing: what it has
 not learnt it leaves alone.
 
-A release may hold a second, smaller U-Net, the `finder`, which only had to find damage. Two
-networks that learnt apart err in different places, so the mean of their probabilities decides; and
-the smaller one alone looks at smaller copies of the photo (benchmarks/prints). It may also hold a
+A release may hold a second, smaller U-Net, the `finder`, which only had to find damage, and then
+alone says what is damaged. Beside the photo it sees what SqueezeNet makes of it (Iandola et al.
+2016), which has learnt from a million photos what things look like: a network that knows made-up
+damage alone takes collars, leaves and glints for it (benchmarks/prints). A release may also hold a
 `cleaner`, of the size of the first, which only had to clean. In the place of a mask it is told how
 noisy the photo is: its neighbourhood cannot tell a pixel whether it is texture or noise, but noise
 is everywhere.
@@ -23,13 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import tone
 from oldphoto_jax.models.released import Networks
 from oldphoto_jax.models.state import State, start
-from oldphoto_jax.nn import averaging, layers, losses, parameters
+from oldphoto_jax.nn import averaging, features, layers, losses, parameters
 from oldphoto_jax.nn.cpu_convolution import depth_to_space, space_to_depth
 from oldphoto_jax.nn.prefill import prefill
 
@@ -57,6 +59,9 @@ SURE = -6.0  # logarithm of the smallest scale of error that is learnt: a third 
 class RepairUNet(nn.Module):
   """Photo, prefilled photo [B, H, W, 3], mask, trust [B, H, W, 1] -> [B, H, W, 5].
 
+  `maps` are those of another network at the sides of the levels, which are added to what each level
+  begins with; none by default.
+
   The five channels are what to add to the prefilled photo, the logit of damage, and the logarithm
   of the scale of the error. Pixels are shuffled into channels first (2x2), so that level i works
   at 1/2**(i + 1) of the sides. Residual blocks without norms or pooled statistics: what becomes of
@@ -69,39 +74,44 @@ class RepairUNet(nn.Module):
   products: bool = True
 
   @nn.compact
-  def __call__(self, photo, filled, mask, trust):
+  def __call__(self, photo, filled, mask, trust, maps=()):
     layers.check_multiple(photo.shape, 2 ** len(self.widths))
 
-    def conv(x, features, name, size=3, stride=1):
+    def conv(x, width, name, size=3, stride=1):
       pad = (size - 1) // 2
       return layers.Conv(
-        features, size, stride, pad, dtype=self.dtype, products=self.products, name=name
+        width, size, stride, pad, dtype=self.dtype, products=self.products, name=name
       )(x)
 
-    def residual(x, features, name):
+    def residual(x, width, name):
       names = [f'{name}_block{i}' for i in range(self.blocks)]
       if self.is_initializing():
         for block in names:
-          x = layers.ResnetBlock(features, False, self.dtype, self.products, name=block)(x)
+          x = layers.ResnetBlock(width, False, self.dtype, self.products, name=block)(x)
         return x
       # A loop, so that the block is compiled once.
-      block = layers.ResnetBlock(features, False, self.dtype, self.products, parent=None)
+      block = layers.ResnetBlock(width, False, self.dtype, self.products, parent=None)
       params = [self.get_variable('params', name) for name in names]
       stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
       return lax.scan(lambda x, p: (block.apply({'params': p}, x), None), x, stacked)[0]
 
+    def seen(x, level):
+      if not maps:
+        return x
+      return x + conv(maps[level].astype(self.dtype), self.widths[level], f'maps{level}', 1)
+
     x = space_to_depth(jnp.concatenate([photo, filled, mask, trust], -1))
-    x = residual(conv(x, self.widths[0], 'conv_in'), self.widths[0], 'down0')
+    x = residual(seen(conv(x, self.widths[0], 'conv_in'), 0), self.widths[0], 'down0')
     skips = []
-    for i, features in enumerate(self.widths[1:], 1):
+    for i, width in enumerate(self.widths[1:], 1):
       skips.append(x)
-      x = layers.leaky_relu(conv(x, features, f'down{i}', 4, 2))
-      x = residual(x, features, f'down{i}')
+      x = layers.leaky_relu(seen(conv(x, width, f'down{i}', 4, 2), i))
+      x = residual(x, width, f'down{i}')
     for i in reversed(range(len(skips))):
-      features = self.widths[i]
+      width = self.widths[i]
       # Fewer channels before the enlargement: the same function, a quarter of the work.
-      x = layers.double(conv(x, features, f'up{i}', 1)) + skips[i]
-      x = residual(layers.leaky_relu(x), features, f'up{i}')
+      x = layers.double(conv(x, width, f'up{i}', 1)) + skips[i]
+      x = residual(layers.leaky_relu(x), width, f'up{i}')
     x = conv(x, 20, 'conv_out').astype(jnp.float32)
     return depth_to_space(x)
 
@@ -120,6 +130,8 @@ class Repair:
     tells: whether every other example of a training is told its damage.
     measures: whether it is a cleaner, which is told how noisy a photo is; then it must not `tell`.
     products: see nn.convolution.conv2d.
+    squeezenet: whether it sees the maps of SqueezeNet. Then its parameters hold those of that
+      network as `squeezenet`; nothing trains them. It has four levels at most.
   """
 
   widths: tuple[int, ...] = (32, 64, 128, 192)
@@ -131,6 +143,7 @@ class Repair:
   tells: bool = True
   measures: bool = False
   products: bool = True
+  squeezenet: bool = False
 
   @property
   def net(self) -> RepairUNet:
@@ -150,7 +163,11 @@ def init(model: Repair, key: jax.Array) -> State:
   """
   side = 2 * model.multiple
   photo, mask = jnp.zeros((1, side, side, 3)), jnp.zeros((1, side, side, 1))
-  g = parameters.init_normal(model.net, key, photo, photo, mask, mask, std=None)
+  inputs = [photo, photo, mask, mask]
+  if model.squeezenet:
+    channels = features.SQUEEZENET_CHANNELS[: len(model.widths)]
+    inputs.append([jnp.zeros((1, side >> i, side >> i, c)) for i, c in enumerate(channels, 1)])
+  g = parameters.init_normal(model.net, key, *inputs, std=None)
   zeros = partial(jax.tree.map, jnp.zeros_like)
   g['conv_out'] = zeros(g['conv_out'])
   # Channels 3, 8, 13 and 18 of conv_out are the logits of damage of a block of 2x2 pixels.
@@ -160,6 +177,13 @@ def init(model: Repair, key: jax.Array) -> State:
     if 'conv2' in layer:
       g[name] = layer | {'conv2': zeros(layer['conv2'])}
   return start(model, g)
+
+
+def untrained_squeezenet() -> dict[str, Any]:
+  """Zeros in the layout of the parameters `squeezenet`."""
+  shapes = features.squeezenet_shapes()
+  flat = {name: jnp.zeros(s) for name, s in shapes.items() if not name.startswith('conv10/')}
+  return unflatten_dict(flat, sep='/')
 
 
 def unmasked(params: dict[str, Any]) -> dict[str, Any]:
@@ -307,7 +331,13 @@ def answer(
 
 
 def _answer(model, params, photo, filled, mask, trust):
-  out = model.net.apply({'params': params}, photo, filled, mask, trust)
+  inputs = [photo, filled, mask, trust]
+  if model.squeezenet:
+    flat = flatten_dict(params['squeezenet'], sep='/')
+    maps = features.squeezenet_pyramid(flat, photo)[: len(model.widths)]
+    inputs.append(lax.stop_gradient(maps))
+    params = {name: leaf for name, leaf in params.items() if name != 'squeezenet'}
+  out = model.net.apply({'params': params}, *inputs)
   return out[..., :3], out[..., 3:4], out[..., 4:]
 
 
@@ -321,7 +351,7 @@ def train_step(
   Args:
     model: hyper-parameters.
     state: replicated.
-    constants: unused.
+    constants: 'squeezenet', if the model sees its maps; else empty.
     batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1], b even; 'damage' [b, S, S, 1] in [0, 1], what
       has to be found; 'known' [b, S, S, 1], 1 where `clean` is true, and 'judged' where `damage`
       is; 'told' [b, S, S, 1] in [0, 1], the mask that a told example gets, and 'trust'
@@ -331,7 +361,7 @@ def train_step(
   Returns:
     The new state, and every loss term by name (unweighted) with the gradient norm.
   """
-  del constants, keys
+  del keys
   batch = _with_prefilled(batch) if model.tells else _without_masks(batch, model.measures)
   counts = {
     name: averaging.pmean(batch[name].sum() / batch[name].size)
@@ -339,7 +369,7 @@ def train_step(
   }
 
   def loss(g):
-    terms = loss_terms(model, g, batch, counts)
+    terms = loss_terms(model, g | constants, batch, counts)
     return losses.total(terms, model.weights), terms
 
   grad, terms = averaging.pmean(jax.grad(loss, has_aux=True)(state.g))
@@ -435,13 +465,13 @@ def eval_step(
     doing nothing, 'f1' of the damage found with probability 1/2 or more; images {'old', 'restored',
     'told', 'clean', 'damage', 'found'} [b, S, S, 3] in [-1, 1].
   """
-  del constants
+  params = state.released | constants
   old, truth, damage = batch['old'], batch['clean'], batch['damage']
-  restored, found, _ = look(model, state.released, old)
+  restored, found, _ = look(model, params, old)
   if model.measures:
-    told = restored = clean(model, state.released, old)
+    told = restored = clean(model, params, old)
   else:
-    told = fill(model, state.released, old, (damage > 0.25).astype(old.dtype))
+    told = fill(model, params, old, (damage > 0.25).astype(old.dtype))
   psnr = lambda photo: psnr_ssim.psnr(photo, truth)
   mean = lambda x: x.mean((1, 2, 3), dtype=jnp.float32)
   marked, true = found >= 0.5, damage >= 0.5
@@ -458,7 +488,8 @@ def eval_step(
 
 def sizes(model: Repair) -> dict[str, Any]:
   """What a file of weights has to say about the network, as JSON values."""
-  return {'widths': list(model.widths), 'blocks': model.blocks}
+  sizes = {'widths': list(model.widths), 'blocks': model.blocks}
+  return sizes | {'squeezenet': True} if model.squeezenet else sizes
 
 
 def from_sizes(sizes: dict[str, Any]) -> Repair:
@@ -467,7 +498,11 @@ def from_sizes(sizes: dict[str, Any]) -> Repair:
   Raises:
     KeyError: if a size is missing.
   """
-  return Repair(widths=tuple(sizes['widths']), blocks=sizes['blocks'])
+  return Repair(
+    widths=tuple(sizes['widths']),
+    blocks=sizes['blocks'],
+    squeezenet=sizes.get('squeezenet', False),
+  )
 
 
 def networks(sizes: dict[str, Any]) -> Networks:
@@ -483,6 +518,8 @@ def networks(sizes: dict[str, Any]) -> Networks:
     params = {'repair': init(model, key).g}
     if finder is not None:
       params['finder'] = init(finder, key).g
+      if finder.squeezenet:
+        params['finder'] |= {'squeezenet': untrained_squeezenet()}
     if cleans:
       params['cleaner'] = init(model, key).g
     return params if fading is None else params | {'tone': tone.init(fading, key).g}
@@ -492,7 +529,7 @@ def networks(sizes: dict[str, Any]) -> Networks:
 
   def look_at(params, photo):
     clean, found, _ = look(model, params['repair'], photo)
-    return clean, found if finder is None else (found + find(params, photo)) / 2
+    return clean, found if finder is None else find(params, photo)
 
   def restore(params, photo):
     if cleans:

@@ -32,7 +32,7 @@ _VGG19 = (
 _VGG19_LEVELS = (0, 5, 10, 19, 28)  # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
 
 # Fire modules 2 to 9: channels of the squeeze and of each of the two expand convolutions.
-_FIRES = {
+FIRES = {
   'fire2': (16, 64),
   'fire3': (16, 64),
   'fire4': (32, 128),
@@ -42,8 +42,8 @@ _FIRES = {
   'fire8': (64, 256),
   'fire9': (64, 256),
 }
-_POOL_AFTER = ('conv1', 'fire4', 'fire8')
-_BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, as Caffe models expect
+POOL_AFTER = ('conv1', 'fire4', 'fire8')
+BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, as Caffe models expect
 
 # Five levels at 1/2, 1/4, 1/8, 1/8 and 1/16 of the side, the first of each scale or width as in
 # the VGG-19 loss. Each is divided by its mean activation, given here: the mean of `squeezenet_maps`
@@ -57,6 +57,10 @@ SQUEEZENET_LEVELS = {
   'fire7': 56.983,
   'fire9': 9.658,
 }
+
+# The maps of `squeezenet_pyramid`, and what they are divided by, so that all are of order 1.
+PYRAMID = {'conv1': 20.0, 'fire4': 120.0, 'fire8': 60.0, 'fire9': 10.0}
+SQUEEZENET_CHANNELS = (96, 256, 512, 512)  # of these maps
 
 
 def vgg19_kernels() -> dict[str, tuple[int, ...]]:
@@ -90,7 +94,7 @@ def vgg19_features(params, images) -> list[jax.Array]:
 def squeezenet_shapes() -> dict[str, tuple[int, ...]]:
   """The shapes of all kernels and biases by name."""
   kernels, channels = {'conv1': (7, 7, 3, 96)}, 96
-  for name, (squeeze, expand) in _FIRES.items():
+  for name, (squeeze, expand) in FIRES.items():
     kernels[f'{name}/squeeze1x1'] = (1, 1, channels, squeeze)
     kernels[f'{name}/expand1x1'] = (1, 1, squeeze, expand)
     kernels[f'{name}/expand3x3'] = (3, 3, squeeze, expand)
@@ -117,19 +121,39 @@ def squeezenet_features(params, images) -> list[jax.Array]:
 def squeezenet_maps(params, images) -> dict[str, jax.Array]:
   """The raw output of conv1 and of every fire module by name, after ReLU and before pooling.
 
-  Input as in `squeezenet_features`; it is converted to Caffe's BGR order, 0..255 minus the mean.
+  Input as in `squeezenet_features`.
   """
+  return _squeezenet(params, images, _max_pool_3)
+
+
+def squeezenet_pyramid(params, images) -> list[jax.Array]:
+  """conv1, fire4, fire8 and fire9 at exactly 1/2, 1/4, 1/8 and 1/16 of the sides.
+
+  For networks that see them beside a photo. Edges are repeated, where `squeezenet_maps` loses them,
+  and each window of a pool lies around its pixel. Each map is divided by a constant (`PYRAMID`).
+
+  Args:
+    params: as for `squeezenet_features`; conv10 is not needed.
+    images: [N, H, W, 3] RGB in [-1, 1]; H and W multiples of 16.
+  """
+  edges = jnp.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)), 'edge')
+  maps = _squeezenet(params, edges, _max_pool_centred)
+  return [maps[name] / scale for name, scale in PYRAMID.items()]
+
+
+def _squeezenet(params, images, pool):
+  """The maps by name; the input is converted to Caffe's BGR order, 0..255 minus the mean."""
 
   def layer(name, x, **kwargs):
     weights = {'kernel': params[f'{name}/kernel'], 'bias': params[f'{name}/bias']}
     return jax.nn.relu(conv(x, weights, **kwargs))
 
-  x = (images[..., ::-1] + 1) * 127.5 - _BGR_MEAN.astype(images.dtype)
+  x = (images[..., ::-1] + 1) * 127.5 - BGR_MEAN.astype(images.dtype)
   x = layer('conv1', x, stride=2)
   maps = {'conv1': x}
-  for name in _FIRES:
-    if next(reversed(maps)) in _POOL_AFTER:
-      x = _max_pool_3(x)
+  for name in FIRES:
+    if next(reversed(maps)) in POOL_AFTER:
+      x = pool(x)
     x = layer(f'{name}/squeeze1x1', x)
     one, three = layer(f'{name}/expand1x1', x), layer(f'{name}/expand3x3', x, padding='SAME')
     maps[name] = x = jnp.concatenate([one, three], -1)
@@ -161,3 +185,10 @@ def _max_pool_3(x):
   x = jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))
   x = jnp.maximum(jnp.maximum(x[:, :-2:2], x[:, 1:-1:2]), x[:, 2::2])
   return jnp.maximum(jnp.maximum(x[:, :, :-2:2], x[:, :, 1:-1:2]), x[:, :, 2::2])
+
+
+def _max_pool_centred(x):
+  """3×3 maxima, stride 2, around every second pixel. No gradient is taken of it."""
+  return lax.reduce_window(
+    x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+  )

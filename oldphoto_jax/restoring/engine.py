@@ -68,7 +68,7 @@ class Restorer:
   answer: Callable[..., tuple[jax.Array, jax.Array]] | None = None
   prefill: Callable[[jax.Array, jax.Array], jax.Array] | None = None
   shown: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
-  # (params, photos) -> the probability of damage by a second network; None: there is only one.
+  # (params, photos) -> the probability of damage by a network that only finds; None: there is none.
   find: Callable[[Any, jax.Array], jax.Array] | None = None
   # params -> those with which `answer` is the network that only cleans; None: there is none.
   cleaning: Callable[[Any], Any] | None = None
@@ -212,8 +212,7 @@ class Repairing:
     run_look: (photo) -> (restored photo, probability of damage), of a tile [1, h, w, C].
     run_fill: (photo, mask) -> the photo with its holes filled, and another result, which is not
       used.
-    run_find: (photo) -> probability of damage, by a second network, which alone looks at smaller
-      copies; None: `run_look` does.
+    run_find: (photo) -> probability of damage, by a network that only finds; None: `run_look` does.
     run_clean: (photo, models.repair.noise of the whole photo, [1, h, w, 2]) -> restored photo, by a
       network that only cleans; None: `run_look` does.
   """
@@ -244,27 +243,22 @@ class Repairing:
 
   def look(self, photo: np.ndarray) -> Look:
     photo = self._cleaned(photo)  # first: damage is told from noise without it
-    shape = self.plan.shape(photo.shape[:2])
     seek = self.run_find or (lambda tile: self.run_look(tile)[1])
+    shape = self.plan.shape(photo.shape[:2])
 
     def find(copies: Sequence[np.ndarray]) -> list[np.ndarray]:
       return find_in(seek, copies, self.plan, shape, self.workers)
 
-    def otherwise() -> tuple[np.ndarray | None, np.ndarray | None]:
-      """What the second network finds at full size, and what is found on the copies."""
-      whole = None if self.run_find is None else find([photo])[0]
-      return whole, finding.on_copies(photo, find)
-
+    if self.run_find is None:
+      clean, whole = self._clean_and_find(photo)
+      return Look(clean, finding.joined(whole, finding.on_copies(photo, find)))
+    clean = photo if self.run_clean is not None else self._clean_and_find(photo)[0]
     if self.workers == 1 or any(side > most for side, most in zip(photo.shape, shape)):
-      (clean, first), (second, on_copies) = self._clean_and_find(photo), otherwise()
-    else:  # a small photo is looked at twice at the same time
-      with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        looking = pool.submit(self._clean_and_find, photo)
-        second, on_copies = otherwise()
-        clean, first = looking.result()
-    if second is None:
-      return Look(clean, finding.joined(first, on_copies))
-    return Look(clean, (first + finding.joined(second, on_copies)) / 2)
+      return Look(clean, finding.joined(find([photo])[0], finding.on_copies(photo, find)))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a small photo beside its copies
+      whole = pool.submit(find, [photo])
+      on_copies = finding.on_copies(photo, find)
+      return Look(clean, finding.joined(whole.result()[0], on_copies))
 
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """By the network that does both; where there is a cleaner, it has cleaned."""

@@ -16,7 +16,7 @@ THRESHOLD = 0.5  # probability of sure damage, of models.repair: see benchmarks/
 # prints with hand-marked damage have more than the second, most sound photos less than the first.
 SURE, EVIDENCE = 0.8, (0.0003, 0.001)
 STRICTER = 0.1  # share of 1 - threshold that is left for a photo without such evidence
-LOW = 0.5  # share of the threshold down to which a find goes on from its sure pixels
+LOW = 0.9  # share of the threshold down to which a find goes on from its sure pixels
 TRUST = 0.5  # how far the filling believes what was found: so models.repair has learnt it
 GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
@@ -36,9 +36,6 @@ PAPER = 0.85  # mean level, of [-1, 1], from which on a block may be a border, w
 # may be a face that was lost, or a light window that was not.
 WIDEST = 1 / 12
 WIDEST_PIXELS = 24  # but so much is filled in small photos, too
-# A square as wide, and at least of so many pixels, stays also if most of it is marked: a face in
-# hard sunlight, of which only the eyes are not. On 21 of 24 real prints there is none.
-DENSE, DENSE_PIXELS = 0.75, 64
 
 # A search that marks more has failed. Marks by hand cover up to 0.46 of 62 real prints.
 MOST = 0.5
@@ -110,7 +107,6 @@ def narrow(mask: np.ndarray) -> tuple[np.ndarray, str]:
   """The mask without places wider than WIDEST and WIDEST_PIXELS, and a sentence if there were any.
 
   Cracks that lead to such a place stay in the mask, but for a quarter of that width beside it.
-  Squares that are DENSE go, too.
 
   Args:
     mask: of `decide`.
@@ -120,17 +116,10 @@ def narrow(mask: np.ndarray) -> tuple[np.ndarray, str]:
   # Chessboard distances: an upright square of this width fits in, or does not. The photo's edge
   # bounds a place as its other sides do.
   wide = ndimage.distance_transform_cdt(np.pad(marked, 1))[1:-1, 1:-1] > half
-  around = np.zeros_like(marked)
-  if wide.any():
-    # Squares alone would leave the rim of a round place, and fill it with blocks.
-    around = ndimage.distance_transform_cdt(~wide) <= half + half // 2
-  side = round(max(DENSE_PIXELS, WIDEST * short))
-  if marked.sum() >= DENSE * side**2:  # else there can be no such square
-    dense = ndimage.uniform_filter(marked.astype(np.float32), side, mode='constant') >= DENSE
-    if dense.any():
-      around |= ndimage.maximum_filter(dense, side)
-  if not around.any():
+  if not wide.any():
     return mask, ''
+  # Squares alone would leave the rim of a round place, and fill it with blocks.
+  around = ndimage.distance_transform_cdt(~wide) <= half + half // 2
   sentence = f'What looked damaged and was over {2 * half} pixels wide stays; mark it by --mask.'
   return np.where(around[..., None], np.float32(0), mask), sentence
 

@@ -77,7 +77,7 @@ class RepairPrograms:
   prefill: Program
   shown: Program
   correction: Program | None
-  find: Program | None = None  # a second opinion on what is damaged; None: there is none
+  find: Program | None = None  # a network that only finds damage; None: there is none
   cleaner: Program | None = None  # `answer` by a network for noisy photos; None: there is none
 
   def look(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """The system repair: a network that finds, fills and cleans, and a small one that revives tones.
 
-Two more are as the first, but have one task: a smaller `finder`, and a `cleaner`.
+Two more are as the first, but have one task: a smaller `finder`, which also sees the maps of
+SqueezeNet, and a `cleaner`.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from oldphoto_jax import data, weights
@@ -20,7 +22,9 @@ from oldphoto_jax.models import repair, state, tone
 from oldphoto_jax.nn.prefill import prefill
 from oldphoto_jax.systems import build, frozen, splits, system
 from oldphoto_jax.training import train
+from oldphoto_jax.weights import classifiers
 
+PACKAGE = 'package'  # as finder.squeezenet: that in the weights of the package
 EXACT = 0.67  # share of the masks that are as a person draws them; the others are as of a detector
 
 
@@ -40,6 +44,7 @@ def model(config: ConfigDict, stage: str = 'repair') -> repair.Repair:
     dtype=build.dtype(m.dtype),
     tells=stage == 'repair',
     measures=stage == 'cleaner',
+    squeezenet=stage == 'finder' and bool(c.squeezenet),
   )
   build.check_crops(config, net.multiple)
   if net.tells and c.batch_size % (2 * jax.device_count()):
@@ -291,6 +296,7 @@ def repair_stage(
     photos,
     name,
     init=init,
+    constants=squeezenet(config) if net.squeezenet else None,
     stream=source,
     prepare=prepare(mixture, over, d.p_over, d.p_retoned),
     prepare_eval=prepare_eval(worn_prints if shares.get('worn') else mixture),
@@ -323,9 +329,28 @@ def started(
     params = params and repair.unmasked(params)
   if params is None:
     return None
+  params = trained(params)
   like = jax.eval_shape(partial(repair.init, net), jax.random.key(0)).g
   weights.check_shapes(params, like, config.start)
   return lambda key: state.start(net, jax.tree.map(jnp.asarray, params))
+
+
+def trained(params: dict) -> dict:
+  """The parameters of a network in a file of weights, without those that nothing trains."""
+  return {name: leaf for name, leaf in params.items() if name != 'squeezenet'}
+
+
+def squeezenet(config: ConfigDict) -> dict[str, dict]:
+  """The network whose maps a finder sees, as {'squeezenet': parameters}.
+
+  Raises:
+    WeightsError: the file of `finder.squeezenet` is missing, or does not hold it.
+  """
+  if config.finder.squeezenet == PACKAGE:
+    return {'squeezenet': weights.load(weights.SHIPPED).params['finder']['squeezenet']}
+  flat = classifiers.load_squeezenet(config.finder.squeezenet)
+  flat = {name: leaf for name, leaf in flat.items() if not name.startswith('conv10/')}
+  return {'squeezenet': unflatten_dict(flat, sep='/')}
 
 
 def _tone_stage(config: ConfigDict, photos: splits.Photos) -> train.Stage:
@@ -355,6 +380,8 @@ def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
   if networks.has('finder'):
     finder = model(config, 'finder')
     params['finder'] = networks.of('finder', finder, repair.init)
+    if finder.squeezenet:
+      params['finder'] |= squeezenet(config)
     sizes['finder'] = repair.sizes(finder)
   if networks.has('cleaner'):
     params['cleaner'] = networks.of('cleaner', model(config, 'cleaner'), repair.init)

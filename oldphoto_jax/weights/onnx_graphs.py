@@ -19,7 +19,7 @@ import numpy as np
 
 from oldphoto_jax.errors import WeightsError
 from oldphoto_jax.models import detector, gan_networks, pix2pix, repair
-from oldphoto_jax.nn import prefill
+from oldphoto_jax.nn import features, prefill
 from oldphoto_jax.weights.file import DETECTOR, Loaded
 
 OPSET = 17  # of May 2022; later ones add nothing that is needed here
@@ -251,31 +251,55 @@ def _repair_unet(g: Graph, model: repair.Repair, params, photo, filled, mask, tr
       x = g.residual(x, params[f'{name}_block{i}'])
     return x
 
+  maps = _squeezenet_pyramid(g, params['squeezenet'], photo) if model.squeezenet else ()
+
+  def seen(x, level):
+    return g.op('Add', x, g.conv(maps[level], params[f'maps{level}'])) if maps else x
+
   x = g.op('SpaceToDepth', g.concat(photo, filled, mask, trust), blocksize=2)
-  x = blocks(g.conv(x, params['conv_in'], pad=1), 'down0')
+  x = blocks(seen(g.conv(x, params['conv_in'], pad=1), 0), 'down0')
   skips = []
   for i in range(1, len(model.widths)):
     skips.append(x)
-    x = blocks(g.leaky(g.conv(x, params[f'down{i}'], 2, 1)), f'down{i}')
+    x = blocks(g.leaky(seen(g.conv(x, params[f'down{i}'], 2, 1), i)), f'down{i}')
   for i in reversed(range(len(skips))):
     x = g.op('Add', g.double(g.conv(x, params[f'up{i}'])), skips[i])
     x = blocks(g.leaky(x), f'up{i}')
   return g.op('DepthToSpace', g.conv(x, params['conv_out'], pad=1), blocksize=2)
 
 
+def _squeezenet_pyramid(g: Graph, params, photo: str) -> list[str]:
+  """features.squeezenet_pyramid."""
+
+  def layer(x, leaf, **places):
+    return g.op('Relu', g.conv(x, leaf, **places))
+
+  x = g.op('Gather', g.times(g.plus(photo, 1), 127.5), g.ints(2, 1, 0), axis=1)
+  x = g.op('Sub', x, g.const(features.BGR_MEAN.reshape(1, 3, 1, 1)))
+  x = g.op('Pad', x, g.ints(0, 0, 3, 3, 0, 0, 3, 3), mode='edge')
+  maps = {'conv1': layer(x, params['conv1'], stride=2)}
+  for name in features.FIRES:
+    before = next(reversed(maps))
+    x = maps[before]
+    if before in features.POOL_AFTER:
+      x = g.op('MaxPool', x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    x = layer(x, params[name]['squeeze1x1'])
+    wide = (layer(x, params[name][f'expand{n}x{n}'], pad=n // 2) for n in (1, 3))
+    maps[name] = g.concat(*wide)
+  return [g.times(maps[name], 1 / scale) for name, scale in features.PYRAMID.items()]
+
+
 def _look(
   g: Graph, model: repair.Repair, finder: repair.Repair | None, params, photo: str
 ) -> tuple[str, str]:
-  """repair.look, without the scale of the error; of the damage, the mean with the finder's."""
+  """repair.look, without the scale of the error; a finder says what is damaged."""
   photo = g.signed(photo)
   nothing = g.times(g.channels(photo, 0, 1), 0)
   out = _repair_unet(g, model, params['repair'], photo, photo, nothing, nothing)
   clean = g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
-  damage = g.op('Sigmoid', g.channels(out, 3, 4))
   if finder is not None:
     out = _repair_unet(g, finder, params['finder'], photo, photo, nothing, nothing)
-    damage = g.times(g.op('Add', damage, g.op('Sigmoid', g.channels(out, 3, 4))), 0.5)
-  return clean, damage
+  return clean, g.op('Sigmoid', g.channels(out, 3, 4))
 
 
 def _clean(g: Graph, model: repair.Repair, params, photo: str, measured: str) -> str:
@@ -471,11 +495,11 @@ def _gan_unet(g: Graph, net: gan_networks.GanUNet, params, stats, x: str) -> str
     return g.op('Relu', x) if net.rectify_skips else g.leaky(x, net.slope)
 
   skips = []
-  for level, features in enumerate(channels, 1):
+  for level, width in enumerate(channels, 1):
     x = x if level == 1 else g.leaky(x, net.slope)
     x = g.conv(x, params[f'down{level}'], 2, 1)
     if 1 < level < net.downs or (level == net.downs and net.bottleneck_norm):
-      x = normalised(x, f'down{level}_norm', features)
+      x = normalised(x, f'down{level}_norm', width)
     skips.append(x)
   x = up(skips.pop())
   for level in range(net.downs, 1, -1):

@@ -1,6 +1,6 @@
-"""What the finder of `repair` adds: what is found by one network, by the other, and by both.
+"""Who finds damage: `repair`, the finder that comes with it, and both.
 
-  python -m benchmarks.prints.second_opinion --labels LABELS --prints PRINTS --sound SOUND
+  python -m benchmarks.prints.finders --labels LABELS --prints PRINTS --sound SOUND
 
 LABELS, PRINTS  folders of labelled prints, with commas between
 SOUND           folder of sound photos, in which nothing should be found
@@ -24,23 +24,20 @@ from oldphoto_jax.data import prints
 from oldphoto_jax.metrics import print_scores
 from oldphoto_jax.models import repair
 from oldphoto_jax.photos import folders, images
-from oldphoto_jax.restoring import finding, shapes
+from oldphoto_jax.restoring import finding
 from oldphoto_jax.systems import build
 
 SHARES = (0.001, 0.002, 0.004, 0.008)  # of the sound photos
 EXCEPT = 'inge_old_photo'  # which holds most of the false alarms
-GRID = 128  # pixels: sides of a photo are padded to multiples of it
-SUSPECTED = 0.15  # probability from which on `repair` is told of a find, to be asked again
 
 # What one photo has: arrays [H, W] by name.
 Maps = dict[str, np.ndarray]
 ROWS: dict[str, Callable[[Maps], np.ndarray]] = {
   '`repair`, all sizes': lambda m: m['repair joined'],
-  'finder, all sizes': lambda m: m['finder joined'],
-  '`repair` told by the finder, and both': lambda m: m['again'],
+  'finder, full size alone': lambda m: m['finder'],
+  '**finder, all sizes**': lambda m: m['finder joined'],
   'both, all sizes': lambda m: (m['repair joined'] + m['finder joined']) / 2,
-  'the lower of both, all sizes': lambda m: np.minimum(m['repair joined'], m['finder joined']),
-  '**`repair` at full size, finder at all**': lambda m: (m['repair'] + m['finder joined']) / 2,
+  '`repair` at full size, finder at all': lambda m: (m['repair'] + m['finder joined']) / 2,
 }
 
 
@@ -50,22 +47,6 @@ def joined(
   """The probability [H, W] at full size and on copies, as restoring/finding.py joins them."""
   on_copies = finding.on_copies(photo, lambda copies: [find(copy)[..., None] for copy in copies])
   return finding.joined(whole[..., None], on_copies)[..., 0]
-
-
-def told_again(
-  answer: Callable[..., jax.Array], photo: np.ndarray, found: np.ndarray
-) -> np.ndarray:
-  """The mean of what was `found` and what `repair` says when told of it; 0 where nothing was.
-
-  `answer`: photo [1, H, W, 3], mask and trust [1, H, W, 1] -> the probability of damage.
-  """
-  suspected = finding.widened((found >= SUSPECTED)[..., None]).astype(np.float32)
-  height, width = found.shape
-  size = (-(-height // GRID) * GRID, -(-width // GRID) * GRID)  # few shapes to compile for
-  whole, mask = (shapes.pad(x, size)[None] for x in (photo, suspected))
-  again = answer(whole, mask, np.full_like(mask, finding.TRUST * mask.max()))
-  again = np.asarray(again)[0, :height, :width, 0]
-  return np.where(suspected[..., 0] > 0, (found + again) / 2, 0)
 
 
 def cell(
@@ -102,11 +83,6 @@ def main() -> None:
     for name in models
   }
 
-  @jax.jit
-  def answer(photo, mask, trust):
-    starts = repair.starts(photo, mask * trust)
-    return repair.answer(models['repair'], params['repair'], *starts, mask, trust)[1]
-
   def maps(photo8: np.ndarray) -> Maps:
     photo = images.to_float(images.Photo(photo8))
     found = {}
@@ -114,7 +90,6 @@ def main() -> None:
       find = partial(variants.probability, look)
       found[name] = find(photo)
       found[f'{name} joined'] = joined(found[name], find, photo)
-    found['again'] = told_again(answer, photo, found['finder joined'])
     return {name: p.astype(np.float16) for name, p in found.items()}
 
   sound = [maps(images.read_rgb8(path)) for path, _ in folders.find_photos([args.sound])]
