@@ -14,7 +14,7 @@ THRESHOLD = 0.5  # probability of sure damage, of models.repair: see benchmarks/
 # A photo that shows surely damaged pixels is damaged, and less sure ones are believed, too. In one
 # with next to none only the surest count. The shares of pixels between which this changes: most
 # prints with hand-marked damage have more than the second, most sound photos less than the first.
-SURE, EVIDENCE = 0.8, (0.0003, 0.001)
+SURE, EVIDENCE = 0.8, (0.0006, 0.002)
 STRICTER = 0.1  # share of 1 - threshold that is left for a photo without such evidence
 LOW = 0.9  # share of the threshold down to which a find goes on from its sure pixels
 TRUST = 0.5  # how far the filling believes what was found: so models.repair has learnt it
