@@ -496,6 +496,7 @@ def test_a_finder_learns_from_maps_that_it_does_not_change(tmp_path):
   trained = {'finder': learnt.released, 'repair': repair.init(SMALL, jax.random.key(0)).g}
   networks = frozen.Networks(lambda name, *_: trained[name], lambda name: name in trained, None)
   released = system.release(config, networks)
+  assert 'squeezenet' not in learnt.released  # a run goes on from what it has learnt
   jax.tree.map(np.testing.assert_array_equal, released.params['finder']['squeezenet'], fixed)
   held = weights.Weights('repair', released.model | repair.sizes(SMALL), released.params)
   weights.check(held, 'these')

@@ -166,7 +166,7 @@ def steps(name: str, dtype: str, variant: str) -> list[dict[str, Any]]:
   elif dtype != 'float32':
     return []
   if name == 'repair':
-    config.stages = 'repair,tone'  # a finder's step is that of repair, and compiling takes minutes
+    config.stages = 'repair,tone'  # a finder's step takes minutes more to compile
     if variant != 'tiny':
       config.repair.batch_size = BATCH
   opened = STAGES[name](config, splits.stand_ins(config), frozen.UNTRAINED)

@@ -60,7 +60,7 @@ SQUEEZENET_LEVELS = {
 
 # The maps of `squeezenet_pyramid`, and what they are divided by, so that all are of order 1.
 PYRAMID = {'conv1': 20.0, 'fire4': 120.0, 'fire8': 60.0, 'fire9': 10.0}
-SQUEEZENET_CHANNELS = (96, 256, 512, 512)  # of these maps
+SQUEEZENET_CHANNELS = (96, *(2 * FIRES[name][1] for name in PYRAMID if name in FIRES))  # of these
 
 
 def vgg19_kernels() -> dict[str, tuple[int, ...]]:

@@ -379,9 +379,8 @@ def release(config: ConfigDict, networks: frozen.Networks) -> weights.Weights:
   params = {'repair': networks.of('repair', net, repair.init)}
   if networks.has('finder'):
     finder = model(config, 'finder')
-    params['finder'] = networks.of('finder', finder, repair.init)
-    if finder.squeezenet:
-      params['finder'] |= squeezenet(config)
+    fixed = squeezenet(config) if finder.squeezenet else {}
+    params['finder'] = networks.of('finder', finder, repair.init) | fixed
     sizes['finder'] = repair.sizes(finder)
   if networks.has('cleaner'):
     params['cleaner'] = networks.of('cleaner', model(config, 'cleaner'), repair.init)
