@@ -51,10 +51,11 @@ def get_config(variant=''):
   # A hole's pixel weighs a few times as much as another: benchmarks/prints.
   c.repair.weights = dict(l1=10.0, hole_l1=1.0, gradient=0.25, bce=1.0, dice=0.3, error=0.05)
 
-  # A smaller network, which only has to find. It also sees the maps of SqueezeNet 1.0: of a file,
-  # or 'package', as in the weights of the package; '': it does not.
+  # Smaller networks, which only have to find. They also see the maps of SqueezeNet 1.0: of a file,
+  # or 'package', as in the weights of the package; '': they do not.
   c.finder = sections.optimiser(500, batch_size=8, lr=1e-3, b2=0.99, decay=0.2)
   c.finder.squeezenet = 'package'
+  c.finder.members = 2  # which learn from the same examples, and decide together
   c.finder.widths = (16, 32, 64, 96)
   c.finder.clip = 1.0
   c.finder.shares = dict(worn=0.5, print=0.0, report=0.12, wan2020=0.12, sound=0.26)

@@ -85,7 +85,7 @@ def test_a_trained_network_comes_back_into_what_it_started_from(tmp_path, capsys
   weights.save(tmp_path / 'all', weights.Weights('repair', sizes, params), card={'a': 1})
   loaded = weights.read(tmp_path / 'all')
   config = configs.get_config('tiny')
-  config.finder.widths = other.widths
+  config.finder.widths, config.finder.members = other.widths, 1
   released = new(other, 2)
   numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
   monkeypatch.setattr(train, 'LARGEST', (1 << 20) + 3 * numbers // 2)

@@ -43,9 +43,9 @@ def finding():
 
 
 def seeing():
-  """As `finding`, but the finder sees the maps of SqueezeNet."""
+  """As `finding`, but the finder sees the maps of SqueezeNet, and is two networks."""
   model = repair.Repair(widths=(4, 6), blocks=1)
-  finder = repair.Repair(widths=(2, 4, 4, 6), blocks=1, squeezenet=True)
+  finder = repair.Repair(widths=(2, 4, 4, 6), blocks=1, squeezenet=True, members=2)
 
   def init(key):
     finds = repair.init(finder, key).g | {'squeezenet': repair.untrained_squeezenet()}

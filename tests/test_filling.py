@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from oldphoto_jax.restoring import filling
 
@@ -79,3 +80,70 @@ def test_what_ends_where_it_is_marked_or_was_only_found_or_is_thin_gets_no_rim(c
   elif case == 'thin':
     mask[:40], mask[44:] = 0, 0
   np.testing.assert_array_equal(filling.rimmed(photo, mask), mask)
+
+
+def fine_deviation(photo, where):
+  fine = photo - ndimage.uniform_filter(photo, (5, 5, 1))
+  return fine[where].std()
+
+
+def test_a_smooth_filling_gets_the_grain_around_it():
+  """Grain of 6 levels. What is added has no mean and no colour, and stays in the hole."""
+  grain = 6 / 127.5 * np.random.default_rng(0).normal(size=(160, 160, 1))
+  around = np.broadcast_to(0.2 + grain, (160, 160, 3)).astype(np.float32)
+  holes = np.zeros((160, 160, 1), bool)
+  holes[60:90, 20:140] = True
+  filled = np.where(holes, np.float32(0.2), around)
+  after = filling.grained(filled, around, holes)
+  inside, sound = holes[..., 0], ~ndimage.binary_dilation(holes[..., 0], iterations=4)
+  ratio = fine_deviation(after, inside) / fine_deviation(after, sound)
+  assert 0.45 < ratio < 0.75  # GRAIN, less what is clipped
+  added = (after - filled)[inside]
+  assert abs(added.mean()) < 0.5 / 127.5
+  np.testing.assert_allclose(added, added[:, :1].repeat(3, 1), atol=1e-6)
+  np.testing.assert_array_equal(after[~inside], filled[~inside])
+  # What lies in the hole of `around` is damage, and plays no part.
+  np.testing.assert_array_equal(
+    filling.grained(filled, np.where(holes, np.float32(-1), around), holes), after
+  )
+
+
+def test_a_filling_as_rough_as_its_surroundings_and_one_in_a_smooth_photo_stay():
+  holes = square_hole(96, 96)
+  rough = 0.1 * photo(96, 96)
+  more = np.where(holes, 1.5 * rough, rough)
+  np.testing.assert_allclose(filling.grained(more, rough, holes), more, atol=1e-7)
+  smooth = np.full((96, 96, 3), -0.3, np.float32)
+  np.testing.assert_array_equal(filling.grained(smooth, smooth, holes), smooth)
+
+
+def test_an_edge_beside_a_hole_is_not_mirrored_into_it():
+  around = np.full((96, 96, 3), -0.5, np.float32)
+  around += 2 / 127.5 * np.random.default_rng(0).normal(size=(96, 96, 1)).astype(np.float32)
+  holes = np.zeros((96, 96, 1), bool)
+  holes[40:56, 20:76] = True
+  filled = np.where(holes, np.float32(-0.5), around)
+  around[60:62] = 1.0  # a white line, four pixels beside the hole
+  added = filling.grained(filled, around, holes) - filled
+  assert np.abs(added).max() < 0.2  # of 1.5
+
+
+def test_grain_is_the_same_in_tiles(monkeypatch):
+  """Tiles see all that what is mirrored depends on; ties between edges may go either way."""
+  around = 0.1 * photo(300, 260)
+  holes = np.random.default_rng(1).random((300, 260, 1)) < 0.0005
+  holes = ndimage.binary_dilation(holes, np.ones((5, 5, 1)))
+  filled = np.where(holes, np.float32(0), around)
+  in_tiles = filling.grained(filled, around, holes)
+  monkeypatch.setattr(filling, 'GRAIN_TILE', 1000)
+  whole = filling.grained(filled, around, holes)
+  differ = ~np.isclose(in_tiles, whole, atol=1e-6).all(-1)
+  assert differ[holes[..., 0]].mean() < 0.02
+  assert (whole != filled).any()
+
+
+def test_a_photo_that_is_nearly_all_hole_gets_no_grain():
+  holes = np.ones((40, 40, 1), bool)
+  holes[0, 0] = False
+  values = 0.1 * photo(40, 40)
+  np.testing.assert_array_equal(filling.grained(values, values, holes), values)

@@ -1,7 +1,9 @@
 """The repair network: it begins with doing nothing, and learns from what is known only."""
 
+import dataclasses
 import pathlib
 import runpy
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from oldphoto_jax.data import pipeline, prints
 from oldphoto_jax.degradation import recipes, worn
 from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.metrics import psnr_ssim
-from oldphoto_jax.models import repair, tone
+from oldphoto_jax.models import repair, state, tone
 from oldphoto_jax.nn import averaging
 from oldphoto_jax.systems import frozen
 from oldphoto_jax.systems import repair as system
@@ -342,7 +344,8 @@ def test_the_engine_finds_fills_and_leaves_the_rest(trained):
   for only in (False, True):
     done = restore.restore_array(system, photo, None, restore.Wishes(1.0, only, find=0.4))
     assert done.mask[52:58, 42:88].min() == 1 and done.mask.mean() < 0.05
-    np.testing.assert_allclose(done.photo[52:58, 42:88], 0.5)  # what it found may be wrong
+    # What it found may be wrong: TRUST, but for grain.
+    np.testing.assert_allclose(done.photo[52:58, 42:88], 0.5, atol=0.15)
     untouched = done.mask[..., 0] == 0
     np.testing.assert_allclose(done.photo[untouched], photo[untouched], atol=1e-6)
   told = restore.restore_array(system, photo, np.zeros((200, 220, 1), np.float32))
@@ -350,7 +353,7 @@ def test_the_engine_finds_fills_and_leaves_the_rest(trained):
   marked = np.zeros((200, 220, 1), np.float32)
   marked[100:110, 100:110] = 1
   told = restore.restore_array(system, photo, marked)
-  np.testing.assert_allclose(told.photo[100:110, 100:110], 1)  # and what a person marked
+  np.testing.assert_allclose(told.photo[100:110, 100:110], 1, atol=0.15)  # and what a person marked
   np.testing.assert_allclose(told.photo[marked[..., 0] == 0], photo[marked[..., 0] == 0], atol=1e-6)
 
 
@@ -507,6 +510,40 @@ def test_a_finder_learns_from_maps_that_it_does_not_change(tmp_path):
     'finder': released.params['finder'] | {'squeezenet': repair.untrained_squeezenet()}
   }
   assert np.abs(seen - find(other, photos)).max() > 1e-4  # it looks at the maps
+
+
+def test_members_learn_apart_and_decide_together():
+  one = dataclasses.replace(SMALL, tells=False)
+  two = dataclasses.replace(one, members=2)
+  assert repair.from_sizes(repair.sizes(two)).members == 2
+  before = repair.init(two, jax.random.key(0))
+  starts = [state.start(one, g) for g in repair.apart(two, before.g)]
+  kernels = [begun.g['conv_in']['kernel'] for begun in starts]
+  assert np.abs(kernels[0] - kernels[1]).max() > 0.01
+
+  def step(model, begun):
+    run = jax.pmap(
+      lambda state, batch: repair.train_step(model, state, {}, batch, None),
+      axis_name=averaging.AXIS,
+      devices=jax.devices()[:1],
+    )
+    done = run(*jax.tree.map(lambda x: x[None], (begun, _batch())))
+    return jax.tree.map(lambda x: x[0], done)
+
+  after, terms = step(two, before)
+  apart, terms_apart = zip(*(step(one, begun) for begun in starts))
+  for name in ('bce', 'dice'):
+    np.testing.assert_allclose(terms[name], np.mean([t[name] for t in terms_apart]), rtol=1e-4)
+  for joint, begun, learnt in zip(repair.apart(two, after.g), starts, apart):
+    # Half the step of plain gradient descent: the loss is the mean of both.
+    half = jax.tree.map(lambda a, b: (a + b) / 2, begun.g, learnt.g)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), joint, half)
+
+  photos = 0.5 * _photos()  # nothing is clipped
+  looks = zip(*(repair.look(one, learnt.g, photos) for learnt in apart))
+  together = repair.look(two, repair.together([learnt.g for learnt in apart]), photos)
+  for values, answer in zip(looks, together):
+    np.testing.assert_allclose(answer, np.mean(values, 0), atol=2e-5)
 
 
 def test_noise_is_measured_where_there_is_least_texture():

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.prints import cleaning, finders, label_curve, variants, wide_holes
+from benchmarks.prints import cleaning, finders, label_curve, stack, variants, wide_holes
+from oldphoto_jax import errors, weights
 from oldphoto_jax.data import prints
 from oldphoto_jax.models import repair
 
@@ -111,3 +112,32 @@ def test_cleaned_photos_are_scored_by_their_levels():
   square = np.random.default_rng(0).integers(20, 200, (32, 32, 3), np.uint8)
   values = cleaning.scores(lambda x: x + 2 / 127.5, [square, square], [square, square + 2])
   np.testing.assert_allclose(values, [20 * np.log10(255 / 2), 60], rtol=1e-5)
+
+
+def test_finders_become_members_of_one(tmp_path, capsys):
+  one, two, other = (
+    repair.Repair(**sizes) for sizes in (SMALL, SMALL | {'members': 2}, {'widths': (4, 6)})
+  )
+  new = lambda model, seed: jax.device_get(repair.init(model, jax.random.key(seed)).g)
+  finders_of = [(model, new(model, seed)) for seed, model in enumerate((one, two))]
+  before = weights.Weights('repair', repair.sizes(one), {'repair': new(one, 5)})
+  made = stack.stack(before, finders_of)
+  weights.check(made, 'these')
+  assert made.model == before.model | {'finder': repair.sizes(one) | {'members': 3}}
+  photo = jax.random.uniform(jax.random.key(1), (1, 32, 32, 3), minval=-1)
+  moved = lambda params: jax.tree.map(lambda leaf: leaf + 0.1, params)
+  joint = weights.restorer(stack.stack(before, [(m, moved(p)) for m, p in finders_of]), 'test')
+  each = [
+    repair.look(one, moved(params), photo)[1]
+    for model, params in finders_of
+    for params in repair.apart(model, params)
+  ]
+  np.testing.assert_allclose(joint.find(joint.params, photo), np.mean(each, 0), atol=1e-5)
+  alone = stack.stack(before, finders_of[:1])
+  jax.tree.map(np.testing.assert_array_equal, alone.params['finder'], finders_of[0][1])
+  with pytest.raises(errors.WeightsError, match='different sizes'):
+    stack.stack(before, [finders_of[0], (other, new(other, 0))])
+  weights.save(tmp_path / 'w', before, card={})
+  assert stack.main([str(tmp_path / 'w'), str(tmp_path / 'out'), str(tmp_path)]) == 2
+  assert 'is not the work folder of a run' in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()

@@ -9,13 +9,15 @@ not learnt it leaves alone.
 A release may hold a second, smaller U-Net, the `finder`, which only had to find damage, and then
 alone says what is damaged. Beside the photo it sees what SqueezeNet makes of it (Iandola et al.
 2016), which has learnt from a million photos what things look like: a network that knows made-up
-damage alone takes collars, leaves and glints for it (benchmarks/prints). A release may also hold a
+damage alone takes collars, leaves and glints for it (benchmarks/prints). A finder may be several
+such U-Nets, which began apart and whose probabilities are averaged. A release may also hold a
 `cleaner`, of the size of the first, which only had to clean. In the place of a mask it is told how
 noisy the photo is: its neighbourhood cannot tell a pixel whether it is texture or noise, but noise
 is everywhere.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -91,9 +93,8 @@ class RepairUNet(nn.Module):
         return x
       # A loop, so that the block is compiled once.
       block = layers.ResnetBlock(width, False, self.dtype, self.products, parent=None)
-      params = [self.get_variable('params', name) for name in names]
-      stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-      return lax.scan(lambda x, p: (block.apply({'params': p}, x), None), x, stacked)[0]
+      params = _stacked([self.get_variable('params', name) for name in names])
+      return lax.scan(lambda x, p: (block.apply({'params': p}, x), None), x, params)[0]
 
     def seen(x, level):
       if not maps:
@@ -132,6 +133,9 @@ class Repair:
     products: see nn.convolution.conv2d.
     squeezenet: whether it sees the maps of SqueezeNet. Then its parameters hold those of that
       network as `squeezenet`; nothing trains them. It has four levels at most.
+    members: U-Nets that see the same and learn for themselves. The answer is their mean (deep
+      ensembles, Lakshminarayanan et al. 2017). Of more than one, every leaf of the parameters, but
+      for `squeezenet`, has them along its first axis.
   """
 
   widths: tuple[int, ...] = (32, 64, 128, 192)
@@ -144,6 +148,7 @@ class Repair:
   measures: bool = False
   products: bool = True
   squeezenet: bool = False
+  members: int = 1
 
   @property
   def net(self) -> RepairUNet:
@@ -167,6 +172,11 @@ def init(model: Repair, key: jax.Array) -> State:
   if model.squeezenet:
     channels = features.SQUEEZENET_CHANNELS[: len(model.widths)]
     inputs.append([jnp.zeros((1, side >> i, side >> i, c)) for i, c in enumerate(channels, 1)])
+  keys = [key] if model.members == 1 else jax.random.split(key, model.members)
+  return start(model, together([_init_one(model, key, inputs) for key in keys]))
+
+
+def _init_one(model, key, inputs):
   g = parameters.init_normal(model.net, key, *inputs, std=None)
   zeros = partial(jax.tree.map, jnp.zeros_like)
   g['conv_out'] = zeros(g['conv_out'])
@@ -176,7 +186,24 @@ def init(model: Repair, key: jax.Array) -> State:
   for name, layer in g.items():
     if 'conv2' in layer:
       g[name] = layer | {'conv2': zeros(layer['conv2'])}
-  return start(model, g)
+  return g
+
+
+def together(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """The parameters of a network with these members, without `squeezenet`."""
+  return _stacked(members) if len(members) > 1 else members[0]
+
+
+def apart(model: Repair, params: dict[str, Any]) -> list[dict[str, Any]]:
+  """The parameters of each member, without `squeezenet`."""
+  params = {name: leaf for name, leaf in params.items() if name != 'squeezenet'}
+  if model.members == 1:
+    return [params]
+  return [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(model.members)]
+
+
+def _stacked(trees):
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def untrained_squeezenet() -> dict[str, Any]:
@@ -205,8 +232,9 @@ def look(model: Repair, params: Any, photo: jax.Array) -> tuple[jax.Array, jax.A
     of the error that is expected [B, H, W, 1], in units of [-1, 1].
   """
   nothing = jnp.zeros_like(photo[..., :1])
-  residual, logit, scale = _answer(model, params, photo, photo, nothing, nothing)
-  return jnp.clip(photo + residual, -1, 1), jax.nn.sigmoid(logit), jnp.exp(scale)
+  residual, logit, scale = _answers(model, params, photo, photo, nothing, nothing)
+  clean, probability = photo + residual.mean(0), jax.nn.sigmoid(logit).mean(0)
+  return jnp.clip(clean, -1, 1), probability, jnp.exp(scale).mean(0)
 
 
 def fill(
@@ -326,18 +354,21 @@ def answer(
   Returns:
     The restored photo [B, H, W, 3] in [-1, 1], and the probability of damage [B, H, W, 1].
   """
-  residual, logit, _ = _answer(model, params, seen, filled, mask, trust)
-  return jnp.clip(filled + residual, -1, 1), jax.nn.sigmoid(logit)
+  residual, logit, _ = _answers(model, params, seen, filled, mask, trust)
+  return jnp.clip(filled + residual.mean(0), -1, 1), jax.nn.sigmoid(logit).mean(0)
 
 
-def _answer(model, params, photo, filled, mask, trust):
+def _answers(model, params, photo, filled, mask, trust):
+  """Residual, logit and scale of each member, [members, B, H, W, C]."""
   inputs = [photo, filled, mask, trust]
   if model.squeezenet:
     flat = flatten_dict(params['squeezenet'], sep='/')
     maps = features.squeezenet_pyramid(flat, photo)[: len(model.widths)]
     inputs.append(lax.stop_gradient(maps))
     params = {name: leaf for name, leaf in params.items() if name != 'squeezenet'}
-  out = model.net.apply({'params': params}, *inputs)
+  one = lambda params: model.net.apply({'params': params}, *inputs)
+  # A loop, so that a member is compiled once.
+  out = lax.map(one, params) if model.members > 1 else one(params)[None]
   return out[..., :3], out[..., 3:4], out[..., 4:]
 
 
@@ -401,13 +432,16 @@ def _without_masks(batch, measures):
 
 
 def loss_terms(model: Repair, g, batch, counts) -> dict[str, jax.Array]:
-  """The terms that have a weight, by name.
+  """The terms that have a weight, by name; of several members, their means.
 
   `counts`: mean over all devices of 'known', 'judged' and 'holes', by which sums are divided.
   """
-  residual, logit, scale = _answer(
-    model, g, batch['seen'], batch['filled'], batch['mask'], batch['trust']
-  )
+  answers = _answers(model, g, *(batch[name] for name in ('seen', 'filled', 'mask', 'trust')))
+  terms = jax.vmap(partial(_loss_terms, model, batch, counts))(*answers)
+  return {name: term.mean() for name, term in terms.items()}
+
+
+def _loss_terms(model, batch, counts, residual, logit, scale):
   answer, clean, known = batch['filled'] + residual, batch['clean'], batch['known']
   error = jnp.abs(answer - clean).mean(-1, keepdims=True)
 
@@ -489,7 +523,9 @@ def eval_step(
 def sizes(model: Repair) -> dict[str, Any]:
   """What a file of weights has to say about the network, as JSON values."""
   sizes = {'widths': list(model.widths), 'blocks': model.blocks}
-  return sizes | {'squeezenet': True} if model.squeezenet else sizes
+  if model.squeezenet:
+    sizes['squeezenet'] = True
+  return sizes | {'members': model.members} if model.members > 1 else sizes
 
 
 def from_sizes(sizes: dict[str, Any]) -> Repair:
@@ -502,6 +538,7 @@ def from_sizes(sizes: dict[str, Any]) -> Repair:
     widths=tuple(sizes['widths']),
     blocks=sizes['blocks'],
     squeezenet=sizes.get('squeezenet', False),
+    members=sizes.get('members', 1),
   )
 
 

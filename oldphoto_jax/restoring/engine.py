@@ -296,12 +296,15 @@ class Repairing:
     return least if wide else shape
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    return filling.grained(self._filled(photo, holes), around, holes > 0)
+
+  def _filled(self, photo: np.ndarray, holes: np.ndarray) -> np.ndarray:
     shape = self._shape_for(holes)
     if _fits_in(holes, shape):
       # A tile of nothing but hole tells nothing: its inside comes from a copy of half the size.
       half = tuple(-(-side // 2) for side in holes.shape[:2])
       small, marked = shapes.resized(photo, *half), shapes.resized(holes, *half) > 0.01
-      small = self.fill(small, small, np.where(marked, holes.max(), np.float32(0)))
+      small = self._filled(small, np.where(marked, holes.max(), np.float32(0)))
       photo = np.where(holes > 0, shapes.resized(small, *holes.shape[:2]), photo)
 
     def run(rows: slice, columns: slice) -> tuple[np.ndarray] | None:

@@ -10,13 +10,15 @@ from oldphoto_jax.restoring import kinds, shapes
 
 COARSER = (2, 4)  # how much smaller the copies are on which wide damage is sought
 COARSEST = 128  # pixels of the shorter side that such a copy has at least: as in training
-THRESHOLD = 0.5  # probability of sure damage, of models.repair: see benchmarks/prints
+THRESHOLD = 0.45  # probability of sure damage, of models.repair: see benchmarks/prints
 # A photo that shows surely damaged pixels is damaged, and less sure ones are believed, too. In one
 # with next to none only the surest count. The shares of pixels between which this changes: most
 # prints with hand-marked damage have more than the second, most sound photos less than the first.
-SURE, EVIDENCE = 0.8, (0.0006, 0.002)
+SURE, EVIDENCE = 0.8, (0.0004, 0.0015)
 STRICTER = 0.1  # share of 1 - threshold that is left for a photo without such evidence
-LOW = 0.9  # share of the threshold down to which a find goes on from its sure pixels
+# The middle of a lost place looks less lost than its edge. What found pixels surround at the first
+# share of its edge is damaged, too, if its probability is the second share of the threshold.
+SURROUNDED, LIKELY = 0.7, 0.4
 TRUST = 0.5  # how far the filling believes what was found: so models.repair has learnt it
 GROW = 1  # pixels that a find is widened by: networks and people draw damage a little too thin
 VISIBLE = 6 / 127.5  # mean change, of [-1, 1]: filling that changes less is not seen
@@ -34,7 +36,7 @@ PAPER = 0.85  # mean level, of [-1, 1], from which on a block may be a border, w
 
 # Share of the shorter side: what is found and is wider stays, as so wide a filling is made up. It
 # may be a face that was lost, or a light window that was not.
-WIDEST = 1 / 12
+WIDEST = 1 / 6
 WIDEST_PIXELS = 24  # but so much is filled in small photos, too
 
 # A search that marks more has failed. Marks by hand cover up to 0.46 of 62 real prints.
@@ -82,8 +84,7 @@ def widened(marked: np.ndarray) -> np.ndarray:
 def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
   """The mask of what is damaged.
 
-  Regions from `LOW` times the threshold on, if they hold a pixel from the threshold on (hysteresis:
-  a crack goes on where it is faint, but does not begin there), widened by `GROW`.
+  What has at least the threshold, widened by `GROW`, and what this surrounds: see SURROUNDED.
 
   Args:
     probability: float32 [H, W, 1].
@@ -94,13 +95,20 @@ def decide(probability: np.ndarray, threshold: float) -> np.ndarray:
     float32 [H, W, 1], 0 or 1.
   """
   threshold = adapted(probability, threshold)
-  likely = probability[..., 0] >= LOW * threshold
-  sure = probability[..., 0] >= threshold
-  pieces, count = ndimage.label(likely, np.ones((3, 3)))
-  kept = np.zeros(count + 1, bool)
-  kept[np.unique(pieces[sure])] = True
-  kept[0] = False
-  return widened(kept[pieces][..., None]).astype(np.float32)
+  found = widened(probability >= threshold)
+  return _whole(found[..., 0], probability[..., 0], LIKELY * threshold)[..., None]
+
+
+def _whole(found, probability, least):
+  """The mask `found`, bool [H, W], with the pieces from `least` on that it surrounds, float32."""
+  if not found.any():
+    return found.astype(np.float32)
+  pieces, count = ndimage.label((probability >= least) & ~found)
+  edge = np.where(pieces, 0, ndimage.maximum_filter(pieces, 3))  # of which piece a pixel is an edge
+  edges, shared = (np.bincount(x.ravel(), minlength=count + 1) for x in (edge, edge[found]))
+  surrounded = shared >= SURROUNDED * np.maximum(edges, 1)
+  surrounded[0] = False
+  return (found | surrounded[pieces]).astype(np.float32)
 
 
 def narrow(mask: np.ndarray) -> tuple[np.ndarray, str]:

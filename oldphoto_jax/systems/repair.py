@@ -45,6 +45,7 @@ def model(config: ConfigDict, stage: str = 'repair') -> repair.Repair:
     tells=stage == 'repair',
     measures=stage == 'cleaner',
     squeezenet=stage == 'finder' and bool(c.squeezenet),
+    members=c.members if stage == 'finder' else 1,
   )
   build.check_crops(config, net.multiple)
   if net.tells and c.batch_size % (2 * jax.device_count()):

@@ -12,7 +12,7 @@ recurs until one pixel is left.
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -243,15 +243,15 @@ def files(loaded: Loaded) -> dict[str, bytes]:
 # Networks ----------------------------------------------------------------------------------------
 
 
-def _repair_unet(g: Graph, model: repair.Repair, params, photo, filled, mask, trust) -> str:
+def _repair_unet(
+  g: Graph, model: repair.Repair, params, photo, filled, mask, trust, maps: Sequence[str] = ()
+) -> str:
   """repair.RepairUNet."""
 
   def blocks(x, name):
     for i in range(model.blocks):
       x = g.residual(x, params[f'{name}_block{i}'])
     return x
-
-  maps = _squeezenet_pyramid(g, params['squeezenet'], photo) if model.squeezenet else ()
 
   def seen(x, level):
     return g.op('Add', x, g.conv(maps[level], params[f'maps{level}'])) if maps else x
@@ -297,9 +297,16 @@ def _look(
   nothing = g.times(g.channels(photo, 0, 1), 0)
   out = _repair_unet(g, model, params['repair'], photo, photo, nothing, nothing)
   clean = g.unsigned(g.op('Add', photo, g.channels(out, 0, 3)))
-  if finder is not None:
-    out = _repair_unet(g, finder, params['finder'], photo, photo, nothing, nothing)
-  return clean, g.op('Sigmoid', g.channels(out, 3, 4))
+  found = lambda out: g.op('Sigmoid', g.channels(out, 3, 4))
+  if finder is None:
+    return clean, found(out)
+  nets = params['finder']
+  maps = _squeezenet_pyramid(g, nets['squeezenet'], photo) if finder.squeezenet else ()
+  outs = (
+    _repair_unet(g, finder, net, photo, photo, nothing, nothing, maps)
+    for net in repair.apart(finder, nets)
+  )
+  return clean, g.op('Mean', *map(found, outs))
 
 
 def _clean(g: Graph, model: repair.Repair, params, photo: str, measured: str) -> str:
