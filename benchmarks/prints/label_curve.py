@@ -70,6 +70,7 @@ def main() -> None:
   config.data.labels, config.data.prints = args.train_labels, args.train_prints
   config.model.widths = WIDTHS
   config.finder.steps, config.finder.ema, config.finder.lr = args.steps, 0.99, 1e-3
+  config.finder.members = 1
   config.train.evaluate_every = args.steps
   photos = splits.photos(config.data, config.seed)
   whole = prints.prints(build.names(args.train_labels), build.names(args.train_prints))
