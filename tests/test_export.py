@@ -9,6 +9,7 @@ import pytest
 
 from oldphoto_jax import cli, weights
 from oldphoto_jax.models import cyclegan, detector, gan_networks, pix2pix, repair
+from oldphoto_jax.nn import noise
 from oldphoto_jax.weights import file, onnx_graphs, stablehlo
 
 SIZE = (45, 70)  # no multiple of anything
@@ -172,7 +173,7 @@ def test_a_cleaner_has_a_file_of_its_own_and_cleans_where_no_damage_is_sought():
   made, photo = cleaning(), photo_of((64, 96))
   params, networks = made.weights.params, file.networks(made.weights)
   (clean,) = ours(networks.apply, params, 2 * photo - 1)
-  told = np.broadcast_to(repair.noise(2 * photo[None] - 1), (64, 96, 2))
+  told = np.broadcast_to(noise.measure(2 * photo[None] - 1), (64, 96, 2))
   arguments = 2 * photo - 1, 2 * photo - 1, told[..., :1], told[..., 1:]
   expected = ours(networks.answer, networks.cleaning(params), *arguments)[0]
   np.testing.assert_allclose(clean, expected, atol=1e-4)
@@ -184,7 +185,7 @@ def test_a_cleaner_has_a_file_of_its_own_and_cleans_where_no_damage_is_sought():
   (by_onnx,) = run_onnx(onnx_graphs.files(made)['clean.onnx'], photo=part)
   more = [(0, -n % networks.multiple) for n in part.shape[:2]]
   padded = np.pad(2 * part - 1, [*more, (0, 0)], 'edge')
-  told = np.broadcast_to(repair.noise(2 * part[None] - 1), (*padded.shape[:2], 2))
+  told = np.broadcast_to(noise.measure(2 * part[None] - 1), (*padded.shape[:2], 2))
   arguments = padded, padded, told[..., :1], told[..., 1:]
   expected = ours(networks.answer, networks.cleaning(params), *arguments)[0][:58, :75]
   np.testing.assert_allclose(by_onnx, unsigned(expected), atol=1e-4)

@@ -17,7 +17,7 @@ from oldphoto_jax.degradation import recipes, worn
 from oldphoto_jax.errors import ConfigError, PhotoError
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import repair, state, tone
-from oldphoto_jax.nn import averaging
+from oldphoto_jax.nn import averaging, noise
 from oldphoto_jax.systems import frozen
 from oldphoto_jax.systems import repair as system
 from oldphoto_jax.training import parallel
@@ -554,13 +554,13 @@ def test_noise_is_measured_where_there_is_least_texture():
   smooth[:32] = 1.0  # paper shows no noise
   noisy = smooth + rng.normal(0, 0.1, smooth.shape) * (smooth < 1)
   both = np.stack([smooth, noisy]).astype(np.float32)
-  fine, coarse = repair.LOUD * repair.noise(both).T
+  fine, coarse = noise.LOUD * noise.measure(both).T
   assert fine[0] < 0.005 and coarse[0] < 0.02
   assert fine[1] == pytest.approx(0.1, rel=0.15)
   assert coarse[1] == pytest.approx(0.05, rel=0.25)  # white noise has half as much of it
-  np.testing.assert_allclose(jax.jit(repair.noise)(both), repair.noise(both), atol=1e-5)
-  assert repair.noise(np.ones((1, 64, 64, 3), np.float32)).max() == 0
-  assert repair.noise(both[:, :20, :20]).shape == (2, 2)  # too small to be measured coarsely
+  np.testing.assert_allclose(jax.jit(noise.measure)(both), noise.measure(both), atol=1e-5)
+  assert noise.measure(np.ones((1, 64, 64, 3), np.float32)).max() == 0
+  assert noise.measure(both[:, :20, :20]).shape == (2, 2)  # too small to be measured coarsely
 
 
 def test_a_cleaner_sees_how_noisy_a_photo_is_and_is_not_asked_for_damage(trained):
@@ -568,7 +568,7 @@ def test_a_cleaner_sees_how_noisy_a_photo_is_and_is_not_asked_for_damage(trained
   model = repair.Repair((4, 8), 1, weights, g_tx=optax.sgd(0.1), tells=False, measures=True)
   batch = {name: jnp.asarray(value) for name, value in _batch().items()}
   seen = repair._without_masks(batch, True)
-  levels = repair.noise(batch['old'])
+  levels = noise.measure(batch['old'])
   np.testing.assert_allclose(seen['mask'][:, 3, 5, 0], levels[:, 0])
   np.testing.assert_allclose(seen['trust'][:, 3, 5, 0], levels[:, 1])
   assert levels.max() > 0 and float(seen['holes'].max()) == 0

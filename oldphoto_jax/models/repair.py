@@ -24,7 +24,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
@@ -33,7 +32,7 @@ from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import tone
 from oldphoto_jax.models.released import Networks
 from oldphoto_jax.models.state import State, start
-from oldphoto_jax.nn import averaging, features, layers, losses, parameters
+from oldphoto_jax.nn import averaging, features, layers, losses, noise, parameters
 from oldphoto_jax.nn.cpu_convolution import depth_to_space, space_to_depth
 from oldphoto_jax.nn.prefill import prefill
 
@@ -51,10 +50,6 @@ DAMAGED = 1e-3  # share of a photo that is damaged, from which on its Dice coeff
 SMOOTHING = 1e-4  # added to both halves of a Dice coefficient
 WINDOW = 15  # pixels, over which `shown` compares what holes show with their prefill
 FLAT = 1e-6  # added to the product of their variances: two gray levels each are no picture yet
-BLOCK = 8  # cells of 2x2 pixels of a side, of which the noise is measured; see `noise`
-QUIET = 0.1  # share of the blocks that show less noise than the photo is said to have
-CLIPPED = 0.9  # mean of a block, of [-1, 1], from which on white or black hide its noise
-LOUD = 50 / 127.5  # standard deviation of noise that the cleaner is told as 1
 SURE = -6.0  # logarithm of the smallest scale of error that is learnt: a third of a gray level
 
 
@@ -260,44 +255,9 @@ def clean(model: Repair, params: Any, photo: jax.Array) -> jax.Array:
 
 
 def _levels(photo: jax.Array) -> list[jax.Array]:
-  """`noise` as the mask and the trust that a cleaner gets, [B, H, W, 1] each."""
-  levels = jnp.broadcast_to(noise(photo)[:, None, None], (*photo.shape[:3], 2))
+  """The noise as the mask and the trust that a cleaner gets, [B, H, W, 1] each."""
+  levels = jnp.broadcast_to(noise.measure(photo)[:, None, None], (*photo.shape[:3], 2))
   return jnp.split(levels, 2, -1)
-
-
-def noise(photo: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-  """How noisy photos are, fine and coarse: [B, 2] in units of LOUD, at most 1.
-
-  The standard deviation of white noise would be that of the diagonal Haar coefficients, of cells of
-  2x2 pixels. Texture adds to it, so that of the photo is taken where it is least: of a share QUIET
-  of the blocks, without those that are nearly black or white. Coarse: the same of the photo at half
-  the size. Ours, after Immerkaer 1996 (a Laplacian of the whole photo).
-
-  Args:
-    photo: float32 [B, H, W, 3] in [-1, 1], of NumPy or JAX; H and W at least 4 * BLOCK, or what
-      cannot be measured is 0.
-  """
-  xp = np if isinstance(photo, np.ndarray) else jnp
-  halves = photo[:, : photo.shape[1] // 2 * 2, : photo.shape[2] // 2 * 2]
-  halves = halves.reshape(len(photo), photo.shape[1] // 2, 2, photo.shape[2] // 2, 2, 3)
-  return xp.stack([_noise(photo, xp), _noise(halves.mean((2, 4)), xp)], -1)
-
-
-def _noise(photo, xp):
-  rows, columns = (n // (2 * BLOCK) for n in photo.shape[1:3])
-  if not rows or not columns:
-    return xp.zeros(len(photo), photo.dtype)
-  cells = photo[:, : 2 * BLOCK * rows, : 2 * BLOCK * columns]
-  cells = cells.reshape(len(photo), rows, BLOCK, 2, columns, BLOCK, 2, 3)
-  diagonal = cells[:, :, :, 0, :, :, 0] - cells[:, :, :, 0, :, :, 1]
-  diagonal = (diagonal - cells[:, :, :, 1, :, :, 0] + cells[:, :, :, 1, :, :, 1]) / 2
-  power = (diagonal**2).mean((2, 4, 5)).reshape(len(photo), -1)
-  hidden = abs(cells.mean((2, 3, 5, 6, 7))).reshape(len(photo), -1) >= CLIPPED
-  power = xp.sort(xp.where(hidden, xp.inf, power), -1)
-  seen = (~hidden).sum(-1)
-  place = (QUIET * xp.maximum(seen - 1, 0)).astype(int)
-  least = xp.take_along_axis(power, place[:, None], -1)[:, 0]
-  return xp.minimum(xp.where(seen > 0, least, 0.0) ** 0.5 / LOUD, 1.0).astype(photo.dtype)
 
 
 def starts(photo: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

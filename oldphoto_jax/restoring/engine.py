@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from oldphoto_jax.models import repair, tone
+from oldphoto_jax.models import tone
+from oldphoto_jax.nn import noise
 from oldphoto_jax.restoring import (
   filling,
   finding,
@@ -213,7 +214,7 @@ class Repairing:
     run_fill: (photo, mask) -> the photo with its holes filled, and another result, which is not
       used.
     run_find: (photo) -> probability of damage, by a network that only finds; None: `run_look` does.
-    run_clean: (photo, models.repair.noise of the whole photo, [1, h, w, 2]) -> restored photo, by a
+    run_clean: (photo, nn.noise.measure of the whole photo, [1, h, w, 2]) -> restored photo, by a
       network that only cleans; None: `run_look` does.
   """
 
@@ -285,7 +286,7 @@ class Repairing:
 
   def _cleaner(self, part: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """`run_clean` for tiles of a photo that is as noisy as this part of it."""
-    run, levels = self.run_clean, repair.noise(part[None])[:, None, None]
+    run, levels = self.run_clean, noise.measure(part[None])[:, None, None]
     assert run is not None
     return lambda tile: run(tile, np.broadcast_to(levels, (*tile.shape[:3], 2)))
 
@@ -350,7 +351,7 @@ def _need_of_cleaner(photo: np.ndarray, clean: np.ndarray) -> float:
   Where it does not, the cleaner sharpens, and old prints are soft without any damage. Between, the
   levels go over into each other, so that rounding decides nothing.
   """
-  before, after = (float(repair.noise(x[None])[0, 0]) for x in (photo, clean))
+  before, after = (float(noise.measure(x[None])[0, 0]) for x in (photo, clean))
   left = after / before if before > 0 else 1.0
   late = np.clip((left - finding.QUIETER) / (1 - finding.QUIETER), 0, 1)
   early, usual = np.array(finding.NEEDED_OF_CLEANER), np.array(finding.NEEDED)

@@ -19,7 +19,7 @@ import numpy as np
 
 from oldphoto_jax.errors import WeightsError
 from oldphoto_jax.models import detector, gan_networks, pix2pix, repair
-from oldphoto_jax.nn import features, prefill
+from oldphoto_jax.nn import features, noise, prefill
 from oldphoto_jax.weights.file import DETECTOR, Loaded
 
 OPSET = 17  # of May 2022; later ones add nothing that is needed here
@@ -190,7 +190,7 @@ def files(loaded: Loaded) -> dict[str, bytes]:
     if weights.model.get('cleaner'):
       parts['clean'] = (
         # The noise is that of the photo, without what it is padded with.
-        lambda g, x: (_clean(g, model, params['cleaner'], x, g.fit('photo', 1, 4 * repair.BLOCK)),),
+        lambda g, x: (_clean(g, model, params['cleaner'], x, g.fit('photo', 1, 4 * noise.BLOCK)),),
         {'photo': 3},
         {'clean': 3},
       )
@@ -219,7 +219,7 @@ def files(loaded: Loaded) -> dict[str, bytes]:
   for name, (build, inputs, outputs) in parts.items():
     graph = Graph(onnx)
     size = graph.sides('photo')
-    fitted = [graph.fit(x, multiple, max(2 * multiple, 4 * repair.BLOCK)) for x in inputs]
+    fitted = [graph.fit(x, multiple, max(2 * multiple, 4 * noise.BLOCK)) for x in inputs]
     made = build(graph, *fitted)
     for output, value in zip(outputs, made):
       graph.nodes.append(
@@ -320,7 +320,7 @@ def _clean(g: Graph, model: repair.Repair, params, photo: str, measured: str) ->
 
 
 def _noise(g: Graph, photo: str) -> str:
-  """repair.noise at one size, [1]."""
+  """noise.measure at one size, [1]."""
 
   def of_blocks(x, side):
     x = g.op('AveragePool', x, kernel_shape=[side, side], strides=[side, side])
@@ -328,18 +328,18 @@ def _noise(g: Graph, photo: str) -> str:
 
   haar = np.broadcast_to(np.array([[0.5, -0.5], [-0.5, 0.5]]), (3, 1, 2, 2))
   diagonal = g.op('Conv', photo, g.const(haar), group=3, strides=[2, 2])
-  power = of_blocks(g.op('Mul', diagonal, diagonal), repair.BLOCK)
-  shown = g.op('Less', g.op('Abs', of_blocks(photo, 2 * repair.BLOCK)), g.const(repair.CLIPPED))
+  power = of_blocks(g.op('Mul', diagonal, diagonal), noise.BLOCK)
+  shown = g.op('Less', g.op('Abs', of_blocks(photo, 2 * noise.BLOCK)), g.const(noise.CLIPPED))
   power = g.op('Where', shown, power, g.const(np.inf))
   number = g.op('ReduceSum', g.op('Cast', shown, to=g.onnx.TensorProto.FLOAT), keepdims=1)
-  place = g.times(g.op('Max', g.plus(number, -1), g.const(0)), repair.QUIET)
+  place = g.times(g.op('Max', g.plus(number, -1), g.const(0)), noise.QUIET)
   sorted_, order = f'sorted_{len(g.nodes)}', f'order_{len(g.nodes)}'
   g.nodes.append(
     g.onnx.helper.make_node('TopK', [power, g.op('Shape', power)], [sorted_, order], largest=0)
   )
   least = g.op('Gather', sorted_, g.op('Cast', place, to=g.onnx.TensorProto.INT64))
   least = g.op('Where', g.op('Greater', number, g.const(0)), least, g.const(0))
-  return g.op('Min', g.times(g.op('Sqrt', least), 1 / repair.LOUD), g.const(1))
+  return g.op('Min', g.times(g.op('Sqrt', least), 1 / noise.LOUD), g.const(1))
 
 
 def _fill(g: Graph, model: repair.Repair, params, photo: str, mask: str) -> tuple[str]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import export
 
 from oldphoto_jax.errors import WeightsError
-from oldphoto_jax.models import repair
+from oldphoto_jax.nn import noise
 from oldphoto_jax.weights.file import DETECTOR, Loaded, networks
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
@@ -52,7 +52,7 @@ def files(loaded: Loaded) -> dict[str, bytes]:
   else:
     parts = {'look': (released.look, multiple)}
     if released.cleaning is not None:  # it counts whole blocks
-      parts['clean'] = released.apply, math.lcm(multiple, 4 * repair.BLOCK)
+      parts['clean'] = released.apply, math.lcm(multiple, 4 * noise.BLOCK)
   return {
     f'{name}.stablehlo': _exported(function, weights.params, multiple)
     for name, (function, multiple) in parts.items()
