@@ -297,7 +297,7 @@ class Repairing:
     return least if wide else shape
 
   def fill(self, photo: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    return filling.grained(self._filled(photo, holes), around, holes > 0)
+    return filling.grained(self._filled(photo, holes), around, holes > 0, self.workers)
 
   def _filled(self, photo: np.ndarray, holes: np.ndarray) -> np.ndarray:
     shape = self._shape_for(holes)

@@ -7,6 +7,8 @@ Of two fillings, one sees what a hole still shows and one does not: the first is
 sound rim of a generous mask and about stains that let the photo through, the second about tears.
 """
 
+import concurrent.futures
+
 import numpy as np
 from scipy import ndimage
 
@@ -87,7 +89,9 @@ def rimmed(photo: np.ndarray, holes: np.ndarray) -> np.ndarray:
   return grown if (grown == 0).any() else holes
 
 
-def grained(filled: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.ndarray:
+def grained(
+  filled: np.ndarray, around: np.ndarray, holes: np.ndarray, workers: int = 1
+) -> np.ndarray:
   """A filling with the grain of the photo around it.
 
   A network that learns by absolute errors answers with the median of what might be there, which is
@@ -100,6 +104,7 @@ def grained(filled: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.nda
     filled: the photo with its holes filled, float32 [H, W, C].
     around: what the filling is put into, [H, W, C]; what it holds inside the holes does not matter.
     holes: bool [H, W, 1].
+    workers: tiles that are computed at once.
 
   Returns:
     float32 [H, W, C]; only pixels in holes differ from `filled`.
@@ -108,17 +113,24 @@ def grained(filled: np.ndarray, around: np.ndarray, holes: np.ndarray) -> np.nda
   depth = int(ndimage.distance_transform_cdt(np.pad(inside, 1)).max())
   margin = LOCAL // 2 + FINE + BESIDE + 2 * depth  # so that what is mirrored is in the tile, too
   side = max(GRAIN_TILE, 2 * margin)
+  corners = [
+    (top, left)
+    for top in range(0, inside.shape[0], side)
+    for left in range(0, inside.shape[1], side)
+    if inside[top : top + side, left : left + side].any()
+  ]
+
+  def one(corner):
+    tile = tuple(slice(start, start + side) for start in corner)
+    wider = tuple(slice(max(0, start - margin), start + side + margin) for start in corner)
+    at = tuple(pixel + part.start for pixel, part in zip(np.nonzero(inside[tile]), tile))
+    here = tuple(pixel - part.start for pixel, part in zip(at, wider))
+    return at, _grain(filled[wider], around[wider], inside[wider], here)
+
   result = filled.copy()
-  for top in range(0, inside.shape[0], side):
-    for left in range(0, inside.shape[1], side):
-      tile = np.s_[top : top + side, left : left + side]
-      if not inside[tile].any():
-        continue
-      wider = tuple(slice(max(0, part.start - margin), part.stop + margin) for part in tile)
-      rows, columns = np.nonzero(inside[tile])
-      rows, columns = rows + top, columns + left
-      at = rows - wider[0].start, columns - wider[1].start
-      result[rows, columns] += _grain(filled[wider], around[wider], inside[wider], at)
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool:  # SciPy lets go of the lock
+    for at, grain in pool.map(one, corners):
+      result[at] += grain
   return result
 
 
