@@ -21,7 +21,7 @@ from oldphoto_jax.photos import folders, images
 from oldphoto_jax.restoring import engine, shapes
 
 SIZE = 448  # pixels of the shorter side at which a photo is searched
-PROBABLE = 0.4  # from here on a find is a false alarm: what hysteresis begins with is 0.5
+PROBABLE = 0.4  # from here on a find is a false alarm: what is filled begins at 0.45
 SIDE = 256  # pixels of a square: twice a training crop, which is cut from it at any scale
 LEAST = 40  # pixels of false alarm in a square that is worth keeping
 
