@@ -546,3 +546,16 @@ def test_detect_refuses_what_it_cannot_do_with_a_sentence(photos, weights_file, 
     assert code == 2
     assert says in capsys.readouterr().err
   assert not (tmp_path / 'out').exists()
+
+
+def test_the_classical_filter_finds_what_is_thin():
+  from benchmarks.detector import evaluate
+
+  photo = np.full((48, 60, 3), -0.2, np.float32)
+  photo[20:22] = 0.8  # 128 levels lighter, two pixels wide
+  photo[:, 40:43] = -0.7  # half of that darker
+  photo[28:, 4:30] = 0.8  # too wide for the filter
+  found = evaluate.top_hat(photo)[..., 0]
+  np.testing.assert_allclose(found[20:22, 5:35], 1, atol=0.01)
+  np.testing.assert_allclose(found[2:15, 40:43], 0.5, atol=0.01)
+  assert found[:10, 5:35].max() == 0 and found[36:40, 10:24].max() == 0

@@ -98,9 +98,9 @@ def film_pairs(folder: pathlib.Path) -> Iterator[Example]:
     yield name, photo, masks.read(folder / f'{name}_mask.png', photo.size)
 
 
-def top_hat(photo: images.Photo) -> np.ndarray:
-  """The classical filter: [H, W, 1] in [0, 1], 1 = 128 levels off its surroundings."""
-  luma = np.asarray(Image.fromarray(images.to_rgb8(photo)).convert('L'))
+def top_hat(photo: np.ndarray) -> np.ndarray:
+  """The classical filter, of [H, W, 3] in [-1, 1]: [H, W, 1], 1 = 128 levels off what is around."""
+  luma = np.asarray(Image.fromarray(sheets.from_float(photo)).convert('L'))
   disk = morphology.disk(4)
   light, dark = morphology.white_tophat(luma, disk), morphology.black_tophat(luma, disk)
   return np.clip(np.maximum(light, dark)[..., None] / np.float32(128), 0, 1)
