@@ -108,6 +108,19 @@ def test_a_smooth_filling_gets_the_grain_around_it():
   )
 
 
+def test_the_middle_of_a_wide_hole_gets_grain_too():
+  around = (8 / 127.5 * np.random.default_rng(0).normal(size=(260, 260, 1))).astype(np.float32)
+  around = around.repeat(3, -1)
+  holes = np.zeros((260, 260, 1), bool)
+  holes[70:190, 70:190] = True
+  after = filling.grained(np.where(holes, np.float32(0), around), around, holes)
+  rim, middle, sound = (np.zeros((260, 260), bool) for _ in range(3))
+  rim[72:80, 72:188] = middle[110:150, 110:150] = sound[:60] = True
+  deviations = [fine_deviation(after, where) for where in (rim, middle, sound)]
+  assert 0.8 < deviations[1] / deviations[0] < 1.25
+  assert 0.45 < deviations[1] / deviations[2] < 0.75
+
+
 def test_a_filling_as_rough_as_its_surroundings_and_one_in_a_smooth_photo_stay():
   holes = square_hole(96, 96)
   rough = 0.1 * photo(96, 96)

@@ -145,18 +145,20 @@ def _grain(filled, around, inside, at):
   of_filling = np.where(inside, filled.mean(-1), photo)
   of_filling -= mean(of_filling, FINE)
 
-  def local(values, where):
+  def local(values, where, at):
     """Its mean over the pixels `where` it counts, around the pixels `at`."""
     where = where.astype(np.float32)
     sums, counts = mean(values * where, LOCAL), mean(where, LOCAL)
     return sums[at] / np.maximum(counts[at], 1 / LOCAL**2)
 
-  # By the mean of square roots, which edges, few and large, hardly move.
-  deviation = np.minimum((local(np.sqrt(np.abs(texture)), sound) / ROOT) ** 2, ROUGHEST)
-  variance = np.maximum(local(of_filling**2, inside), 0)
-  lacking = np.sqrt(np.maximum(deviation**2 - variance, 0)) / np.maximum(deviation, 1e-6)
   nearest = ndimage.distance_transform_edt(~sound, return_distances=False, return_indices=True)
   nearest = tuple(axis[at] for axis in nearest)
+  # By the mean of square roots, which edges, few and large, hardly move. At the edge of the hole:
+  # there is nothing sound around the middle of a wide one.
+  deviation = (local(np.sqrt(np.abs(texture)), sound, nearest) / ROOT) ** 2
+  deviation = np.minimum(deviation, ROUGHEST)
+  variance = np.maximum(local(of_filling**2, inside, at), 0)
+  lacking = np.sqrt(np.maximum(deviation**2 - variance, 0)) / np.maximum(deviation, 1e-6)
   mirrored = tuple(
     np.clip(2 * edge - pixel, 0, most - 1) for edge, pixel, most in zip(nearest, at, inside.shape)
   )
