@@ -521,17 +521,17 @@ def test_members_learn_apart_and_decide_together():
   kernels = [begun.g['conv_in']['kernel'] for begun in starts]
   assert np.abs(kernels[0] - kernels[1]).max() > 0.01
 
-  def step(model, begun):
+  def step(model, *begun):
     run = jax.pmap(
       lambda state, batch: repair.train_step(model, state, {}, batch, None),
       axis_name=averaging.AXIS,
       devices=jax.devices()[:1],
     )
-    done = run(*jax.tree.map(lambda x: x[None], (begun, _batch())))
-    return jax.tree.map(lambda x: x[0], done)
+    lead = lambda tree: jax.tree.map(lambda x: x[None], tree)
+    return [jax.tree.map(lambda x: x[0], run(lead(one), lead(_batch()))) for one in begun]
 
-  after, terms = step(two, before)
-  apart, terms_apart = zip(*(step(one, begun) for begun in starts))
+  ((after, terms),) = step(two, before)
+  apart, terms_apart = zip(*step(one, *starts))
   for name in ('bce', 'dice'):
     np.testing.assert_allclose(terms[name], np.mean([t[name] for t in terms_apart]), rtol=1e-4)
   for joint, begun, learnt in zip(repair.apart(two, after.g), starts, apart):
