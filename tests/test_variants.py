@@ -1,5 +1,7 @@
 """Scripts of benchmarks/prints: variants of `repair`, shares of labels, wide holes, cleaning."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,7 +124,6 @@ def test_finders_become_members_of_one(tmp_path, capsys):
   finders_of = [(model, new(model, seed)) for seed, model in enumerate((one, two))]
   before = weights.Weights('repair', repair.sizes(one), {'repair': new(one, 5)})
   made = stack.stack(before, finders_of)
-  weights.check(made, 'these')
   assert made.model == before.model | {'finder': repair.sizes(one) | {'members': 3}}
   photo = jax.random.uniform(jax.random.key(1), (1, 32, 32, 3), minval=-1)
   moved = lambda params: jax.tree.map(lambda leaf: leaf + 0.1, params)
@@ -140,4 +141,10 @@ def test_finders_become_members_of_one(tmp_path, capsys):
   weights.save(tmp_path / 'w', before, card={})
   assert stack.main([str(tmp_path / 'w'), str(tmp_path / 'out'), str(tmp_path)]) == 2
   assert 'is not the work folder of a run' in capsys.readouterr().err
+  for run, says in (('{', 'is not the work folder'), ('{"config": {}}', 'not a run of configs')):
+    (tmp_path / 'run.json').write_text(run)
+    assert stack.main([str(tmp_path / 'w'), str(tmp_path / 'out'), str(tmp_path)]) == 2
+    assert says in capsys.readouterr().err
+  with pytest.raises(errors.WeightsError, match='the system triplet'):
+    stack.stack(dataclasses.replace(before, system='triplet'), finders_of)
   assert not (tmp_path / 'out').exists()

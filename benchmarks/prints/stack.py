@@ -25,11 +25,18 @@ from oldphoto_jax.systems import repair as repair_system
 
 
 def finder(run: pathlib.Path) -> tuple[repair.Repair, dict]:
-  """The finder of a run and its parameters, those of SqueezeNet as well."""
+  """The finder of a run and its parameters, those of SqueezeNet as well.
+
+  Raises:
+    WeightsError: `run` is no work folder of configs/repair.py.
+    CheckpointError: it has no trained finder.
+  """
   try:
     config = ConfigDict(json.loads((run / 'run.json').read_text())['config'])
-  except OSError as error:
+  except (OSError, ValueError, KeyError) as error:
     raise WeightsError(f'{run} is not the work folder of a run: {error}') from None
+  if config.get('system') != 'repair' or 'finder' not in config:
+    raise WeightsError(f'{run} is not a run of configs/repair.py with a stage finder')
   config.workdir = str(run)  # it may have been moved
   config.finder.members = config.finder.get('members', 1)  # runs of before know only one
   model = repair_system.model(config, 'finder')
@@ -42,8 +49,11 @@ def stack(before: weights.Weights, finders: list[tuple[repair.Repair, dict]]) ->
   """The weights `before` with one finder, whose members are those of all `finders`.
 
   Raises:
-    WeightsError: their sizes differ, or they do not see the same maps.
+    WeightsError: their sizes differ, they do not see the same maps, or `before` is of another
+      system.
   """
+  if before.system != 'repair':
+    raise WeightsError(f'the weights hold the system {before.system}, not repair')
   model, first = finders[0]
   alike = lambda other: {**repair.sizes(other), 'members': 1}
   if any(alike(other) != alike(model) for other, _ in finders):
@@ -55,11 +65,13 @@ def stack(before: weights.Weights, finders: list[tuple[repair.Repair, dict]]) ->
       raise WeightsError('the finders see the maps of different networks')
     each += repair.apart(one, params)
   sizes = repair.sizes(dataclasses.replace(model, members=len(each)))
-  return weights.Weights(
+  made = weights.Weights(
     'repair',
     {**before.model, 'finder': sizes},
     {**before.params, 'finder': repair.together(each) | fixed},
   )
+  weights.check(made, 'the weights with these finders')
+  return made
 
 
 def main(words: list[str] | None = None) -> int:

@@ -189,9 +189,14 @@ def together(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
   return _stacked(members) if len(members) > 1 else members[0]
 
 
+def trained(params: dict[str, Any]) -> dict[str, Any]:
+  """The parameters of a network without those that nothing trains, `squeezenet`."""
+  return {name: leaf for name, leaf in params.items() if name != 'squeezenet'}
+
+
 def apart(model: Repair, params: dict[str, Any]) -> list[dict[str, Any]]:
   """The parameters of each member, without `squeezenet`."""
-  params = {name: leaf for name, leaf in params.items() if name != 'squeezenet'}
+  params = trained(params)
   if model.members == 1:
     return [params]
   return [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(model.members)]
@@ -325,7 +330,7 @@ def _answers(model, params, photo, filled, mask, trust):
     flat = flatten_dict(params['squeezenet'], sep='/')
     maps = features.squeezenet_pyramid(flat, photo)[: len(model.widths)]
     inputs.append(lax.stop_gradient(maps))
-    params = {name: leaf for name, leaf in params.items() if name != 'squeezenet'}
+    params = trained(params)
   one = lambda params: model.net.apply({'params': params}, *inputs)
   # A loop, so that a member is compiled once.
   out = lax.map(one, params) if model.members > 1 else one(params)[None]

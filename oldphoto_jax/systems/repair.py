@@ -35,6 +35,8 @@ def model(config: ConfigDict, stage: str = 'repair') -> repair.Repair:
     ConfigError: for a loss term that does not exist, or a crop or batch that does not fit.
   """
   m, c = config.model, config[stage]
+  if stage == 'finder' and c.members < 1:
+    raise ConfigError(f'finder.members is {c.members}: set 1 or more')
   net = repair.Repair(
     widths=tuple(c.widths if stage == 'finder' else m.widths),
     blocks=m.blocks,
@@ -330,15 +332,10 @@ def started(
     params = params and repair.unmasked(params)
   if params is None:
     return None
-  params = trained(params)
+  params = repair.trained(params)
   like = jax.eval_shape(partial(repair.init, net), jax.random.key(0)).g
   weights.check_shapes(params, like, config.start)
   return lambda key: state.start(net, jax.tree.map(jnp.asarray, params))
-
-
-def trained(params: dict) -> dict:
-  """The parameters of a network in a file of weights, without those that nothing trains."""
-  return {name: leaf for name, leaf in params.items() if name != 'squeezenet'}
 
 
 def squeezenet(config: ConfigDict) -> dict[str, dict]:
