@@ -28,6 +28,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
+from oldphoto_jax.colour import luma
 from oldphoto_jax.metrics import psnr_ssim
 from oldphoto_jax.models import tone
 from oldphoto_jax.models.released import Networks
@@ -131,6 +132,7 @@ class Repair:
     members: U-Nets that see the same and learn for themselves. The answer is their mean (deep
       ensembles, Lakshminarayanan et al. 2017). Of more than one, every leaf of the parameters, but
       for `squeezenet`, has them along its first axis.
+    teacher: a trained network, from which this one learns what is damaged; None: from labels.
   """
 
   widths: tuple[int, ...] = (32, 64, 128, 192)
@@ -144,6 +146,7 @@ class Repair:
   products: bool = True
   squeezenet: bool = False
   members: int = 1
+  teacher: 'Repair | None' = None
 
   @property
   def net(self) -> RepairUNet:
@@ -347,7 +350,8 @@ def train_step(
   Args:
     model: hyper-parameters.
     state: replicated.
-    constants: 'squeezenet', if the model sees its maps; else empty.
+    constants: 'squeezenet', if the model sees its maps; 'teacher', the released parameters of the
+      model's teacher, if it has one.
     batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1], b even; 'damage' [b, S, S, 1] in [0, 1], what
       has to be found; 'known' [b, S, S, 1], 1 where `clean` is true, and 'judged' where `damage`
       is; 'told' [b, S, S, 1] in [0, 1], the mask that a told example gets, and 'trust'
@@ -358,6 +362,8 @@ def train_step(
     The new state, and every loss term by name (unweighted) with the gradient norm.
   """
   del keys
+  if model.teacher is not None:
+    batch = batch | taught(model.teacher, constants['teacher'], batch['old'])
   batch = _with_prefilled(batch) if model.tells else _without_masks(batch, model.measures)
   counts = {
     name: averaging.pmean(batch[name].sum() / batch[name].size)
@@ -365,11 +371,34 @@ def train_step(
   }
 
   def loss(g):
-    terms = loss_terms(model, g | constants, batch, counts)
+    terms = loss_terms(model, g | _seen_through(constants), batch, counts)
     return losses.total(terms, model.weights), terms
 
   grad, terms = averaging.pmean(jax.grad(loss, has_aux=True)(state.g))
   return state.apply(model, grad), terms | {'norm': averaging.global_norm(grad)}
+
+
+def _seen_through(constants):
+  """Those that are parameters of the network itself."""
+  return {name: leaf for name, leaf in constants.items() if name != 'teacher'}
+
+
+def taught(teacher: Repair, params: Any, photo: jax.Array) -> dict[str, jax.Array]:
+  """What a teacher finds, in the place of what was labelled: 'damage' and 'judged' [B, H, W, 1].
+
+  Distillation (Hinton et al. 2015): one network learns the probabilities of several. The teacher
+  also looks at the photo's mirror image in gray, and the two answers are averaged (data
+  distillation, Radosavovic et al. 2018): together they are better than either (benchmarks/prints).
+
+  Args:
+    teacher, params: as for `look`.
+    photo: [B, H, W, 3] in [-1, 1].
+  """
+  gray = jnp.broadcast_to(luma(photo), photo.shape)
+  found = look(teacher, params, photo)[1]
+  mirrored = look(teacher, params, gray[:, :, ::-1])[1][:, :, ::-1]
+  damage = lax.stop_gradient((found + mirrored) / 2)
+  return {'damage': damage, 'judged': jnp.ones_like(damage)}
 
 
 def _with_prefilled(batch):
@@ -464,7 +493,7 @@ def eval_step(
     doing nothing, 'f1' of the damage found with probability 1/2 or more; images {'old', 'restored',
     'told', 'clean', 'damage', 'found'} [b, S, S, 3] in [-1, 1].
   """
-  params = state.released | constants
+  params = state.released | _seen_through(constants)
   old, truth, damage = batch['old'], batch['clean'], batch['damage']
   restored, found, _ = look(model, params, old)
   if model.measures:

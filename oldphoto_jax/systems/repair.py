@@ -4,6 +4,7 @@ Two more are as the first, but have one task: a smaller `finder`, which also see
 SqueezeNet, and a `cleaner`.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -24,7 +25,7 @@ from oldphoto_jax.systems import build, frozen, splits, system
 from oldphoto_jax.training import train
 from oldphoto_jax.weights import classifiers
 
-PACKAGE = 'package'  # as finder.squeezenet: that in the weights of the package
+PACKAGE = 'package'  # as finder.squeezenet or finder.teacher: that in the weights of the package
 EXACT = 0.67  # share of the masks that are as a person draws them; the others are as of a detector
 
 
@@ -289,6 +290,11 @@ def repair_stage(
   d = config.data
   shares = config.shares if name == 'repair' else config[name].shares
   net, mixture = model(config, name), recipe(config, shares)
+  constants = squeezenet(config) if net.squeezenet else {}
+  if name == 'finder' and config.finder.teacher:
+    teacher, params = taught_by(config)
+    net = dataclasses.replace(net, teacher=teacher)
+    constants |= {'teacher': params}
   worn_prints = build.recipe('worn', d.overlays)
   assert isinstance(worn_prints, worn.Worn)
   over = worn_prints.over if len(source.prints) else None
@@ -299,7 +305,7 @@ def repair_stage(
     photos,
     name,
     init=init,
-    constants=squeezenet(config) if net.squeezenet else None,
+    constants=constants,
     stream=source,
     prepare=prepare(mixture, over, d.p_over, d.p_retoned),
     prepare_eval=prepare_eval(worn_prints if shares.get('worn') else mixture),
@@ -349,6 +355,20 @@ def squeezenet(config: ConfigDict) -> dict[str, dict]:
   flat = classifiers.load_squeezenet(config.finder.squeezenet)
   flat = {name: leaf for name, leaf in flat.items() if not name.startswith('conv10/')}
   return {'squeezenet': unflatten_dict(flat, sep='/')}
+
+
+def taught_by(config: ConfigDict) -> tuple[repair.Repair, dict]:
+  """The finder of the weights `finder.teacher`, and its parameters.
+
+  Raises:
+    ConfigError: these weights have no finder.
+    WeightsError: they cannot be read.
+  """
+  name = config.finder.teacher
+  held = weights.load(weights.SHIPPED if name == PACKAGE else name)
+  if 'finder' not in held.params:
+    raise ConfigError(f'finder.teacher: {name} holds no finder; give weights of repair with one')
+  return repair.from_sizes(held.model['finder']), held.params['finder']
 
 
 def _tone_stage(config: ConfigDict, photos: splits.Photos) -> train.Stage:
