@@ -195,9 +195,9 @@ def test_a_finder_alone_decides_at_all_sizes():
 
   plan = shapes.plan((), 16, tile=512)
   system = engine.Repairing(plan, 'fake', run_look, run_fill, run_find=run_find)
-  assert finding.copies((310, 320)) == [(155, 160)]
+  assert finding.copies((310, 320)) == [(620, 640), (155, 160)]
   probability = system.look(photo).probability[..., 0]
-  assert len(looked) == 1 and len(sought) == 2  # looked: it cleans, as there is no cleaner
+  assert len(looked) == 1 and len(sought) > 2  # looked: it cleans, as there is no cleaner
   np.testing.assert_allclose(probability[53:57, 45:85], 1, atol=0.01)
   assert probability[145:165].max() == 0
   for only in (False, True):
@@ -206,6 +206,27 @@ def test_a_finder_alone_decides_at_all_sizes():
     np.testing.assert_array_equal(done.photo[52:58, 42:88], 0)
     sound = done.mask[..., 0] == 0  # nothing else moves: this network cleans nothing
     np.testing.assert_array_equal(done.photo[sound], photo[sound])
+
+
+def test_fine_damage_of_a_small_photo_is_found_at_twice_its_size():
+  """By a network that sees lines from two pixels on."""
+
+  def run_find(tile):
+    bright = tile[:, :, :, :1] > 0
+    return (bright & np.roll(bright, 1, 1)).astype(np.float32)
+
+  def looked(side):
+    photo = np.full((side, side, 3), -1, np.float32)
+    photo[100] = 1  # a crack, one pixel wide
+    plan = shapes.plan((), 16, tile=1024)
+    system = engine.Repairing(plan, 'fake', lambda tile: (tile, tile), None, run_find=run_find)
+    return system.look(photo).probability[..., 0]
+
+  small, large = looked(finding.SMALL), looked(finding.SMALL + 1)
+  assert small[100].min() > 0.1 and large.max() == 0
+  assert small[:98].max() == small[103:].max() == 0
+  assert finding.copies((finding.SMALL, 900))[0] == (2 * finding.SMALL, 1800)
+  assert finding.copies((finding.SMALL + 1, 900)) == [(200, 450)]
 
 
 def test_a_search_that_failed_leaves_nothing_filled():

@@ -10,6 +10,9 @@ from oldphoto_jax.restoring import kinds, shapes
 
 COARSER = (2, 4)  # how much smaller the copies are on which wide damage is sought
 COARSEST = 128  # pixels of the shorter side that such a copy has at least: as in training
+# A photo with a shorter side of at most so many pixels is also looked at twice as large: its cracks
+# and specks are finer than those that a finder has learnt.
+SMALL = 400
 THRESHOLD = 0.45  # probability of sure damage, of models.repair: see benchmarks/prints
 # A photo that shows surely damaged pixels is damaged, and less sure ones are believed, too. In one
 # with next to none only the surest count. The shares of pixels between which this changes: most
@@ -45,27 +48,28 @@ MOST_IN_GRAIN = 0.15  # the same in strong grain, which looks like specks
 
 
 def copies(size: tuple[int, int]) -> list[tuple[int, int]]:
-  """Height and width of the smaller copies of a photo of this height and width."""
-  sizes = (tuple(side // n for side in size) for n in COARSER)
-  return [sides for sides in sizes if min(sides) >= COARSEST]
+  """Height and width of the copies on which damage of a photo of this size is sought."""
+  height, width = size
+  smaller = [(height // n, width // n) for n in COARSER if min(size) // n >= COARSEST]
+  return [(2 * height, 2 * width), *smaller] if min(size) <= SMALL else smaller
 
 
 def on_copies(
   photo: np.ndarray, find: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 ) -> np.ndarray | None:
-  """The most that is found on smaller copies of a photo, [H, W, 1]; None: it is too small.
+  """The most that is found on copies of a photo, [H, W, 1]; None: it has none.
 
-  Wide damage fills a network's view at full size, and is seen on a copy.
+  Wide damage fills a network's view at full size, and is seen on a smaller copy; see also SMALL.
 
   Args:
     photo: float32 [H, W, 3].
     find: photos of any size -> the probability of damage in each.
   """
   size = photo.shape[:2]
-  small = [shapes.resized(photo, *sides) for sides in copies(size)]
-  if not small:
+  others = [shapes.resized(photo, *sides) for sides in copies(size)]
+  if not others:
     return None
-  most, *others = (shapes.resized(found, *size) for found in find(small))
+  most, *others = (shapes.resized(found, *size) for found in find(others))
   for other in others:
     np.maximum(most, other, out=most)
   return most

@@ -28,7 +28,7 @@ class Plan:
     tile: photos with a longer side are split into tiles of this size, or smaller.
     overlap: pixels over which neighbouring tiles are blended.
     shapes: (height, width) each, from small to large.
-    copies: size of a photo -> the sizes of its smaller copies, which go through the same program.
+    copies: size of a photo -> the sizes of its copies, which go through the same program.
   """
 
   multiple: int
