@@ -328,9 +328,9 @@ def test_the_row_of_repair_looks_for_damage_as_the_command_does():
   assert {label: row.masked for label, row in rows.items()} == masked
   assert len({row.identity for row in rows.values()}) == 2  # kept scores are of these defaults
   assert f'find {finding.THRESHOLD}' in rows['repair'].identity
-  photo = data.sample_photos()[0][:128, :128].astype(np.float32) / 127.5 - 1
+  photo = data.sample_photos()[0][:256, :256].astype(np.float32) / 127.5 - 1
   photo += np.random.default_rng(0).normal(0, 0.12, photo.shape).astype(np.float32)
-  photo[20:120:30, :] = 1  # white lines in noise, as in the recipe report
+  photo[20:240:55, :] = 1  # white lines in noise, as in the recipe report
   restorer = weights.load_restorer(shipped)
   done = restore.restore_array(engine.compiled(restorer), photo, None, restore.usual(restorer))
   assert done.mask.any()
