@@ -371,15 +371,15 @@ def train_step(
   }
 
   def loss(g):
-    terms = loss_terms(model, g | _seen_through(constants), batch, counts)
+    terms = loss_terms(model, g | _fixed(constants), batch, counts)
     return losses.total(terms, model.weights), terms
 
   grad, terms = averaging.pmean(jax.grad(loss, has_aux=True)(state.g))
   return state.apply(model, grad), terms | {'norm': averaging.global_norm(grad)}
 
 
-def _seen_through(constants):
-  """Those that are parameters of the network itself."""
+def _fixed(constants):
+  """The constants that are parameters of the network itself, not of its teacher."""
   return {name: leaf for name, leaf in constants.items() if name != 'teacher'}
 
 
@@ -493,7 +493,7 @@ def eval_step(
     doing nothing, 'f1' of the damage found with probability 1/2 or more; images {'old', 'restored',
     'told', 'clean', 'damage', 'found'} [b, S, S, 3] in [-1, 1].
   """
-  params = state.released | _seen_through(constants)
+  params = state.released | _fixed(constants)
   old, truth, damage = batch['old'], batch['clean'], batch['damage']
   restored, found, _ = look(model, params, old)
   if model.measures:

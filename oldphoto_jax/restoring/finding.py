@@ -66,10 +66,11 @@ def on_copies(
     find: photos of any size -> the probability of damage in each.
   """
   size = photo.shape[:2]
-  others = [shapes.resized(photo, *sides) for sides in copies(size)]
-  if not others:
+  sizes = copies(size)
+  if not sizes:
     return None
-  most, *others = (shapes.resized(found, *size) for found in find(others))
+  found = find([shapes.resized(photo, *sides) for sides in sizes])
+  most, *others = (shapes.resized(one, *size) for one in found)
   for other in others:
     np.maximum(most, other, out=most)
   return most

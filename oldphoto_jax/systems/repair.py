@@ -361,14 +361,16 @@ def taught_by(config: ConfigDict) -> tuple[repair.Repair, dict]:
   """The finder of the weights `finder.teacher`, and its parameters.
 
   Raises:
-    ConfigError: these weights have no finder.
+    ConfigError: these weights have no finder, or a crop does not fit it.
     WeightsError: they cannot be read.
   """
   name = config.finder.teacher
   held = weights.load(weights.SHIPPED if name == PACKAGE else name)
   if 'finder' not in held.params:
     raise ConfigError(f'finder.teacher: {name} holds no finder; give weights of repair with one')
-  return repair.from_sizes(held.model['finder']), held.params['finder']
+  teacher = repair.from_sizes(held.model['finder'])
+  build.check_crops(config, teacher.multiple)
+  return teacher, held.params['finder']
 
 
 def _tone_stage(config: ConfigDict, photos: splits.Photos) -> train.Stage:
