@@ -195,7 +195,7 @@ def test_a_finder_alone_decides_at_all_sizes():
 
   plan = shapes.plan((), 16, tile=512)
   system = engine.Repairing(plan, 'fake', run_look, run_fill, run_find=run_find)
-  assert finding.copies((310, 320)) == [(620, 640), (155, 160)]
+  assert finding.copies((310, 320)) == [(155, 160), (620, 640)]
   probability = system.look(photo).probability[..., 0]
   assert len(looked) == 1 and len(sought) > 2  # looked: it cleans, as there is no cleaner
   np.testing.assert_allclose(probability[53:57, 45:85], 1, atol=0.01)
@@ -225,8 +225,28 @@ def test_fine_damage_of_a_small_photo_is_found_at_twice_its_size():
   small, large = looked(finding.SMALL), looked(finding.SMALL + 1)
   assert small[100].min() > 0.1 and large.max() == 0
   assert small[:98].max() == small[103:].max() == 0
-  assert finding.copies((finding.SMALL, 900))[0] == (2 * finding.SMALL, 1800)
+  assert finding.copies((finding.SMALL, 900)) == [(200, 450), (2 * finding.SMALL, 1800)]
   assert finding.copies((finding.SMALL + 1, 900)) == [(200, 450)]
+
+
+def test_what_is_found_only_on_a_larger_copy_is_no_evidence_of_damage():
+  sure, none = np.full((200, 200, 1), 1, np.float32), np.zeros((200, 200, 1), np.float32)
+  # At full size, on smaller copies, on the larger one, and whether that is evidence.
+  cases = [
+    (sure, sure, none, True),
+    (sure, None, sure, True),
+    (sure, none, sure, False),
+    (none, sure, sure, False),
+    (0.7 * sure, None, sure, False),
+  ]
+  for full, smaller, larger, evidence in cases:
+    found = finding.joined(full, smaller, larger)
+    assert bool((found >= finding.SURE).all()) == bool((found >= finding.SURE).any()) == evidence
+    strict = finding.adapted(found, finding.THRESHOLD) > finding.THRESHOLD
+    assert strict != evidence
+  likely = finding.joined(0.7 * sure, None, sure)
+  assert likely.min() > finding.THRESHOLD  # where others are evidence, it is damage
+  np.testing.assert_array_equal(finding.joined(sure, none, None), 0.5 * sure)
 
 
 def test_a_search_that_failed_leaves_nothing_filled():

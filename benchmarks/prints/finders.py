@@ -46,7 +46,7 @@ def joined(
 ) -> np.ndarray:
   """The probability [H, W] at full size and on copies, as restoring/finding.py joins them."""
   on_copies = finding.on_copies(photo, lambda copies: [find(copy)[..., None] for copy in copies])
-  return finding.joined(whole[..., None], on_copies)[..., 0]
+  return finding.joined(whole[..., None], *on_copies)[..., 0]
 
 
 def cell(

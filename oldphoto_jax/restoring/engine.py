@@ -252,14 +252,14 @@ class Repairing:
 
     if self.run_find is None:
       clean, whole = self._clean_and_find(photo)
-      return Look(clean, finding.joined(whole, finding.on_copies(photo, find)))
+      return Look(clean, finding.joined(whole, *finding.on_copies(photo, find)))
     clean = photo if self.run_clean is not None else self._clean_and_find(photo)[0]
     if self.workers == 1 or any(side > most for side, most in zip(photo.shape, shape)):
-      return Look(clean, finding.joined(find([photo])[0], finding.on_copies(photo, find)))
+      return Look(clean, finding.joined(find([photo])[0], *finding.on_copies(photo, find)))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a small photo beside its copies
       looking = pool.submit(find, [photo])
       on_copies = finding.on_copies(photo, find)
-      return Look(clean, finding.joined(looking.result()[0], on_copies))
+      return Look(clean, finding.joined(looking.result()[0], *on_copies))
 
   def _clean_and_find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """By the network that does both; where there is a cleaner, it has cleaned."""

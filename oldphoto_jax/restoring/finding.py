@@ -18,6 +18,7 @@ THRESHOLD = 0.45  # probability of sure damage, of models.repair: see benchmarks
 # with next to none only the surest count. The shares of pixels between which this changes: most
 # prints with hand-marked damage have more than the second, most sound photos less than the first.
 SURE, EVIDENCE = 0.8, (0.0004, 0.0015)
+UNSURE = np.nextafter(np.float32(SURE), np.float32(0))
 STRICTER = 0.1  # share of 1 - threshold that is left for a photo without such evidence
 # The middle of a lost place looks less lost than its edge. What found pixels surround at the first
 # share of its edge is damaged, too, if its probability is the second share of the threshold.
@@ -48,37 +49,55 @@ MOST_IN_GRAIN = 0.15  # the same in strong grain, which looks like specks
 
 
 def copies(size: tuple[int, int]) -> list[tuple[int, int]]:
-  """Height and width of the copies on which damage of a photo of this size is sought."""
+  """Height and width of the copies on which damage of a photo of this size is sought.
+
+  The larger one of a small photo comes last; see SMALL.
+  """
   height, width = size
   smaller = [(height // n, width // n) for n in COARSER if min(size) // n >= COARSEST]
-  return [(2 * height, 2 * width), *smaller] if min(size) <= SMALL else smaller
+  return [*smaller, (2 * height, 2 * width)] if min(size) <= SMALL else smaller
 
 
 def on_copies(
   photo: np.ndarray, find: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
-) -> np.ndarray | None:
-  """The most that is found on copies of a photo, [H, W, 1]; None: it has none.
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+  """What is found on copies of a photo: the most on smaller ones, and on one twice as large.
 
-  Wide damage fills a network's view at full size, and is seen on a smaller copy; see also SMALL.
+  Wide damage fills a network's view at full size, and is seen on a smaller copy.
 
   Args:
     photo: float32 [H, W, 3].
     find: photos of any size -> the probability of damage in each.
+
+  Returns:
+    [H, W, 1] each; None where there is no such copy.
   """
   size = photo.shape[:2]
   sizes = copies(size)
   if not sizes:
-    return None
-  found = find([shapes.resized(photo, *sides) for sides in sizes])
+    return None, None
+  found = list(find([shapes.resized(photo, *sides) for sides in sizes]))
+  larger = shapes.resized(found.pop(), *size) if sizes[-1] > size else None
+  if not found:
+    return None, larger
   most, *others = (shapes.resized(one, *size) for one in found)
   for other in others:
     np.maximum(most, other, out=most)
-  return most
+  return most, larger
 
 
-def joined(probability: np.ndarray, found: np.ndarray | None) -> np.ndarray:
-  """The probability of damage: the mean of that at full size and of what `on_copies` found."""
-  return probability if found is None else (probability + found) / 2
+def joined(
+  probability: np.ndarray, on_smaller: np.ndarray | None, on_larger: np.ndarray | None
+) -> np.ndarray:
+  """The probability of damage: the mean of that at full size and of the most `on_copies` found.
+
+  What is sure only with the larger copy stays below SURE: it is no evidence of damage.
+  """
+  usual = probability if on_smaller is None else (probability + on_smaller) / 2
+  if on_larger is None:
+    return usual
+  most = on_larger if on_smaller is None else np.maximum(on_smaller, on_larger)
+  return np.minimum((probability + most) / 2, np.maximum(usual, UNSURE))
 
 
 def widened(marked: np.ndarray) -> np.ndarray:
