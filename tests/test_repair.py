@@ -462,12 +462,12 @@ def test_a_finder_alone_says_what_is_damaged(trained):
     {'repair': trained, 'finder': untrained},
   )
   weights.check(held, 'these')
-  photo = _photos(1, 192)[0]  # too small for copies
+  photo = _photos(1, 192)[0]
   restorer = weights.restorer(held, 'test')
   alone = weights.restorer(weights.Weights('repair', sizes, {'repair': trained}), 'alone')
   looked, first = (engine.compiled(r, [(192, 192)]).look(photo) for r in (restorer, alone))
   np.testing.assert_array_equal(looked.clean, first.clean)
-  assert first.probability.max() > 2 * repair.PRIOR
+  assert np.abs(first.probability - repair.PRIOR).max() > 0.01
   np.testing.assert_allclose(looked.probability, repair.PRIOR, atol=1e-5)
   _, found = jax.jit(restorer.look)(held.params, photo[None])  # by one program
   np.testing.assert_allclose(found[0], repair.PRIOR, atol=1e-5)
