@@ -197,7 +197,8 @@ def test_a_finder_alone_decides_at_all_sizes():
   system = engine.Repairing(plan, 'fake', run_look, run_fill, run_find=run_find)
   assert finding.copies((310, 320)) == [(155, 160), (620, 640)]
   probability = system.look(photo).probability[..., 0]
-  assert len(looked) == 1 and len(sought) > 2  # looked: it cleans, as there is no cleaner
+  assert len(looked) == 1  # it cleans, as there is no cleaner
+  assert len(sought) == 1 + 1 + 9  # the photo, its half, and tiles of it twice as large
   np.testing.assert_allclose(probability[53:57, 45:85], 1, atol=0.01)
   assert probability[145:165].max() == 0
   for only in (False, True):

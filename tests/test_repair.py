@@ -467,6 +467,8 @@ def test_a_finder_alone_says_what_is_damaged(trained):
   alone = weights.restorer(weights.Weights('repair', sizes, {'repair': trained}), 'alone')
   looked, first = (engine.compiled(r, [(192, 192)]).look(photo) for r in (restorer, alone))
   np.testing.assert_array_equal(looked.clean, first.clean)
+  by_itself = jax.jit(alone.look)({'repair': trained}, photo[None])[1]  # without copies
+  assert by_itself.max() > 2 * repair.PRIOR
   assert np.abs(first.probability - repair.PRIOR).max() > 0.01
   np.testing.assert_allclose(looked.probability, repair.PRIOR, atol=1e-5)
   _, found = jax.jit(restorer.look)(held.params, photo[None])  # by one program

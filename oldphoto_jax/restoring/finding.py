@@ -11,7 +11,7 @@ from oldphoto_jax.restoring import kinds, shapes
 COARSER = (2, 4)  # how much smaller the copies are on which wide damage is sought
 COARSEST = 128  # pixels of the shorter side that such a copy has at least: as in training
 # A photo with a shorter side of at most so many pixels is also looked at twice as large: its cracks
-# and specks are finer than those that a finder has learnt.
+# and specks are finer than on larger prints (benchmarks/prints).
 SMALL = 400
 THRESHOLD = 0.45  # probability of sure damage, of models.repair: see benchmarks/prints
 # A photo that shows surely damaged pixels is damaged, and less sure ones are believed, too. In one
