@@ -489,6 +489,10 @@ def test_the_same_command_gives_the_same_json_but_for_timings(tiny, tmp_path):
   changed = json.loads(table.read_text())
   changed['tests']['report']['rows']['do nothing']['scores']['psnr'][1] += 0.5
   changed['systems']['again']['identity'] = 'pix2pix 0123456789ab'
+  times = changed['timings']['seconds per photo']
+  for test_name, rows in times.items():  # not what a busy machine took
+    times[test_name] = {label: 1.0 for label in rows}
+  times['report']['do nothing'] = 0.0
   table.write_text(json.dumps(changed))
   config.verify_seconds = 0.0  # the cheapest row alone
   with pytest.raises(UserError, match=r'1 of \d numbers moved, most of all psnr of do noth'):
