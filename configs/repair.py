@@ -56,7 +56,9 @@ def get_config(variant=''):
   c.finder = sections.optimiser(500, batch_size=8, lr=1e-3, b2=0.99, decay=0.2)
   c.finder.squeezenet = 'package'
   c.finder.members = 2  # which learn from the same examples, and decide together
-  c.finder.teacher = ''  # weights whose finder it learns from, or 'package'; '': from labels
+  # Weights whose finder it learns from, or 'package'; '': from labels. Where a clean photo is sound,
+  # it learns that from the photo.
+  c.finder.teacher = ''
   c.finder.widths = (16, 32, 64, 96)
   c.finder.clip = 1.0
   c.finder.shares = dict(worn=0.5, print=0.0, report=0.12, wan2020=0.12, sound=0.26)

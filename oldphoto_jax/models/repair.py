@@ -351,11 +351,12 @@ def train_step(
     model: hyper-parameters.
     state: replicated.
     constants: 'squeezenet', if the model sees its maps; 'teacher', the released parameters of the
-      model's teacher, if it has one.
+      model's teacher, if it has one, without 'squeezenet' if both see the same maps, which are then
+      computed once.
     batch: 'old' and 'clean' [b, S, S, 3] in [-1, 1], b even; 'damage' [b, S, S, 1] in [0, 1], what
       has to be found; 'known' [b, S, S, 1], 1 where `clean` is true, and 'judged' where `damage`
       is; 'told' [b, S, S, 1] in [0, 1], the mask that a told example gets, and 'trust'
-      [b, 1, 1, 1] in it.
+      [b, 1, 1, 1] in it. For a model with a teacher also 'sound', of `taught`.
     keys: unused: this step draws nothing.
 
   Returns:
@@ -363,7 +364,8 @@ def train_step(
   """
   del keys
   if model.teacher is not None:
-    batch = batch | taught(model.teacher, constants['teacher'], batch['old'])
+    teacher = _fixed(constants) | constants['teacher']
+    batch = batch | taught(model.teacher, teacher, batch['old'], batch['sound'])
   batch = _with_prefilled(batch) if model.tells else _without_masks(batch, model.measures)
   counts = {
     name: averaging.pmean(batch[name].sum() / batch[name].size)
@@ -383,21 +385,25 @@ def _fixed(constants):
   return {name: leaf for name, leaf in constants.items() if name != 'teacher'}
 
 
-def taught(teacher: Repair, params: Any, photo: jax.Array) -> dict[str, jax.Array]:
+def taught(
+  teacher: Repair, params: Any, photo: jax.Array, sound: jax.Array
+) -> dict[str, jax.Array]:
   """What a teacher finds, in the place of what was labelled: 'damage' and 'judged' [B, H, W, 1].
 
   Distillation (Hinton et al. 2015): one network learns the probabilities of several. The teacher
   also looks at the photo's mirror image in gray, and the two answers are averaged (data
   distillation, Radosavovic et al. 2018): together they are better than either (benchmarks/prints).
+  Its false alarms are not learnt where it is known that there is no damage.
 
   Args:
     teacher, params: as for `look`.
     photo: [B, H, W, 3] in [-1, 1].
+    sound: [B, H, W, 1], 1 where nothing is damaged for certain, else 0.
   """
   gray = jnp.broadcast_to(luma(photo), photo.shape)
   found = look(teacher, params, photo)[1]
   mirrored = look(teacher, params, gray[:, :, ::-1])[1][:, :, ::-1]
-  damage = lax.stop_gradient((found + mirrored) / 2)
+  damage = lax.stop_gradient((1 - sound) * (found + mirrored) / 2)
   return {'damage': damage, 'judged': jnp.ones_like(damage)}
 
 

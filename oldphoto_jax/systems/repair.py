@@ -11,6 +11,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
@@ -26,6 +27,7 @@ from oldphoto_jax.training import train
 from oldphoto_jax.weights import classifiers
 
 PACKAGE = 'package'  # as finder.squeezenet or finder.teacher: that in the weights of the package
+MARGIN = 4  # pixels around drawn damage in which a teacher's finds are no false alarms
 EXACT = 0.67  # share of the masks that are as a person draws them; the others are as of a detector
 
 
@@ -144,6 +146,8 @@ def prepare(
     lost = jnp.maximum(mask, damaged)
     rim = _widened(damaged, 1) * (1 - damaged)
     sound = 1 - jnp.maximum(_widened(damaged, 2), ignored)
+    # A clean photo has no damage but what was drawn here, and a finder marks that a little wider.
+    certain = jnp.where(is_print, 0.0, 1 - _widened((lost > 0).astype(jnp.float32), MARGIN))
     given, trust = _told(told_key, (lost > 0.25).astype(jnp.float32))
     return {
       'old': old,
@@ -151,6 +155,7 @@ def prepare(
       'damage': lost,
       'known': jnp.where(is_print, sound * (mask > 0), 1.0),
       'judged': jnp.where(is_print, 1 - jnp.maximum(rim * (mask < 0.5), ignored), 1.0),
+      'sound': certain,
       'told': given,
       'trust': trust,
     }
@@ -294,6 +299,8 @@ def repair_stage(
   if name == 'finder' and config.finder.teacher:
     teacher, params = taught_by(config)
     net = dataclasses.replace(net, teacher=teacher)
+    if constants and _same(constants['squeezenet'], params.get('squeezenet')):
+      params = repair.trained(params)
     constants |= {'teacher': params}
   worn_prints = build.recipe('worn', d.overlays)
   assert isinstance(worn_prints, worn.Worn)
@@ -371,6 +378,12 @@ def taught_by(config: ConfigDict) -> tuple[repair.Repair, dict]:
   teacher = repair.from_sizes(held.model['finder'])
   build.check_crops(config, teacher.multiple)
   return teacher, held.params['finder']
+
+
+def _same(a, b) -> bool:
+  return jax.tree.structure(a) == jax.tree.structure(b) and all(
+    jax.tree.leaves(jax.tree.map(np.array_equal, a, b))
+  )
 
 
 def _tone_stage(config: ConfigDict, photos: splits.Photos) -> train.Stage:
