@@ -28,7 +28,8 @@ def get_config(variant=''):
   c.data.p_print = 0.4  # share of the examples that are labelled prints
   c.data.p_over = 0.6  # share of these that are damaged once more
   c.data.p_transplant = 0.4  # share of these that get the damage of another print
-  c.data.p_retoned = 0.7  # share of these whose tones are changed first
+  c.data.p_transplant_clean = 0.0  # share of the clean photos that do
+  c.data.p_retoned = 0.7  # share of the prints whose tones are changed first
   c.data.print_scale = (0.4, 1.2)  # as data.scale, of prints
   c.data.crop = 128  # pixels, a multiple of 2**levels
   c.data.scale = (0.25, 1.0)  # photos are shrunk by a random factor first: more content in a crop
@@ -56,8 +57,8 @@ def get_config(variant=''):
   c.finder = sections.optimiser(500, batch_size=8, lr=1e-3, b2=0.99, decay=0.2)
   c.finder.squeezenet = 'package'
   c.finder.members = 2  # which learn from the same examples, and decide together
-  # Weights whose finder it learns from, or 'package'; '': from labels. Where a clean photo is sound,
-  # it learns that from the photo.
+  # Weights whose finder it learns from, or 'package'; '': from labels. Where a clean photo is
+  # sound, it learns that from the photo.
   c.finder.teacher = ''
   c.finder.widths = (16, 32, 64, 96)
   c.finder.clip = 1.0

@@ -107,6 +107,39 @@ def test_the_damage_of_one_print_is_laid_on_the_sound_parts_of_another():
   np.testing.assert_allclose(levels(ready['clean']), 60, atol=1)
 
 
+def test_the_damage_of_a_print_is_laid_on_a_clean_photo():
+  clean, donor = np.full((32, 32, 3), 60, np.uint8), np.full((32, 32, 3), 140, np.uint8)
+  donor[4:8] = 220  # stands out
+  donor[20:24] = 145  # does not
+  moved = np.zeros((32, 32), np.uint8)
+  moved[4:8], moved[20:24] = 255, 255
+  stream = prints.CleanAndPrints(
+    [clean],
+    prints.Prints(['donor'], [donor], [moved]),
+    pipeline.Crop(size=32),
+    pipeline.Crop(size=32, flip=0.0),
+    p_print=0.0,
+    p_transplant_clean=1.0,
+  )
+  undamaged = lambda key, photo, *_: recipes.Aged(photo, photo, jnp.zeros_like(photo[..., :1]))
+  prepare = jax.jit(system.prepare(undamaged, undamaged, 0.0, 0.0))
+  drawn = [stream.draw(0, np.random.default_rng(n)) for n in range(40)]
+  drawn = [x for x in drawn if x['moved'][4:8].all() and x['donor'][5, 0, 0] == 220]  # not turned
+  assert len(drawn) > 4
+  batch = {name: np.stack([x[name] for x in drawn]) for name in drawn[0] if name != 'photo'}
+  ready = jax.tree.map(np.asarray, prepare(batch, jax.random.split(jax.random.key(0), len(drawn))))
+  rows = lambda name, first, last: ready[name][:, first:last, :, 0]
+  assert (rows('damage', 4, 8) == 1).all() and (rows('damage', 8, 32) == 0).mean() > 0.85
+  assert (rows('judged', 4, 8) == 1).all() and rows('judged', 8, 9).max() == 0  # to the pixel
+  # What only just shows is judged by nobody; where damage lies, nobody knows the photo.
+  changes = [abs(p - 60).max() > 25 for p in 127.5 * (ready['old'][:, 21] + 1)]
+  assert [damage.max() == 1 for damage in rows('damage', 20, 24)] == changes and not all(changes)
+  assert [judged.max() == 1 for judged in rows('judged', 21, 23)] == changes
+  assert rows('known', 4, 8).max() == 0 and (rows('known', 12, 17) == 1).all()
+  assert rows('sound', 0, 12).max() == 0 and (rows('sound', 12, 16) == 1).all()
+  assert not any(stream.draw(0, np.random.default_rng(n))['is_print'] for n in range(5))
+
+
 def test_shares_name_known_recipes_and_zero_leaves_one_out():
   config = runpy.run_path(str(ROOT / 'configs' / 'repair.py'))['get_config']('tiny').unlock()
   mixed = system.recipe(config, {'report': 3.0, 'faded': 1.0, 'print': 0.0})

@@ -50,7 +50,8 @@ def test_squares_are_parts_of_the_photos():
 
 
 def test_labels_are_cut_and_turned_with_their_prints():
-  found = drawn(stream(p_print=0.5, p_transplant=0.5, p_sought=1.0), 200)
+  settings = {'p_print': 0.5, 'p_transplant': 0.5, 'p_sought': 1.0}
+  found = drawn(stream(**settings), 200)
   is_print = found['is_print']
   assert 70 < is_print.sum() < 130
   for photo, mark in (('image', 'damaged'), ('donor', 'moved')):
@@ -62,6 +63,12 @@ def test_labels_are_cut_and_turned_with_their_prints():
   )
   moved = found['moved'].any((1, 2, 3))
   assert not moved[~is_print].any() and 20 < moved.sum() < 80
+  both = drawn(stream(**settings, p_transplant_clean=0.3), 200)
+  on_clean = both['moved'].any((1, 2, 3))[~is_print]
+  assert 10 < on_clean.sum() < 50
+  for name in found:  # all else is as without
+    where = is_print if name in ('donor', 'moved') else np.ones_like(is_print)
+    np.testing.assert_array_equal(both[name][where], found[name][where])
   assert not found['damaged'][~is_print].any()
   # It is in a quarter of the squares, and in most where it is sought in four of them.
   assert found['damaged'].any((1, 2, 3))[is_print & ~moved].mean() > 0.55

@@ -113,20 +113,23 @@ def draw(stream: CleanAndPrints, shelves: Shelves, key: jax.Array) -> dict[str, 
     return example
   is_print = jax.random.bernoulli(keys[1], stream.p_print)
   sought = jax.random.bernoulli(keys[2], stream.p_sought)
-  donor = moved = None
+  donor = {}
   if len(shelves.donors):
-    moves = jax.random.bernoulli(keys[3], stream.p_transplant)
+    share = jnp.where(is_print, stream.p_transplant, stream.p_transplant_clean)
+    moves = jax.random.bernoulli(keys[3], share)
     among = jax.random.randint(keys[4], (), 0, len(shelves.donors))
     found = _cut_print(stream, shelves.prints, keys[5], True, shelves.donors[among])
-    donor, moved = (jnp.where(moves, x, 0) for x in (found[..., :3], found[..., 3:4]))
+    donor = {
+      'donor': jnp.where(moves, found[..., :3], 0),
+      'moved': jnp.where(moves, found[..., 3:4], 0),
+    }
     sought &= ~moves  # any part of a print takes damage
   cut = _cut_print(stream, shelves.prints, keys[6], sought)
+  example |= donor
   a_print = example | {
     'image': cut[..., :3], 'damaged': cut[..., 3:4], 'ignored': cut[..., 4:],
     'is_print': jnp.bool_(True),
   }  # fmt: skip
-  if donor is not None:
-    a_print |= {'donor': donor, 'moved': moved}
   return jax.tree.map(lambda a, b: jnp.where(is_print, a, b), a_print, example)
 
 

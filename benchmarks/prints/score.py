@@ -5,7 +5,8 @@
 
 LABELS    folder of hand-made masks NAME.png (0 sound, 128 undecidable, 255 damaged)
 PRINTS    folders with the prints of these names; no print may have been trained on
-SOUND     folder of sound photos: they are to come through as they are
+SOUND     folder of sound photos: they are to come through as they are, and without the damage of
+          the prints, where that is laid over them
 PAIRS     folder of X_damaged.jpg, X_restored.jpg and X_mask.png (film scans and their retouching)
 
 Writes prints.md and prints.json, and before.png/after.png of each print, to be looked at.
@@ -69,6 +70,7 @@ def main() -> None:
     results['rows'][name] = scores(name, method, labelled, args.output)
     if args.sound:
       results['rows'][name]['sound'] = sound(method, args.sound)
+      results['rows'][name]['moved'] = moved(method, args.sound, labelled)
     if args.pairs:
       results['rows'][name]['film'] = film(method, args.pairs)
     print(name, json.dumps(results['rows'][name]))
@@ -182,7 +184,6 @@ def scores(name: str, method: Method, labelled: prints.Prints, out: pathlib.Path
     values['precision'], values['recall'] = best.precision, best.recall
     values['F1 without a frame'] = pooled(found, labels, threshold, 2, FRAME).f1
     values['F1, 0 px'] = print_scores.best_threshold(found, labels, 0)[1].f1
-    decide = lambda p: finding.narrow(finding.decide(p[..., None], finding.THRESHOLD))[0][..., 0]
     decided = [decide(p) for p in found]
     values['F1 as decided'] = pooled(decided, labels, 0.5, 2, 0).f1
     values['F1 as decided, by print'] = print_scores.f1_by_print(decided, labels, 0.5)[1]
@@ -195,6 +196,11 @@ def scores(name: str, method: Method, labelled: prints.Prints, out: pathlib.Path
 def as_label(levels: Array) -> print_scores.Label:
   """A label of its levels: see data.prints."""
   return print_scores.Label(levels == prints.DAMAGED, levels != prints.IGNORED)
+
+
+def decide(probability: Array) -> Array:
+  """What `oldphoto restore` takes for damage, [H, W] in [0, 1]."""
+  return finding.narrow(finding.decide(probability[..., None], finding.THRESHOLD))[0][..., 0]
 
 
 def pooled(found, labels, threshold, tolerance, frame) -> print_scores.Counts:
@@ -228,6 +234,37 @@ def sound(method: Method, folder: str) -> dict:
     after, _ = method(photo, np.zeros_like(photo[..., :1]))
     values.append(print_scores.psnr_in(after, photo, np.ones(photo.shape[:2], bool)))
   return {'mean': float(np.mean(values)), 'worst': float(np.min(values)), 'photos': len(values)}
+
+
+def moved(method: Method, folder: str, labelled: prints.Prints) -> dict:
+  """Sound photos with the damage of prints: is it found, and are the photos nearer to themselves?
+
+  The labelled prints are gray or brown, most family photos are in colour. Each photo gets pieces of
+  the next print, as many as twelve.
+
+  Returns:
+    'before' and 'after', mean PSNR; with a search, 'F1', 'precision' and 'recall' as decided.
+  """
+  before, after, found, labels = [], [], [], []
+  for i, (path, _) in enumerate(folders.find_photos([folder])):
+    photo = images.to_float(images.Photo(images.read_rgb8(path)))
+    everywhere = np.ones(photo.shape[:2], bool)
+    donor = labelled.donors[i % len(labelled.donors)]
+    source, damage = labelled.photos[donor], as_label(labelled.labels[donor]).true
+    source = images.to_float(images.Photo(source))
+    rng = np.random.default_rng(i)
+    old, mask = print_scores.transplant(source, damage, photo, everywhere, rng, 1 + i % 12)
+    new, probability = method(old, mask[..., None].astype(np.float32))
+    before.append(print_scores.psnr_in(old, photo, everywhere))
+    after.append(print_scores.psnr_in(new, photo, everywhere))
+    if probability is not None:
+      found.append(decide(probability))
+      labels.append(print_scores.Label(mask, everywhere))
+  values = {'before': float(np.mean(before)), 'after': float(np.mean(after))}
+  if found:
+    counts = pooled(found, labels, 0.5, 2, 0)
+    values |= {'F1': counts.f1, 'precision': counts.precision, 'recall': counts.recall}
+  return values
 
 
 def film(method: Method, folder: str) -> dict:
@@ -266,12 +303,13 @@ def table(results: dict) -> str:
   columns += ('transplant out', 'F1', 'F1 by print', 'F1 as decided', 'F1 as decided, by print')
   columns += ('F1 without a frame', 'F1, 0 px', 'threshold', 'CPU seconds a megapixel')
   lines = [f'{results["prints"]} labelled prints, {results["weights"]}.', '']
-  extra = ['sound: mean / worst dB', 'film: whole / in mask dB']
-  lines += ['| | ' + ' | '.join([*columns, *extra]) + ' |', '|---' * (len(columns) + 3) + '|']
+  extra = ['sound: mean / worst dB', 'damage moved to them: dB, F1', 'film: whole / in mask dB']
+  lines += ['| | ' + ' | '.join([*columns, *extra]) + ' |', '|---' * (len(columns) + 4) + '|']
   for name, row in results['rows'].items():
     cells = [f'{row[c]:.3f}' if c in row else '' for c in columns]
-    s, f = row.get('sound'), row.get('film')
+    s, m, f = row.get('sound'), row.get('moved'), row.get('film')
     cells.append(f'{s["mean"]:.1f} / {s["worst"]:.1f}' if s else '')
+    cells.append(f'{m["after"]:.1f}' + (f', {m["F1"]:.3f}' if 'F1' in m else '') if m else '')
     cells.append(f'{f["whole"]:.2f} / {f["inside"]:.2f}' if f else '')
     lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines) + '\n'

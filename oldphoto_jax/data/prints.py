@@ -106,8 +106,9 @@ class CleanAndPrints:
 
   Every example has `image`, `is_print`, and uint8 [size, size, 1] `damaged` and `ignored`, 255
   where they are true: 0 everywhere for clean photos. An epoch is every clean photo once. `photo`
-  counts in the clean photos or in the prints. With probability `p_transplant` a print comes with a
-  square of another one, `donor`, whose damage `moved` is to be laid over it; else both are 0.
+  counts in the clean photos or in the prints. With probability `p_transplant` a print, and with
+  `p_transplant_clean` a clean photo, comes with a square of another print, `donor`, whose damage
+  `moved` is to be laid over it; else both are 0.
 
   Attributes:
     tries: squares cut from a print until one shows damage, at most; the last one is taken.
@@ -120,6 +121,7 @@ class CleanAndPrints:
   print_crop: Crop = Crop()
   p_print: float = 0.4
   p_transplant: float = 0.0
+  p_transplant_clean: float = 0.0
   tries: int = 4
   p_sought: float = 0.7
 
@@ -133,7 +135,7 @@ class CleanAndPrints:
       photo = int(rng.integers(len(self.prints)))
       donors = self.prints.donors
       if donors and rng.random() < self.p_transplant:
-        donor, moved = self._cut_print(donors[int(rng.integers(len(donors)))], rng, self.tries)
+        donor, moved = self._cut_donor(rng)
         tries = 1  # any part of a print takes damage
       else:
         tries = self.tries if rng.random() < self.p_sought else 1
@@ -141,6 +143,9 @@ class CleanAndPrints:
     else:
       (image,) = self.crop(rng, self.clean[photo])
       label = np.zeros_like(image)
+      # Without a share nothing is drawn: streams of before stay as they were.
+      if self.p_transplant_clean and self.prints.donors and rng.random() < self.p_transplant_clean:
+        donor, moved = self._cut_donor(rng)
     if donor is None:
       donor = moved = np.zeros_like(image)
     return {
@@ -152,6 +157,10 @@ class CleanAndPrints:
       'is_print': np.bool_(is_print),
       'photo': np.int32(photo),
     }
+
+  def _cut_donor(self, rng):
+    donors = self.prints.donors
+    return self._cut_print(donors[int(rng.integers(len(donors)))], rng, self.tries)
 
   def _cut_print(self, photo, rng, tries):
     marks = self.prints.marks[photo]

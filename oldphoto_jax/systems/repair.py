@@ -27,6 +27,7 @@ from oldphoto_jax.training import train
 from oldphoto_jax.weights import classifiers
 
 PACKAGE = 'package'  # as finder.squeezenet or finder.teacher: that in the weights of the package
+VISIBLE = 0.2  # in [-1, 1], least change by the damage of a print that is to be found
 MARGIN = 4  # pixels around drawn damage in which a teacher's finds are no false alarms
 EXACT = 0.67  # share of the masks that are as a person draws them; the others are as of a detector
 
@@ -115,7 +116,8 @@ def prepare(
     over: Worn.over, for prints that are old already, with probability `p_over`; None if there are
       none.
     p_over: see `over`.
-    p_retoned: probability that a print gets other tones first, so that few prints do for many.
+    p_retoned: probability that a print gets other tones first, so that few prints do for many; also
+      one whose damage is moved.
   """
 
   def one(key, image, damaged, ignored, donor, moved, is_print):
@@ -123,39 +125,47 @@ def prepare(
     image, donor = photographic.from_levels(image), photographic.from_levels(donor)
     damaged, ignored, moved = (x.astype(jnp.float32) / 255 for x in (damaged, ignored, moved))
 
-    def old_print():
-      truth, other = map(partial(_retoned, p_retoned), tone_keys, (image, donor))
-      moved_here = moved * (1 - _widened(jnp.maximum(damaged, ignored), 2))
-      move = lambda photo: _transplanted(moved_key, photo, other, moved, moved_here)
-      photo = examples.when(moved.any(), move, truth)
+    # Clean photos keep their tones, and have no damage of their own.
+    host = _retoned(is_print * p_retoned, tone_keys[0], image)
+    other = _retoned(p_retoned, tone_keys[1], donor)
+    moved_here = moved * (1 - _widened(jnp.maximum(damaged, ignored), 2))
+    move = lambda photo: _transplanted(moved_key, photo, other, moved, moved_here)
+    photo = examples.when(moved.any(), move, host)
 
+    def new_photo():
+      old, truth, mask = clean(key, photo)
+      seen = jnp.abs(photo - host).max(-1, keepdims=True) > VISIBLE
+      return old, truth, jnp.maximum(mask, moved * seen)
+
+    def old_print():
       def damaged_again(carry):
         photo, truth, mask = carry
         more = over(key, photo, truth)
         return more.old, more.clean, jnp.maximum(mask, more.mask)
 
       used = jax.random.bernoulli(over_key, p_over)
-      return examples.when(used, damaged_again, (photo, truth, moved_here))
+      return examples.when(used, damaged_again, (photo, host, moved_here))
 
     if over is None:
       old, truth, mask = clean(key, image)
     else:
-      branches = [lambda: tuple(clean(key, image)), old_print]
-      old, truth, mask = examples.switch(is_print.astype(int), branches)
+      old, truth, mask = examples.switch(is_print.astype(int), [new_photo, old_print])
     # Of a print, only what was damaged here has a true value; and nobody drew masks to the pixel.
     lost = jnp.maximum(mask, damaged)
-    rim = _widened(damaged, 1) * (1 - damaged)
+    rim = lambda drawn: _widened(drawn, 1) * (1 - drawn) * (mask < 0.5)
     sound = 1 - jnp.maximum(_widened(damaged, 2), ignored)
-    # A clean photo has no damage but what was drawn here, and a finder marks that a little wider.
-    certain = jnp.where(is_print, 0.0, 1 - _widened((lost > 0).astype(jnp.float32), MARGIN))
+    # Of a clean photo, all but what lies below the damage of a print.
+    unseen = moved * (mask < 0.5)
+    # It has no damage but what was laid over it, and a finder marks that a little wider.
+    around = _widened((jnp.maximum(lost, moved) > 0).astype(jnp.float32), MARGIN)
     given, trust = _told(told_key, (lost > 0.25).astype(jnp.float32))
     return {
       'old': old,
       'clean': truth,
       'damage': lost,
-      'known': jnp.where(is_print, sound * (mask > 0), 1.0),
-      'judged': jnp.where(is_print, 1 - jnp.maximum(rim * (mask < 0.5), ignored), 1.0),
-      'sound': certain,
+      'known': jnp.where(is_print, sound * (mask > 0), 1 - _widened(moved, 2)),
+      'judged': 1 - jnp.where(is_print, jnp.maximum(rim(damaged), ignored), unseen + rim(moved)),
+      'sound': jnp.where(is_print, 0.0, 1 - around),
       'told': given,
       'trust': trust,
     }
@@ -274,6 +284,7 @@ def stream(
     data.Crop(size=d.crop, scale=tuple(d.print_scale), flip=d.flip),
     d.p_print if len(labelled) else 0.0,
     d.p_transplant,
+    d.p_transplant_clean,
   )
 
 
