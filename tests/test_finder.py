@@ -232,27 +232,35 @@ def test_a_student_learns_what_its_teacher_finds_whatever_the_labels_say(opinion
   assert error(learnt.g) < 0.7 * error(begun.g)
 
 
-@pytest.mark.parametrize('shared', [True, False])
-def test_a_teacher_looks_at_its_own_maps_of_squeezenet(tmp_path, shared):
+@pytest.mark.parametrize('sees', ['the same maps', 'maps of its own', 'none'])
+def test_a_teacher_looks_at_its_own_maps_of_squeezenet(tmp_path, sees):
   config = _config()
-  maps = [_squeezenet(jax.random.key(seed)) for seed in (1, 1 if shared else 2)]
-  sees = dataclasses.replace(TEACHER, squeezenet=True)
-  finder = small_repair.moved(repair.init(sees, jax.random.key(0)).g, 0.1) | {'squeezenet': maps[0]}
+  teacher = dataclasses.replace(TEACHER, squeezenet=sees != 'none')
+  fixed = _squeezenet(jax.random.key(1))
+  own = _squeezenet(jax.random.key(2)) if sees == 'maps of its own' else fixed
+  finder = small_repair.moved(repair.init(teacher, jax.random.key(0)).g, 0.1)
+  finder |= {'squeezenet': own} if teacher.squeezenet else {}
   held = {'repair': repair.init(STUDENT, jax.random.key(0)).g, 'finder': finder}
-  config.finder.teacher = _saved(tmp_path / 'w.safetensors', held, sees)
-  flat = flatten_dict(jax.device_get(maps[1]), sep='/')
+  config.finder.teacher = _saved(tmp_path / 'w.safetensors', held, teacher)
+  flat = flatten_dict(jax.device_get(fixed), sep='/')
   full = flat | {'conv10/kernel': np.zeros((1, 1, 512, 1000)), 'conv10/bias': np.zeros(1000)}
   np.savez(tmp_path / 'squeezenet.npz', **full)
   config.finder.squeezenet = str(tmp_path / 'squeezenet.npz')
   stage = system.stages(config, splits.stand_ins(config), frozen.UNTRAINED)['finder']()
-  assert ('squeezenet' in stage.constants['teacher']) != shared  # computed once, if they agree
+  # Those that both see are computed once.
+  assert ('squeezenet' in stage.constants['teacher']) == (sees == 'maps of its own')
   begun, batch = stage.init(jax.random.key(0)), small_repair.batch()
-  student = system.model(config, 'finder')
-  terms = [
-    _one_device(dataclasses.replace(student, teacher=sees), constants)(begun, batch)[1]
-    for constants in (stage.constants, {'squeezenet': maps[1], 'teacher': finder})
-  ]
-  np.testing.assert_allclose(terms[0]['bce'], terms[1]['bce'], rtol=1e-5)
+  student = dataclasses.replace(system.model(config, 'finder'), teacher=teacher)
+  wanted = repair.taught(teacher, finder, batch['old'], batch['sound'])
+  learner = dataclasses.replace(student, teacher=None)
+  (_, terms), (_, expected) = (
+    _one_device(net, constants)(begun, batch | targets)
+    for net, constants, targets in (
+      (student, stage.constants, {}),
+      (learner, {'squeezenet': fixed}, wanted),
+    )
+  )
+  np.testing.assert_allclose(terms['bce'], expected['bce'], rtol=1e-5)
 
 
 def _config():

@@ -239,8 +239,8 @@ def sound(method: Method, folder: str) -> dict:
 def moved(method: Method, folder: str, labelled: prints.Prints) -> dict:
   """Sound photos with the damage of prints: is it found, and are the photos nearer to themselves?
 
-  The labelled prints are gray or brown, most family photos are in colour. Each photo gets pieces of
-  the next print, as many as twelve.
+  The labelled prints are gray or brown, sound photos may be in colour. Each gets one to twelve
+  pieces of the damage of a print.
 
   Returns:
     'before' and 'after', mean PSNR; with a search, 'F1', 'precision' and 'recall' as decided.

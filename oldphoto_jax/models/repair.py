@@ -364,7 +364,8 @@ def train_step(
   """
   del keys
   if model.teacher is not None:
-    teacher = _fixed(constants) | constants['teacher']
+    shared = _fixed(constants) if model.teacher.squeezenet else {}
+    teacher = shared | constants['teacher']
     batch = batch | taught(model.teacher, teacher, batch['old'], batch['sound'])
   batch = _with_prefilled(batch) if model.tells else _without_masks(batch, model.measures)
   counts = {
