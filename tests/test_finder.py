@@ -232,33 +232,41 @@ def test_a_student_learns_what_its_teacher_finds_whatever_the_labels_say(opinion
   assert error(learnt.g) < 0.7 * error(begun.g)
 
 
-@pytest.mark.parametrize('sees', ['the same maps', 'maps of its own', 'none'])
-def test_a_teacher_looks_at_its_own_maps_of_squeezenet(tmp_path, sees):
+def _taught(folder, sees):
+  """A stage that a teacher of these maps teaches, with the teacher and both networks' maps."""
   config = _config()
   teacher = dataclasses.replace(TEACHER, squeezenet=sees != 'none')
   fixed = _squeezenet(jax.random.key(1))
-  own = _squeezenet(jax.random.key(2)) if sees == 'maps of its own' else fixed
+  own = _squeezenet(jax.random.key(2)) if sees == 'others' else fixed
   finder = small_repair.moved(repair.init(teacher, jax.random.key(0)).g, 0.1)
   finder |= {'squeezenet': own} if teacher.squeezenet else {}
   held = {'repair': repair.init(STUDENT, jax.random.key(0)).g, 'finder': finder}
-  config.finder.teacher = _saved(tmp_path / 'w.safetensors', held, teacher)
+  config.finder.teacher = _saved(folder / 'w.safetensors', held, teacher)
   flat = flatten_dict(jax.device_get(fixed), sep='/')
   full = flat | {'conv10/kernel': np.zeros((1, 1, 512, 1000)), 'conv10/bias': np.zeros(1000)}
-  np.savez(tmp_path / 'squeezenet.npz', **full)
-  config.finder.squeezenet = str(tmp_path / 'squeezenet.npz')
+  np.savez(folder / 'squeezenet.npz', **full)
+  config.finder.squeezenet = str(folder / 'squeezenet.npz')
   stage = system.stages(config, splits.stand_ins(config), frozen.UNTRAINED)['finder']()
-  # Those that both see are computed once.
-  assert ('squeezenet' in stage.constants['teacher']) == (sees == 'maps of its own')
-  begun, batch = stage.init(jax.random.key(0)), small_repair.batch()
   student = dataclasses.replace(system.model(config, 'finder'), teacher=teacher)
-  wanted = repair.taught(teacher, finder, batch['old'], batch['sound'])
+  return stage, student, finder, {'squeezenet': fixed}
+
+
+def test_maps_that_teacher_and_student_see_are_held_once(tmp_path):
+  for sees, twice in (('the same', False), ('others', True), ('none', False)):
+    folder = tmp_path / sees
+    folder.mkdir()
+    assert ('squeezenet' in _taught(folder, sees)[0].constants['teacher']) == twice
+
+
+@pytest.mark.parametrize('sees', ['the same', 'none'])
+def test_a_student_with_maps_of_squeezenet_learns_what_its_teacher_finds(tmp_path, sees):
+  stage, student, finder, maps = _taught(tmp_path, sees)
+  begun, batch = stage.init(jax.random.key(0)), small_repair.batch()
+  wanted = repair.taught(student.teacher, finder, batch['old'], batch['sound'])
   learner = dataclasses.replace(student, teacher=None)
   (_, terms), (_, expected) = (
     _one_device(net, constants)(begun, batch | targets)
-    for net, constants, targets in (
-      (student, stage.constants, {}),
-      (learner, {'squeezenet': fixed}, wanted),
-    )
+    for net, constants, targets in ((student, stage.constants, {}), (learner, maps, wanted))
   )
   np.testing.assert_allclose(terms['bce'], expected['bce'], rtol=1e-5)
 
