@@ -77,13 +77,18 @@ def _squeezenet(key):
   return jax.tree.unflatten(tree, [draw(*both) for both in zip(keys, leaves)])
 
 
+def _as_file(folder, params):
+  """These parameters of SqueezeNet as a whole network in a file."""
+  flat = flatten_dict(jax.device_get(params), sep='/')
+  full = flat | {'conv10/kernel': np.zeros((1, 1, 512, 1000)), 'conv10/bias': np.zeros(1000)}
+  np.savez(folder / 'squeezenet.npz', **full)
+  return str(folder / 'squeezenet.npz')
+
+
 def test_a_finder_learns_from_maps_that_it_does_not_change(tmp_path):
   config = runpy.run_path(str(ROOT / 'configs/repair.py'))['get_config']('tiny')
   fixed = _squeezenet(jax.random.key(1))
-  flat = flatten_dict(jax.device_get(fixed), sep='/')
-  full = flat | {'conv10/kernel': np.zeros((1, 1, 512, 1000)), 'conv10/bias': np.zeros(1000)}
-  np.savez(tmp_path / 'squeezenet.npz', **full)
-  config.finder.squeezenet = str(tmp_path / 'squeezenet.npz')
+  config.finder.squeezenet = _as_file(tmp_path, fixed)
   model = system.model(config, 'finder')
   constants = system.squeezenet(config)
   jax.tree.map(np.testing.assert_array_equal, constants, {'squeezenet': jax.device_get(fixed)})
@@ -242,10 +247,7 @@ def _taught(folder, sees):
   finder |= {'squeezenet': own} if teacher.squeezenet else {}
   held = {'repair': repair.init(STUDENT, jax.random.key(0)).g, 'finder': finder}
   config.finder.teacher = _saved(folder / 'w.safetensors', held, teacher)
-  flat = flatten_dict(jax.device_get(fixed), sep='/')
-  full = flat | {'conv10/kernel': np.zeros((1, 1, 512, 1000)), 'conv10/bias': np.zeros(1000)}
-  np.savez(folder / 'squeezenet.npz', **full)
-  config.finder.squeezenet = str(folder / 'squeezenet.npz')
+  config.finder.squeezenet = _as_file(folder, fixed)
   stage = system.stages(config, splits.stand_ins(config), frozen.UNTRAINED)['finder']()
   student = dataclasses.replace(system.model(config, 'finder'), teacher=teacher)
   return stage, student, finder, {'squeezenet': fixed}

@@ -126,11 +126,14 @@ def prepare(
     damaged, ignored, moved = (x.astype(jnp.float32) / 255 for x in (damaged, ignored, moved))
 
     # Clean photos keep their tones, and have no damage of their own.
-    host = _retoned(is_print * p_retoned, tone_keys[0], image)
-    other = _retoned(p_retoned, tone_keys[1], donor)
+    host = examples.when(is_print, partial(_retoned, p_retoned, tone_keys[0]), image)
     moved_here = moved * (1 - _widened(jnp.maximum(damaged, ignored), 2))
-    move = lambda photo: _transplanted(moved_key, photo, other, moved, moved_here)
-    photo = examples.when(moved.any(), move, host)
+
+    def with_damage(photo):
+      other = _retoned(p_retoned, tone_keys[1], donor)
+      return _transplanted(moved_key, photo, other, moved, moved_here)
+
+    photo = examples.when(moved.any(), with_damage, host)
 
     def new_photo():
       old, truth, mask = clean(key, photo)
@@ -392,9 +395,8 @@ def taught_by(config: ConfigDict) -> tuple[repair.Repair, dict]:
 
 
 def _same(a, b) -> bool:
-  return jax.tree.structure(a) == jax.tree.structure(b) and all(
-    jax.tree.leaves(jax.tree.map(np.array_equal, a, b))
-  )
+  alike = jax.tree.structure(a) == jax.tree.structure(b)
+  return alike and jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
 def _tone_stage(config: ConfigDict, photos: splits.Photos) -> train.Stage:
